@@ -1,0 +1,31 @@
+# make venv    .venv with all that experiments, data_prep and tests need
+# make test    lint, formatting, doctests and tests
+# make demo    learns chairs on the embedded furniture and draws them
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+DEMO ?= runs/demo
+
+.PHONY: venv test demo lint
+
+venv: $(VENV)/.done
+
+$(VENV)/.done: setup.cfg pyproject.toml
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
+	  sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed, this is {v}: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -e '.[experiments,data_prep,test]'
+	touch $@
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+test: lint
+	$(BIN)/python -m pytest -n 2
+
+demo: venv
+	$(BIN)/python -m experiments.main --mode=train --workdir=$(DEMO) \
+	  --config=experiments/configs/demo.py
+	$(BIN)/python -m experiments.main --mode=sample --workdir=$(DEMO) \
+	  --config=experiments/configs/demo.py

@@ -1,0 +1,655 @@
+"""Strided 3-D correlation, exact to float32 rounding and fast on each backend.
+
+`correlate` is what deep learning calls a 3-D convolution; `correlate_transpose`
+is its adjoint in the input, the "transposed convolution" of generators.
+
+Both are bilinear, and so is every fast algorithm for them:
+
+  y = O [ (I x) * (K w) ]
+
+with linear maps I, K, O that are products of one small matrix for each of the
+three axes, and `*` a matrix product over channels for each "frequency". The
+stride is taken into I and K: they split the axis into `stride` phases, of which
+the strided correlation is the sum of ordinary ones with ceil(k / stride) taps.
+Two families of matrices are built here:
+
+* `fourier`: the discrete Fourier transform at the smallest size that holds the
+  output without wrap-around, for any number of taps. Complex numbers are pairs
+  of reals; the first axis keeps half of its spectrum.
+* `toom`: Toom-Cook (Winograd's minimal filtering F(m, r)) on tiles of m
+  outputs; real, fewer products, and for few taps only: its rounding error
+  grows with m + r.
+
+`direct` is XLA's own convolution. `method=None` picks by a model of the cost
+on CPU, from sizes alone, when traced; elsewhere `direct`. (On an accelerator
+nothing else has been measured yet.)
+
+The three operations -- correlation, its adjoint in the input, its adjoint in
+the kernel -- are each other's derivatives, so reverse-mode differentiation
+works to any order and each pass gets the matrix product in the layout that is
+fast. Forward-mode differentiation needs `method='direct'`. `K w` depends on the
+kernel alone: inside `lax.scan`, XLA moves it out of the loop, so that all
+Langevin steps of a learning iteration share it.
+"""
+
+from collections.abc import Sequence
+from fractions import Fraction
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+
+from dnet_jax import types
+
+METHODS = ('direct', 'fourier', 'toom')
+# Tiles and taps of Toom-Cook: at m + r - 1 points the relative error of a 3-D
+# product is 3e-6 (5), 2e-6 (6), 2e-5 (8). At 8 points it is no slower to split
+# into smaller tiles, and errors of 2e-5 flip ReLUs that are near zero: the
+# score of the network of 6.1 was then off by 2e-3.
+_MAX_POINTS = 6
+_TILES = (1, 2, 3, 4, 5)
+# Interpolation points, in the order in which they are taken; small numerators
+# and denominators of both signs keep the rounding error low.
+_POINTS = {
+  n: tuple(map(Fraction, points.split()))
+  for n, points in {
+    0: '',
+    1: '0',
+    2: '0 1',
+    3: '0 1 -1',
+    4: '0 1 -1 1/2',
+    5: '0 1 -1 1/2 -2',
+  }.items()
+}
+_DIRECT_DIMENSIONS = ('NDHWC', 'DHWIO', 'NDHWC')
+
+
+class _Axis(NamedTuple):
+  """One axis of a correlation: `y[o] = sum_t x[s o + t - low] w[t]`."""
+
+  size: int  # of the input
+  taps: int  # of the kernel
+  stride: int
+  low: int  # padding before the first voxel
+  out: int  # size of the output
+
+
+class _Plan(NamedTuple):
+  """A method, its tile (0: one tile, the whole axis) and the three axes."""
+
+  method: str
+  tile: int
+  axes: tuple[_Axis, _Axis, _Axis]
+
+
+class _Matrices(NamedTuple):
+  """The factors of I, K and O for the three axes, and the sizes inside.
+
+  A complex number is a pair of reals: the last index of what a factor gives,
+  the first of what the next one takes, so that parts are never moved.
+  """
+
+  enter: tuple[np.ndarray, ...]  # (frequency tile part', part position)
+  kernel: tuple[np.ndarray, ...]  # (frequency part', part tap)
+  leave: tuple[np.ndarray, ...]  # (part' out, frequency tile part)
+  frequencies: tuple[int, int, int]
+  tiles: tuple[int, int, int]
+  positions: tuple[int, int, int]  # of one phase of the padded input
+  taps: tuple[int, int, int]  # of one phase of the padded kernel
+  parts: int
+
+
+def _winograd(m: int, r: int) -> tuple[np.ndarray, ...]:
+  """Matrices A (m, n), G (n, r), B (n, n) of F(m, r), n = m + r - 1.
+
+  `y = A [(G w) * (B x)]` is the correlation of n inputs with r taps. It is
+  the transpose (in x) of a product of polynomials by evaluation at n - 1
+  points and infinity, and interpolation (Winograd, 1980).
+  """
+  n = m + r - 1
+  points = _POINTS[n - 1]
+
+  def vandermonde(degree):
+    rows = [[point**j for j in range(degree)] for point in points]
+    rows.append([Fraction(0)] * (degree - 1) + [Fraction(1)])
+    return np.array(rows, float)
+
+  a = vandermonde(m).T
+  g = vandermonde(r)
+  b = np.linalg.inv(vandermonde(n)).T
+  # Each point may be scaled at will; equal norms lose the fewest bits.
+  norms = [np.linalg.norm(x, axis=i) for x, i in ((a, 0), (g, 1), (b, 1))]
+  mean = np.prod(norms, axis=0) ** (1 / 3)
+  return (
+    a * (mean / norms[0]),
+    g * (mean / norms[1])[:, None],
+    b * (mean / norms[2])[:, None],
+  )
+
+
+def _axis_matrices(method: str, tile: int, axis: _Axis):
+  """I (f, t, position), K (f, tap), O (o, t, f) of one axis, maybe complex."""
+  taps = -(-axis.taps // axis.stride)
+  m = tile or axis.out
+  n = m + taps - 1
+  if method == 'fourier':
+    omega = np.exp(2j * np.pi / n) ** np.arange(n)
+    a = omega ** np.arange(m)[:, None] / n
+    g = omega[:, None] ** np.arange(taps)
+    b = omega[:, None] ** -np.arange(n)
+  else:
+    a, g, b = _winograd(m, taps)
+  tiles = -(-axis.out // m)
+  enter = np.zeros((n, tiles, (tiles - 1) * m + n), a.dtype)
+  leave = np.zeros((axis.out, tiles, n), a.dtype)
+  for t in range(tiles):
+    enter[:, t, t * m : t * m + n] = b
+  for o in range(axis.out):
+    leave[o, o // m] = a[o % m]
+  return enter, g, leave
+
+
+def _pairs(a: np.ndarray) -> np.ndarray:
+  """Complex (...) as real (..., part', part): multiplication of pairs."""
+  return np.stack(
+    [np.stack([a.real, -a.imag], -1), np.stack([a.imag, a.real], -1)], -2
+  )
+
+
+@functools.lru_cache(maxsize=256)
+def _matrices(plan: _Plan) -> _Matrices:
+  """Builds the matrices of a plan in float64 and rounds them once."""
+  axes = [_axis_matrices(plan.method, plan.tile, a) for a in plan.axes]
+  enter, kernel, leave = map(list, zip(*axes, strict=True))
+  if plan.method == 'fourier':
+    # The input is real: half a spectrum of the first axis tells all, and the
+    # other half is counted on the way back.
+    n = len(enter[0])
+    half = n // 2 + 1
+    weight = np.where((2 * np.arange(half)) % n == 0, 1.0, 2.0)
+    enter[0], kernel[0] = enter[0][:half], kernel[0][:half]
+    leave[0] = leave[0][:, :, :half] * weight
+    pairs = _pairs
+  else:
+    pairs = lambda a: a[..., None, None]  # noqa: E731
+  # To (f, t, part', part, position), (f, part', part, tap) and
+  # (part', o, f, t, part).
+  enter = [np.moveaxis(pairs(a), (-2, -1), (2, 3)) for a in enter]
+  kernel = [np.moveaxis(pairs(a), (-2, -1), (1, 2)) for a in kernel]
+  leave = [pairs(a).transpose(3, 0, 2, 1, 4) for a in leave]
+  # Real in, real out.
+  enter[0], kernel[0] = enter[0][:, :, :, :1], kernel[0][:, :, :1]
+  leave[0] = leave[0][:1]
+  if plan.method == 'fourier':
+    # The kernel as (re, -im): see `_double`.
+    kernel[2] = kernel[2] * np.array([1, -1])[:, None, None]
+
+  def flat(arrays, split):
+    return tuple(
+      np.ascontiguousarray(
+        a.reshape(math.prod(a.shape[:split]), -1), dtype=np.float32
+      )
+      for a in arrays
+    )
+
+  return _Matrices(
+    enter=flat(enter, 3),
+    kernel=flat(kernel, 2),
+    leave=flat(leave, 2),
+    frequencies=tuple(a.shape[0] for a in enter),
+    tiles=tuple(a.shape[1] for a in enter),
+    positions=tuple(a.shape[4] for a in enter),
+    taps=tuple(a.shape[3] for a in kernel),
+    parts=enter[1].shape[2],
+  )
+
+
+# One matrix product in full float32, also where the backend would round.
+_matmul = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
+
+
+def _apply(matrix: np.ndarray, x: types.Array, before: int) -> types.Array:
+  """Multiplies one axis: (before, k, rest) -> (before, n, rest), flat."""
+  n, k = matrix.shape
+  x = x.reshape(before, k, -1)
+  if before == 1:
+    return _matmul(matrix, x[0])
+  # A batch with a copy of the matrix for each is what XLA's CPU product does
+  # fastest: a product with one matrix would first transpose x.
+  return _matmul(jnp.broadcast_to(matrix, (before, n, k)), x)
+
+
+def _split(plan, x, lengths, lows):
+  """Pads each axis and splits it into phases.
+
+  (D, H, W, ...) -> (n0, phase0, n1, phase1, n2, phase2, ...).
+  """
+  rest = x.ndim - 3
+  config = [
+    (low, a.stride * n - low - size, 0)
+    for a, n, low, size in zip(
+      plan.axes, lengths, lows, x.shape[:3], strict=True
+    )
+  ] + [(0, 0, 0)] * rest
+  x = lax.pad(x, jnp.zeros((), x.dtype), config)
+  (s0, s1, s2), (n0, n1, n2) = (a.stride for a in plan.axes), lengths
+  return x.reshape(n0, s0, n1, s1, n2, s2, *x.shape[3:])
+
+
+def _merge(plan, x, lengths, lows, sizes):
+  """The adjoint of `_split`."""
+  x = x.reshape(
+    *(a.stride * n for a, n in zip(plan.axes, lengths, strict=True)),
+    *x.shape[6:],
+  )
+  config = [
+    (-low, size + low - whole, 0)
+    for whole, low, size in zip(x.shape[:3], lows, sizes, strict=True)
+  ] + [(0, 0, 0)] * (x.ndim - 3)
+  return lax.pad(x, jnp.zeros((), x.dtype), config)
+
+
+def _strides(plan):
+  return tuple(a.stride for a in plan.axes)
+
+
+def _enter(plan, x):
+  """I: (D, H, W, m, c) -> (frequency, part, tile and m, phase and c)."""
+  a = _matrices(plan)
+  (f0, f1, f2), (t0, t1, t2) = a.frequencies, a.tiles
+  m = x.shape[3]
+  x = _split(plan, x, a.positions, [axis.low for axis in plan.axes])
+  x = x.transpose(0, 2, 4, 6, 1, 3, 5, 7)
+  x = _apply(a.enter[0], x, 1)
+  x = _apply(a.enter[1], x, f0 * t0)
+  x = _apply(a.enter[2], x, f0 * t0 * f1 * t1)
+  x = x.reshape(f0, t0, f1, t1, f2, t2, a.parts, m, -1)
+  x = x.transpose(0, 2, 4, 6, 1, 3, 5, 7, 8)
+  return x.reshape(f0 * f1 * f2, a.parts, t0 * t1 * t2 * m, -1)
+
+
+def _enter_transposed(plan, x, m, c):
+  """The adjoint of `_enter`."""
+  a = _matrices(plan)
+  (f0, f1, f2), (t0, t1, t2) = a.frequencies, a.tiles
+  x = x.reshape(f0, f1, f2, a.parts, t0, t1, t2, m, -1)
+  x = x.transpose(0, 4, 1, 5, 2, 6, 3, 7, 8)
+  x = _apply(a.enter[2].T, x, f0 * t0 * f1 * t1)
+  x = _apply(a.enter[1].T, x, f0 * t0)
+  x = _apply(a.enter[0].T, x, 1)
+  x = x.reshape(*a.positions, m, *_strides(plan), c)
+  x = x.transpose(0, 4, 1, 5, 2, 6, 3, 7)
+  sizes = [axis.size for axis in plan.axes]
+  return _merge(plan, x, a.positions, [axis.low for axis in plan.axes], sizes)
+
+
+def _leave(plan, y, m, n):
+  """O: (frequency, part and tile and m, n) -> (D', H', W', m, n)."""
+  a = _matrices(plan)
+  (f0, f1, f2), (t0, t1, t2) = a.frequencies, a.tiles
+  y = y.reshape(f0, f1, f2, a.parts, t0, t1, t2, m, n)
+  y = y.transpose(0, 4, 1, 5, 2, 6, 3, 7, 8)
+  y = _apply(a.leave[2], y, f0 * t0 * f1 * t1)
+  y = _apply(a.leave[1], y, f0 * t0)
+  y = _apply(a.leave[0], y, 1)
+  return y.reshape(*(axis.out for axis in plan.axes), m, n)
+
+
+def _leave_transposed(plan, y):
+  """The adjoint of `_leave`."""
+  a = _matrices(plan)
+  (f0, f1, f2), (t0, t1, t2) = a.frequencies, a.tiles
+  m, n = y.shape[3:]
+  y = _apply(a.leave[0].T, y, 1)
+  y = _apply(a.leave[1].T, y, f0 * t0)
+  y = _apply(a.leave[2].T, y, f0 * t0 * f1 * t1)
+  y = y.reshape(f0, t0, f1, t1, f2, t2, a.parts, m, n)
+  y = y.transpose(0, 2, 4, 6, 1, 3, 5, 7, 8)
+  return y.reshape(f0 * f1 * f2, -1, n)
+
+
+def _double(x):
+  """Pairs as rows and columns: (f, part, m, k) -> (f, part m, part k).
+
+  A complex product as a real one: with the kernel as (re, -im) along k, the
+  row (re, im) gives the real part of the product, (im, -re) the imaginary.
+  """
+  if x.shape[1] == 1:
+    return x[:, 0]
+  re, im = x[:, 0], x[:, 1]
+  real, imaginary = jnp.concatenate([re, im], 2), jnp.concatenate([im, -re], 2)
+  return jnp.concatenate([real, imaginary], 1)
+
+
+def _double_transposed(parts, x):
+  """The adjoint of `_double`."""
+  if parts == 1:
+    return x[:, None]
+  m, k = x.shape[1] // 2, x.shape[2] // 2
+  real, imaginary = x[:, :m], x[:, m:]
+  return jnp.stack(
+    [
+      real[..., :k] - imaginary[..., k:],
+      real[..., k:] + imaginary[..., :k],
+    ],
+    1,
+  )
+
+
+@functools.partial(jax.named_call, name='kernel_spectrum')
+def _spectrum(plan, w, transposed=False):
+  """K: (taps..., c, n) -> (frequency, part phase c, n).
+
+  Transposed: (frequency, n, part phase c), computed so rather than transposed
+  after: XLA would fold a transpose into the product that follows, and that
+  product is then several times slower.
+  """
+  a = _matrices(plan)
+  f0, f1, f2 = a.frequencies
+  n = w.shape[4]
+  w = _split(plan, w, a.taps, (0, 0, 0))
+  w = w.transpose(
+    0, 2, 4, *((7, 1, 3, 5, 6) if transposed else (1, 3, 5, 6, 7))
+  )
+  w = _apply(a.kernel[0], w, 1)
+  w = _apply(a.kernel[1], w, f0)
+  w = _apply(a.kernel[2], w, f0 * f1)
+  if transposed:
+    w = w.reshape(f0 * f1 * f2, a.parts, n, -1)
+    # Not a transpose, which XLA would leave in the loop of the chain.
+    return jnp.concatenate([w[:, i] for i in range(a.parts)], 2)
+  return w.reshape(f0 * f1 * f2, -1, n)
+
+
+def _spectrum_transposed(plan, w, c):
+  """The adjoint of `_spectrum`."""
+  a = _matrices(plan)
+  f0, f1, _ = a.frequencies
+  n = w.shape[2]
+  w = _apply(a.kernel[2].T, w, f0 * f1)
+  w = _apply(a.kernel[1].T, w, f0)
+  w = _apply(a.kernel[0].T, w, 1)
+  w = w.reshape(*a.taps, *_strides(plan), c, n)
+  w = w.transpose(0, 3, 1, 4, 2, 5, 6, 7)
+  sizes = [axis.taps for axis in plan.axes]
+  return _merge(plan, w, a.taps, (0, 0, 0), sizes)
+
+
+# The three bilinear maps, on (D, H, W, m, channels). Each one's derivatives
+# are the two others.
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _correlate(plan, x, w):
+  """y: (D', H', W', m, n)."""
+  spectrum = _matmul(_double(_enter(plan, x)), _spectrum(plan, w))
+  return _leave(plan, spectrum, x.shape[3], w.shape[4])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _adjoint_input(plan, y, w):
+  """x: (D, H, W, m, c)."""
+  spectrum = _matmul(
+    _leave_transposed(plan, y), _spectrum(plan, w, transposed=True)
+  )
+  spectrum = _double_transposed(_matrices(plan).parts, spectrum)
+  return _enter_transposed(plan, spectrum, y.shape[3], w.shape[3])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _adjoint_kernel(plan, x, y):
+  """w: (taps..., c, n)."""
+  spectrum = _matmul(
+    _double(_enter(plan, x)).swapaxes(1, 2), _leave_transposed(plan, y)
+  )
+  return _spectrum_transposed(plan, spectrum, x.shape[4])
+
+
+def _keep(function):
+  return lambda plan, a, b: (function(plan, a, b), (a, b))
+
+
+_correlate.defvjp(
+  _keep(_correlate),
+  lambda plan, xw, y: (
+    _adjoint_input(plan, y, xw[1]),
+    _adjoint_kernel(plan, xw[0], y),
+  ),
+)
+_adjoint_input.defvjp(
+  _keep(_adjoint_input),
+  lambda plan, yw, x: (
+    _correlate(plan, x, yw[1]),
+    _adjoint_kernel(plan, x, yw[0]),
+  ),
+)
+_adjoint_kernel.defvjp(
+  _keep(_adjoint_kernel),
+  lambda plan, xy, w: (
+    _adjoint_input(plan, xy[1], w),
+    _correlate(plan, xy[0], w),
+  ),
+)
+
+
+def _cost(plan: _Plan, chains: int, c: int, n: int) -> float:
+  """Seconds of one correlation, by a model: arithmetic, and memory moved.
+
+  Only ratios matter. The rates are those of two cores of a server CPU.
+  """
+  taps = [-(-a.taps // a.stride) for a in plan.axes]
+  tile = [plan.tile or a.out for a in plan.axes]
+  points = [m + r - 1 for m, r in zip(tile, taps, strict=True)]
+  tiles = [-(-a.out // m) for a, m in zip(plan.axes, tile, strict=True)]
+  frequencies = math.prod(points)
+  pair = 1
+  if plan.method == 'fourier':
+    frequencies = frequencies / points[0] * (points[0] // 2 + 1)
+    pair = 2
+  phases = math.prod(a.stride for a in plan.axes)
+  m = chains * math.prod(tiles)
+  enter = frequencies * pair**2 * m * phases * c
+  leave = frequencies * pair * m * n
+  kernel = frequencies * pair * phases * c * n
+  products = enter * n + (enter * points[2] + leave * points[0]) * pair
+  return 2 * products / 1e11 + 4 * (5 * enter + 5 * leave + kernel) / 6e9
+
+
+@functools.lru_cache(maxsize=1024)
+def _choose(axes, method, chains, c, n, backend) -> _Plan | None:
+  """The plan to use; None: `direct`."""
+  if chains == 0 or (method is None and backend != 'cpu'):
+    method = 'direct'
+  if method == 'direct':
+    return None
+  plans = []
+  if method in (None, 'fourier'):
+    plans.append(_Plan('fourier', 0, axes))
+  if method in (None, 'toom'):
+    taps = max(-(-a.taps // a.stride) for a in axes)
+    plans += [
+      _Plan('toom', tile, axes)
+      for tile in _TILES
+      if tile + taps - 1 <= _MAX_POINTS
+      and (tile == 1 or tile <= max(a.out for a in axes))
+    ]
+  if not plans:
+    raise ValueError(
+      f"method 'toom' needs at most {_MAX_POINTS} taps for each phase, got "
+      f'kernel sides {[a.taps for a in axes]} at strides '
+      f"{[a.stride for a in axes]}; use 'fourier'"
+    )
+  return min(plans, key=lambda plan: _cost(plan, chains, c, n))
+
+
+def _sizes(value, what: str) -> tuple[int, int, int]:
+  value = (value,) * 3 if isinstance(value, int) else tuple(value)
+  if len(value) != 3 or min(value) < 1:
+    raise ValueError(f'{what} must be 1 or 3 positive integers, got {value}')
+  return value
+
+
+def _axes(grid, taps, strides, padding) -> tuple[_Axis, ...]:
+  """The axes of a correlation of this grid; checks that it has an output."""
+  pads = (
+    lax.padtype_to_pads(grid, taps, strides, padding)
+    if isinstance(padding, str)
+    else tuple(padding)
+  )
+  axes = []
+  for size, tap, stride, (low, high) in zip(
+    grid, taps, strides, pads, strict=True
+  ):
+    out = (size + low + high - tap) // stride + 1
+    if out < 1:
+      raise ValueError(
+        f'a kernel of sides {tuple(taps)} at padding {padding} does not fit '
+        f'into a grid of sides {tuple(grid)}'
+      )
+    axes.append(_Axis(size, tap, stride, low, out))
+  return tuple(axes)
+
+
+def _check(x, kernel, method, channel_axis):
+  if method is not None and method not in METHODS:
+    raise ValueError(f'method must be one of {METHODS} or None, got {method!r}')
+  if (
+    x.ndim < 4 or kernel.ndim != 5 or x.shape[-1] != kernel.shape[channel_axis]
+  ):
+    raise ValueError(
+      'expected (*chains, D, H, W, channels) and a kernel (kD, kH, kW, in, '
+      f'out) of the same channels, got shapes {x.shape} and {kernel.shape}'
+    )
+
+
+def _on_grid(function, x):
+  """Calls `function` on (D, H, W, m, c) and gives back (*chains, ...)."""
+  *chains, d, h, w, c = x.shape
+  flat = jnp.moveaxis(x.reshape(-1, d, h, w, c), 0, 3).astype(jnp.float32)
+  y = jnp.moveaxis(function(flat), 3, 0).astype(x.dtype)
+  return y.reshape(*chains, *y.shape[1:])
+
+
+def correlate(
+  x: types.Array,
+  kernel: types.Array,
+  strides: int | Sequence[int] = 1,
+  padding: str | Sequence[tuple[int, int]] = 'SAME',
+  *,
+  method: str | None = None,
+) -> types.Array:
+  """Strided 3-D correlation: `y[o] = sum_t x[s o + t - low] w[t]`.
+
+  Args:
+    x: `(*chains, D, H, W, C_in)`.
+    kernel: `(kD, kH, kW, C_in, C_out)`.
+    strides: one for all axes or three.
+    padding: 'SAME', 'VALID' or three pairs (low, high), as in `lax`.
+    method: one of `METHODS`; None: the fastest for these sizes on this
+      backend.
+
+  Returns:
+    `(*chains, D', H', W', C_out)` of the dtype of x. Relative error against
+    float64 of about 1e-6 (fourier) to 5e-6 (toom), whatever the dtype.
+
+  Raises:
+    ValueError: for shapes that do not fit each other.
+
+  >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2, 1)
+  >>> correlate(x, jnp.ones((2, 2, 2, 1, 1)), padding='VALID').round(4).item()
+  28.0
+  """
+  _check(x, kernel, method, 3)
+  strides = _sizes(strides, 'strides')
+  axes = _axes(x.shape[-4:-1], kernel.shape[:3], strides, padding)
+  num_chains = math.prod(x.shape[:-4])
+  plan = _choose(
+    axes, method, num_chains, *kernel.shape[3:], jax.default_backend()
+  )
+  if plan is None:
+    pads = [_pads(a) for a in axes]
+    y = lax.conv_general_dilated(
+      x.reshape(num_chains, *x.shape[-4:]),
+      kernel.astype(x.dtype),
+      strides,
+      pads,
+      dimension_numbers=_DIRECT_DIMENSIONS,
+    )
+    return y.reshape(*x.shape[:-4], *y.shape[1:])
+  w = kernel.astype(jnp.float32)
+  return _on_grid(lambda x: _correlate(plan, x, w), x)
+
+
+def _pads(axis: _Axis) -> tuple[int, int]:
+  """Padding (low, high) that gives exactly `axis.out` outputs."""
+  high = (axis.out - 1) * axis.stride + axis.taps - axis.size - axis.low
+  return axis.low, high
+
+
+def correlate_transpose(
+  y: types.Array,
+  kernel: types.Array,
+  strides: int | Sequence[int] = 1,
+  padding: str | Sequence[tuple[int, int]] = 'SAME',
+  *,
+  method: str | None = None,
+) -> types.Array:
+  """Transposed correlation, which upsamples: the adjoint of `correlate`.
+
+  `sum(y * correlate(x, w)) = sum(x * correlate_transpose(y, w))` for every x
+  of the size of the result.
+
+  Args:
+    y: `(*chains, D, H, W, C_in)`.
+    kernel: `(kD, kH, kW, C_out, C_in)`: that of the correlation of which this
+      is the adjoint.
+    strides: the factors by which the grid grows, one or three.
+    padding: of the correlation. 'SAME': sides `D * stride`; 'VALID': sides
+      `(D - 1) * stride + kD`; or three pairs (low, high).
+    method: as for `correlate`.
+
+  Returns:
+    `(*chains, D', H', W', C_out)` of the dtype of y.
+
+  Raises:
+    ValueError: for shapes that do not fit each other.
+
+  >>> y = jnp.ones((1, 1, 1, 1, 1))
+  >>> correlate_transpose(y, jnp.ones((2, 2, 2, 1, 1)), 2).shape
+  (1, 2, 2, 2, 1)
+  """
+  _check(y, kernel, method, 4)
+  strides = _sizes(strides, 'strides')
+  taps = kernel.shape[:3]
+  sides = y.shape[-4:-1]
+  if padding == 'SAME':
+    grid = tuple(d * s for d, s in zip(sides, strides, strict=True))
+  else:
+    pads = ((0, 0),) * 3 if padding == 'VALID' else tuple(padding)
+    grid = tuple(
+      (d - 1) * s + k - low - high
+      for d, s, k, (low, high) in zip(sides, strides, taps, pads, strict=True)
+    )
+  axes = _axes(grid, taps, strides, padding)
+  num_chains = math.prod(y.shape[:-4])
+  plan = _choose(
+    axes, method, num_chains, *kernel.shape[3:], jax.default_backend()
+  )
+  if plan is None:
+    like = jax.ShapeDtypeStruct(
+      (*y.shape[:-4], *grid, kernel.shape[3]), y.dtype
+    )
+    forward = functools.partial(
+      correlate,
+      kernel=kernel,
+      strides=strides,
+      padding=[_pads(a) for a in axes],
+      method='direct',
+    )
+    return jax.linear_transpose(forward, like)(y)[0]
+  w = kernel.astype(jnp.float32)
+  return _on_grid(lambda y: _adjoint_input(plan, y, w), y)

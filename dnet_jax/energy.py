@@ -1,0 +1,109 @@
+"""Energies: functions `energy_fn(y) -> (*chains,)`, low where y is likely.
+
+`descriptor_energy` is eq. (3); `posterior_energy` is that of a generator's
+latent factors given a shape. An energy here never sees other chains: its
+gradient with respect to one chain depends on that chain only.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from dnet_jax import types
+
+
+def descriptor_energy(
+  descriptor_fn: Callable[[types.Params, types.Array], types.Array],
+  reference_std: float | None = 0.5,
+) -> Callable[[types.Params, types.Array], types.Array]:
+  """The energy of a 3D DescriptorNet, eq. (3).
+
+  `E(Y; theta) = ||Y||^2 / (2 s^2) - f(Y; theta)` with the Gaussian reference
+  distribution N(0, s^2 I), or `E = -f` with the uniform one. (The density of
+  the latter is proper on a bounded range only.)
+
+  Args:
+    descriptor_fn: `f(params, y) -> (*chains,)`, for example
+      `Descriptor(...).apply`.
+    reference_std: s of the reference distribution; None: uniform.
+
+  Returns:
+    `energy(params, y) -> (*chains,)` for y `(*chains, D, H, W, C)`.
+
+  Raises:
+    ValueError: when `reference_std` is not positive.
+
+  >>> axes = (-4, -3, -2, -1)
+  >>> energy = descriptor_energy(lambda theta, y: theta * y.sum(axes))
+  >>> energy(1.0, jnp.ones((3, 2, 2, 2, 1))).tolist()
+  [8.0, 8.0, 8.0]
+  """
+  if reference_std is not None and not reference_std > 0:
+    raise ValueError(
+      f'reference_std must be positive, or None for the uniform reference '
+      f'distribution; got {reference_std}'
+    )
+
+  def energy(params, y):
+    f = descriptor_fn(params, y)
+    if reference_std is None:
+      return -f
+    return jnp.sum(y**2, axis=(-4, -3, -2, -1)) / (2 * reference_std**2) - f
+
+  return energy
+
+
+def posterior_energy(
+  generator_fn: Callable[[types.Array], types.Array],
+  y: types.Array,
+  noise_std: float,
+  visible: types.Array | None = None,
+) -> types.EnergyFn:
+  """The energy of latent factors given a shape, from eq. (20).
+
+  `E(z) = ||z||^2 / 2 + ||Y - g(z)||^2 / (2 sigma^2)`, the second norm over
+  the visible voxels only: alternating back-propagation's inference step.
+
+  Args:
+    generator_fn: `g(z) -> (*chains, D, H, W, C)`, parameters bound.
+    y: the given shapes; broadcast against `g(z)`.
+    noise_std: sigma of eq. (20).
+    visible: boolean, True = observed; None: all are.
+
+  Returns:
+    `energy(z) -> (*chains,)` for z `(*chains, d)`.
+
+  Raises:
+    ValueError: when `noise_std` is not positive.
+
+  >>> energy = posterior_energy(lambda z: z[..., None, None, None], 1.0, 1.0)
+  >>> energy(jnp.array([[2.0]])).tolist()
+  [2.5]
+  """
+  if not noise_std > 0:
+    raise ValueError(f'noise_std must be positive, got {noise_std}')
+
+  def energy(z):
+    residual = y - generator_fn(z)
+    if visible is not None:
+      residual = jnp.where(visible, residual, 0)
+    misfit = jnp.sum(residual**2, axis=(-4, -3, -2, -1))
+    return jnp.sum(z**2, axis=-1) / 2 + misfit / (2 * noise_std**2)
+
+  return energy
+
+
+def score(energy_fn: types.EnergyFn) -> Callable[[types.Array], types.Array]:
+  """The score `-dE/dY`: the direction in which the density grows.
+
+  Args:
+    energy_fn: `y -> (*chains,)`; chains must not interact.
+
+  Returns:
+    `y -> -dE/dY`, of the shape of y.
+
+  >>> score(lambda y: y**2 / 2)(jnp.array([3.0])).tolist()
+  [-3.0]
+  """
+  return jax.grad(lambda y: -jnp.sum(energy_fn(y)))

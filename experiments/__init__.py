@@ -1,0 +1,1 @@
+"""Experiments: all side effects live here; `dnet_jax` itself has none."""

@@ -1,0 +1,91 @@
+"""Every field of a config, and what it means; other configs only override.
+
+Algorithm 1 with persistent chains on the embedded furniture, with a network
+that two CPU cores can learn.
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """Returns the default config."""
+  config = ml_collections.ConfigDict()
+  config.name = 'default'
+  config.seed = 0
+  # maximum_likelihood, contrastive_divergence or
+  # persistent_contrastive_divergence.
+  config.algorithm = 'maximum_likelihood'
+  # How the step is mapped over devices: shard_map or pmap.
+  config.parallel = 'shard_map'
+
+  config.data = data = ml_collections.ConfigDict()
+  data.path = ''  # a voxel file (.npz); empty: the embedded furniture
+  data.category = 'chair'  # or 'all'
+  data.batch_size = 20
+  data.furniture_size = 32  # voxels a side, of the furniture only
+  data.furniture_shapes = 100  # training shapes a category, likewise
+
+  config.model = model = ml_collections.ConfigDict()
+  model.network = 'small'  # a name in dnet_jax.DESCRIPTORS, or 'custom' with:
+  model.features = ()
+  model.kernel_sizes = ()
+  model.strides = ()
+  model.padding = 'SAME'
+  model.init_std = 0.001
+  model.dtype = 'float32'  # of the computation; or bfloat16
+  model.reference = 'gaussian'  # or uniform: eq. (3) without its first term
+  model.reference_std = 0.5
+
+  config.chains = chains = ml_collections.ConfigDict()
+  chains.kernel = 'langevin'  # or mala
+  chains.num_chains = 25  # moved in an iteration
+  chains.num_slots = 2  # of the memory: iteration t moves slot t % num_slots
+  chains.num_steps = 20
+  chains.step_size = 0.01  # delta-tau of eq. (7)
+  chains.temperature = 1.0
+  chains.noise_iterations = 100  # the temperature is 0 afterwards; -1: never
+  chains.restart_probability = 0.04  # of a chain in an iteration, from noise
+  chains.start_std = 0.3
+
+  config.optimizer = optimizer = ml_collections.ConfigDict()
+  optimizer.learning_rate = 0.001
+  optimizer.b1 = 0.5
+  optimizer.b2 = 0.999
+  optimizer.clip_norm = 50.0  # of the gradient; 0: no clipping
+  optimizer.constant_iterations = 150  # then a cosine to final_fraction
+  optimizer.final_fraction = 0.05
+
+  config.train = train = ml_collections.ConfigDict()
+  train.num_iterations = 500
+  train.checkpoint_every = 25
+  train.keep_checkpoints = 2
+  train.picture_every = 50
+  train.picture_shapes = 10
+
+  # Beyond any of these the run has diverged and goes back to its last
+  # checkpoint with another random key.
+  config.limits = limits = ml_collections.ConfigDict()
+  limits.value = 1e6  # |V| of eq. (14)
+  limits.grad_norm = 1e6
+  limits.chain_max = 100.0  # largest absolute voxel of a chain
+  limits.rollbacks = 5  # in a row, then the run stops
+
+  config.sample = sample = ml_collections.ConfigDict()
+  sample.start = 'chains'  # persistent chains, or 'noise': fresh ones
+  sample.num_samples = 25
+  sample.num_steps = 0
+  sample.noise_steps = 0  # of these, the first ones at `temperature`; the
+  sample.temperature = 1.0  # rest at 0
+  sample.step_size = 0.0  # 0: that of the chains
+  sample.mesh_format = 'obj'  # obj, ply or stl; '': no meshes
+  sample.seed = 0
+
+  config.evaluate = evaluate = ml_collections.ConfigDict()
+  evaluate.num_shapes = 100  # at most, of each set that is compared
+  # Of the fresh chains, as in `sample`.
+  evaluate.num_steps = 200
+  evaluate.noise_steps = 100
+  evaluate.temperature = 1.0
+  evaluate.seed = 0
+
+  return config

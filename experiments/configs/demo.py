@@ -1,0 +1,26 @@
+"""The demo: chairs of the embedded furniture at 16^3, minutes on two cores.
+
+python -m experiments.main --config=experiments/configs/demo.py \
+  --workdir=runs/demo --mode=train
+"""
+
+from experiments.configs import default
+
+
+def get_config():
+  """Returns the config."""
+  config = default.get_config()
+  config.name = 'demo'
+  config.data.category = 'chair'
+  config.data.furniture_size = 16
+  config.data.furniture_shapes = 200
+  config.model.network = 'custom'
+  config.model.features = (64, 64)
+  config.model.kernel_sizes = (8, 4)
+  config.model.strides = (2, 2)
+  config.optimizer.constant_iterations = 120
+  config.train.num_iterations = 300
+  config.train.picture_every = 100
+  config.train.checkpoint_every = 50
+  config.sample.num_samples = 20
+  return config

@@ -1,0 +1,244 @@
+"""Exported models: a folder that holds all that sampling needs, and a card.
+
+  model.npz    parameters and some persistent chains, float16
+  config.json  the config of the run
+  card.json    data, mean, budget, device, date, metrics
+  README.md    the same for people
+  picture.png  the chains
+
+Two lines load one:
+
+  from experiments import exported
+  model = exported.load('pretrained/synthesis_toilet')
+
+after which `model.energy_fn` is an energy for `dnet_jax.langevin`, and
+`model.chains` are centred shapes to start from (add `model.mean` to see them).
+"""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import datetime
+import json
+import os
+import shutil
+import sys
+from typing import Any
+from typing import NamedTuple
+
+import flax
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+import dnet_jax
+from experiments import build
+from experiments import checkpoints
+from experiments import figures
+from experiments import train
+from experiments import writer
+
+_FILE = 'model.npz'
+_METRICS = ('value', 'grad_norm', 'chain_max')
+
+
+class Trained(NamedTuple):
+  """A trained model, from a workdir or an exported folder.
+
+  Attributes:
+    descriptor: the network.
+    params: its parameters.
+    energy_fn: `y -> (*chains,)`, parameters bound.
+    chains: persistent chains, centred: `(n, D, H, W, 1)`; n may be 0.
+    mean: what was subtracted from the voxels.
+    shape: `(D, H, W, 1)`.
+    config: of the run.
+    card: data, budget, device, date.
+  """
+
+  descriptor: dnet_jax.Descriptor
+  params: Any
+  energy_fn: Callable[[jax.Array], jax.Array]
+  chains: jax.Array
+  mean: float
+  shape: tuple[int, ...]
+  config: ml_collections.ConfigDict
+  card: Mapping[str, Any]
+
+
+def _trained(config, params, chains, shape, card) -> Trained:
+  model = build.model(config)
+  return Trained(
+    model.descriptor,
+    params,
+    lambda y: model.energy_fn(params, y),
+    chains,
+    card['mean'],
+    tuple(shape),
+    config,
+    card,
+  )
+
+
+def _read_json(path):
+  try:
+    with open(path, encoding='utf-8') as file:
+      return json.load(file)
+  except FileNotFoundError as error:
+    raise FileNotFoundError(
+      f'{os.path.dirname(path) or "."} is neither a workdir nor an exported '
+      f'model: it has no {os.path.basename(path)}'
+    ) from error
+
+
+def load(folder: str) -> Trained:
+  """Loads an exported model, or the last checkpoint of a workdir.
+
+  Raises:
+    FileNotFoundError: when `folder` is neither.
+    ValueError: when its file is damaged.
+  """
+  config = ml_collections.ConfigDict(
+    _read_json(os.path.join(folder, 'config.json'))
+  )
+  path = os.path.join(folder, _FILE)
+  if not os.path.exists(path):
+    return _from_workdir(config, folder)
+  card = _read_json(os.path.join(folder, 'card.json'))
+  try:
+    with np.load(path) as file:
+      arrays = {name: file[name] for name in file.files}
+    chains = jnp.asarray(arrays.pop('chains'), jnp.float32)
+  except Exception as error:
+    raise ValueError(
+      f'{path} is damaged ({error}); get the folder again'
+    ) from error
+  params = flax.traverse_util.unflatten_dict(
+    {name: jnp.asarray(x, jnp.float32) for name, x in arrays.items()}, sep='/'
+  )
+  return _trained(config, params, chains, card['shape'], card)
+
+
+def _from_workdir(config, workdir) -> Trained:
+  experiment = build.experiment(config)
+  like = {'algorithm': experiment.init(), 'rollbacks': 0}
+  restored = checkpoints.restore(workdir, like)
+  if restored is None:
+    raise FileNotFoundError(
+      f'{workdir} has no checkpoint yet: train first, with --mode=train'
+    )
+  step, state = restored
+  state = state['algorithm']
+  shape = (*experiment.data.train.shape[1:], 1)
+  chains = experiment.chains(state)
+  rows = writer.read_metrics(workdir)
+  seconds = [
+    row['seconds_per_step']
+    for row in rows
+    if len(row) > 2 and 'seconds_per_step' in row
+  ]
+  kind = jax.devices()[0]
+  device = (
+    f'{os.cpu_count()} CPU cores'
+    if kind.platform == 'cpu'
+    else f'{jax.device_count()} x {kind.device_kind}'
+  )
+  card = {
+    'name': config.name,
+    'data': experiment.data.source,
+    'shapes': len(experiment.data.train),
+    'mean': experiment.data.mean,
+    'shape': list(shape),
+    'iterations': step,
+    'minutes': round(sum(seconds) / 60, 1),
+    'device': device,
+    'jax': jax.__version__,
+    'date': datetime.date.today().isoformat(),
+    'metrics': {
+      name: round(float(np.mean([row[name] for row in rows[-25:]])), 4)
+      for name in _METRICS
+      if rows
+    },
+  }
+  if chains is None:
+    chains = jnp.zeros((0, *shape))
+  return _trained(config, state.learner.params, chains, shape, card)
+
+
+def export(workdir: str, out: str, *, num_chains: int = 50) -> None:
+  """Writes an exported model, whole or not at all, never over another.
+
+  Args:
+    workdir: of a run that has a checkpoint.
+    out: the folder to make.
+    num_chains: how many persistent chains to keep, at most.
+
+  Raises:
+    FileExistsError: when `out` exists.
+    FileNotFoundError: when the workdir has no checkpoint.
+    ValueError: when a number does not fit into float16.
+  """
+  if os.path.lexists(out):
+    raise FileExistsError(
+      f'{out} exists and is not overwritten: choose another name, or move it'
+    )
+  trained = load(workdir)
+  chains = trained.chains[:num_chains]
+  arrays = dict(
+    flax.traverse_util.flatten_dict(dict(trained.params), sep='/'),
+    chains=chains,
+  )
+  small = {}
+  for name, x in arrays.items():
+    with np.errstate(over='ignore'):
+      small[name] = np.asarray(x, np.float16)
+    if not np.isfinite(small[name]).all():
+      raise ValueError(f'{name} has values that float16 cannot hold')
+  partial = f'{out}.partial'
+  shutil.rmtree(partial, ignore_errors=True)
+  os.makedirs(partial)
+  np.savez_compressed(os.path.join(partial, _FILE), **small)
+  for name, content in (
+    ('config.json', trained.config.to_dict()),
+    ('card.json', trained.card),
+  ):
+    with open(os.path.join(partial, name), 'w', encoding='utf-8') as file:
+      json.dump(content, file, indent=2)
+      file.write('\n')
+  if len(chains):
+    shown = np.asarray(chains[:20, ..., 0]) + trained.mean
+    figures.isosurfaces(
+      os.path.join(partial, 'picture.png'), train.rows(shown, 10)
+    )
+  with open(os.path.join(partial, 'README.md'), 'w', encoding='utf-8') as file:
+    file.write(_card_text(trained, small))
+  os.rename(partial, out)
+
+
+def _card_text(trained, arrays) -> str:
+  card = trained.card
+  parameters = sum(x.size for name, x in arrays.items() if name != 'chains')
+  network = trained.config.model.network
+  metrics = ', '.join(f'{k} {v}' for k, v in card['metrics'].items())
+  return f"""# {card['name']}
+
+| | |
+|---|---|
+| data | {card['data']}, {card['shapes']} shapes, mean {card['mean']:.4f} |
+| network | {network}, {parameters:,} parameters (float16) |
+| budget | {card['iterations']} iterations, {card['minutes']} minutes |
+| device | {card['device']}, jax {card['jax']} |
+| date | {card['date']} |
+| last 25 iterations | {metrics} |
+| persistent chains | {len(arrays['chains'])} |
+
+    python -m experiments.main --workdir=FOLDER --mode=sample
+
+Exported by `python -m experiments.main --mode=export`; the picture shows
+persistent chains.
+"""
+
+
+def describe_command() -> str:
+  """The command line that is running, as a user would type it."""
+  return ' '.join(['python -m experiments.main', *sys.argv[1:]])

@@ -1,0 +1,360 @@
+"""Volumes to and from binvox, .mat and .npy."""
+
+import io
+import pathlib
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+import scipy.io
+
+from data_prep import convert
+from data_prep import voxel_file
+from data_prep import voxelize
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def shape(size=30, seed=0):
+  """A shape without symmetry; its border is empty."""
+  inner = np.random.default_rng(seed).random((size - 2,) * 3) < 0.2
+  return np.pad(inner, 1).astype(np.uint8)
+
+
+def mat(path, volume, key='instance'):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  scipy.io.savemat(path, {key: volume})
+  return path
+
+
+def run(source, out, **options):
+  return convert.convert(source, out, progress=False, **options)
+
+
+@pytest.mark.parametrize('kind', convert.FORMATS)
+@pytest.mark.parametrize('size', [8, 30, 32, 64])
+def test_every_format_gives_the_shape_back(kind, size):
+  volume = shape(size)
+  data = convert.write_voxels(volume, kind)
+  assert data == convert.write_voxels(volume, kind)
+  found = convert.read_voxels(data, kind)
+  assert found.dtype == np.uint8
+  np.testing.assert_array_equal(found, volume[None])
+
+
+@pytest.mark.parametrize('volume', [np.zeros((8, 8, 8)), np.ones((8, 8, 8))])
+@pytest.mark.parametrize('kind', convert.FORMATS)
+def test_empty_and_full(kind, volume):
+  found = convert.read_voxels(convert.write_voxels(volume, kind), kind)
+  np.testing.assert_array_equal(found[0], volume)
+
+
+def test_binvox_is_what_its_specification_says():
+  # The index of (x, y, z) is x * 4 * 4 + z * 4 + y; runs are (value, count).
+  volume = np.zeros((4, 4, 4), np.uint8)
+  volume[1, 2, 3] = 1
+  at = 1 * 16 + 3 * 4 + 2
+  runs = bytes([0, at, 1, 1, 0, 64 - at - 1])
+  head = b'#binvox 1\ndim 4 4 4\ntranslate 0 0 0\nscale 1\ndata\n'
+  np.testing.assert_array_equal(
+    convert.read_voxels(head + runs, 'binvox')[0], volume
+  )
+  written = convert.write_voxels(volume, 'binvox')
+  assert written.startswith(b'#binvox 1\n')
+  assert b'\ndim 4 4 4\n' in written
+  assert written.endswith(b'data\n' + runs)
+
+
+def test_mat_is_read_as_matlab_reads_it():
+  volume = shape(8)
+  data = convert.write_voxels(volume, 'mat')
+  content = scipy.io.loadmat(io.BytesIO(data))
+  np.testing.assert_array_equal(content['instance'], volume)
+
+
+@pytest.mark.parametrize('key', ['instance', 'voxels', 'v'])
+@pytest.mark.parametrize('dtype', [np.uint8, bool, np.float64])
+def test_keys_and_types_of_mat_files(tmp_path, key, dtype):
+  path = mat(tmp_path / 'x.mat', shape().astype(dtype), key)
+  found = convert.read_voxels(path.read_bytes(), 'mat')
+  np.testing.assert_array_equal(found[0], shape())
+  assert found.dtype == np.uint8
+
+
+def test_batches_and_a_channel_axis(tmp_path):
+  batch = np.stack([shape(seed=s) for s in range(3)])
+  path = mat(tmp_path / 'x.mat', batch[..., None], 'voxels')
+  found = convert.read_voxels(path.read_bytes(), 'mat')
+  np.testing.assert_array_equal(found, batch)
+  np.save(tmp_path / 'chairs.npy', batch)
+  assert run(tmp_path / 'chairs.npy', tmp_path / 'x.npz') == (3, [])
+  data = voxel_file.load(tmp_path / 'x.npz')
+  assert data.names['train'].tolist() == [f'chairs_000{i}' for i in range(3)]
+  np.testing.assert_array_equal(data.voxels['train'], batch)
+
+
+# Padding and cropping.
+
+
+@pytest.mark.parametrize(('small', 'large'), [(30, 32), (30, 33), (31, 64)])
+def test_padding_and_cropping_are_inverse(small, large):
+  volume = shape(small) + 0
+  volume[0, 0, 0] = 1
+  wide = convert.resize(volume, large)
+  assert wide.shape == (large,) * 3
+  assert wide.sum() == volume.sum()
+  np.testing.assert_array_equal(convert.resize(wide, small), volume)
+
+
+def test_padding_is_centred():
+  wide = convert.resize(np.ones((30, 30, 30)), 32)
+  assert wide[1:-1, 1:-1, 1:-1].all()
+  assert wide.sum() == 30**3
+
+
+def test_cropping_loses_nothing_unless_asked():
+  volume = np.ones((32, 32, 32))
+  lost = 32**3 - 30**3
+  with pytest.raises(ValueError, match=f'cut off {lost} occupied voxels'):
+    convert.resize(volume, 30)
+  assert convert.resize(volume, 30, lossy=True).sum() == 30**3
+
+
+def test_mixed_sides():
+  wide = convert.resize(np.ones((4, 6, 9)), 6, lossy=True)
+  assert wide.shape == (6, 6, 6)
+  assert wide.sum() == 4 * 6 * 6
+
+
+@pytest.mark.parametrize('up', ['x', 'y', 'z'])
+def test_turning_grids_is_turning_meshes(up):
+  rng = np.random.default_rng(0)
+  triangles = rng.normal(size=(5, 3, 3)) * (1.0, 0.8, 0.6)
+  vertices, faces = triangles.reshape(-1, 3), np.arange(15).reshape(5, 3)
+  plain = voxelize.voxelize(vertices, faces, 32)
+  turned = voxelize.voxelize(vertices, faces, 32, up=up)
+  np.testing.assert_array_equal(convert.turn_up(plain, up), turned)
+
+
+# The whole conversion.
+
+
+@pytest.fixture
+def volumes(tmp_path):
+  """A tree as 3D ShapeNets has it."""
+  for name, split, seed in [
+    ('chair', 'train', 0),
+    ('chair', 'train', 1),
+    ('chair', 'test', 2),
+    ('sofa', 'train', 3),
+  ]:
+    mat(
+      tmp_path / f'volumetric/{name}/30/{split}/{name}_{seed}_1.mat',
+      shape(30, seed),
+    )
+  return tmp_path / 'volumetric'
+
+
+def test_mat_tree_to_voxel_file_and_back(volumes, tmp_path):
+  assert run(volumes, tmp_path / 'x.npz', size=32) == (4, [])
+  data = voxel_file.load(tmp_path / 'x.npz')
+  assert data.classes == ('chair', 'sofa')
+  assert data.names['train'].tolist() == ['chair_0_1', 'chair_1_1', 'sofa_3_1']
+  assert data.labels['train'].tolist() == [0, 0, 1]
+  assert data.voxels['test'].shape == (1, 32, 32, 32)
+  np.testing.assert_array_equal(
+    data.voxels['train'][1], np.pad(shape(30, 1), 1)
+  )
+  for kind in convert.FORMATS:
+    out = tmp_path / kind
+    assert run(tmp_path / 'x.npz', out, to=kind, size=30) == (4, [])
+    files = sorted(str(f.relative_to(out)) for f in out.rglob('*.*'))
+    assert files == [
+      f'chair/test/chair_2_1.{kind}',
+      f'chair/train/chair_0_1.{kind}',
+      f'chair/train/chair_1_1.{kind}',
+      f'sofa/train/sofa_3_1.{kind}',
+    ]
+    assert run(out, tmp_path / f'{kind}.npz', size=32) == (4, [])
+    assert (tmp_path / f'{kind}.npz').read_bytes() == (
+      tmp_path / 'x.npz'
+    ).read_bytes()
+
+
+def test_zip_of_volumes(volumes, tmp_path):
+  with zipfile.ZipFile(tmp_path / 'v.zip', 'w') as archive:
+    for file in volumes.rglob('*.mat'):
+      archive.write(file, file.relative_to(volumes))
+  run(volumes, tmp_path / 'x.npz')
+  run(tmp_path / 'v.zip', tmp_path / 'y.npz')
+  assert (tmp_path / 'x.npz').read_bytes() == (tmp_path / 'y.npz').read_bytes()
+
+
+def test_fractions_stay_unless_a_threshold_is_given(tmp_path):
+  volume = (shape(8) * 0.7).astype(np.float32)
+  np.save(tmp_path / 'x.npy', volume)
+  run(tmp_path / 'x.npy', tmp_path / 'x.npz')
+  found = voxel_file.load(tmp_path / 'x.npz').voxels['train'][0]
+  np.testing.assert_array_equal(found, volume)
+  run(tmp_path / 'x.npz', tmp_path / 'y.npz', threshold=0.5)
+  found = voxel_file.load(tmp_path / 'y.npz').voxels['train'][0]
+  np.testing.assert_array_equal(found, shape(8))
+  with pytest.raises(ValueError, match='0 and 1 only, not fractions'):
+    run(tmp_path / 'x.npz', tmp_path / 'b', to='binvox')
+  assert sorted(p.name for p in tmp_path.iterdir()) == [
+    'x.npy',
+    'x.npz',
+    'y.npz',
+  ]
+
+
+def test_binary_and_fractions_together_are_fractions(tmp_path):
+  np.save(tmp_path / 'a.npy', shape(8) * 0.5)
+  np.save(tmp_path / 'b.npy', shape(8, 1))
+  run(tmp_path, tmp_path / 'x.npz')
+  found = voxel_file.load(tmp_path / 'x.npz').voxels['train']
+  assert found.dtype == np.float32
+  np.testing.assert_array_equal(found[1], shape(8, 1))
+
+
+def test_grids_that_are_no_cubes(tmp_path):
+  volume = np.ones((2, 3, 4), np.uint8)
+  np.save(tmp_path / 'a.npy', volume)
+  run(tmp_path, tmp_path / 'x.npz')
+  found = voxel_file.load(tmp_path / 'x.npz').voxels['train']
+  np.testing.assert_array_equal(found[0], volume)
+
+
+def test_different_grids_need_a_size(tmp_path):
+  np.save(tmp_path / 'a.npy', shape(8))
+  np.save(tmp_path / 'b.npy', shape(10))
+  with pytest.raises(
+    ValueError, match='different grids, say which with --size'
+  ):
+    run(tmp_path, tmp_path / 'x.npz')
+  run(tmp_path, tmp_path / 'x.npz', size=10)
+  assert voxel_file.load(tmp_path / 'x.npz').voxels['train'].shape[1] == 10
+
+
+def bytes_of(array):
+  file = io.BytesIO()
+  np.save(file, array)
+  return file.getvalue()
+
+
+GOOD = {kind: convert.write_voxels(shape(8), kind) for kind in convert.FORMATS}
+HEAD = b'#binvox 1\ndim 4 4 %d\ntranslate 0 0 0\nscale 1\ndata\n'
+
+
+@pytest.mark.parametrize(
+  ('kind', 'data', 'message'),
+  [
+    ('binvox', b'', 'not a readable binvox file'),
+    ('binvox', b'#other\n', 'not a readable binvox file'),
+    ('binvox', GOOD['binvox'][:-1], 'truncated in the middle'),
+    ('binvox', GOOD['binvox'][:-2], 'truncated: its runs cover'),
+    ('binvox', HEAD % 4 + bytes([7, 64]), 'a run has value 7'),
+    ('binvox', HEAD % 5 + bytes([0, 80]), 'not a cube'),
+    ('mat', b'', 'not a readable mat file'),
+    ('mat', GOOD['mat'][:-40], 'not a readable mat file'),
+    ('npy', GOOD['npy'][:-4], 'not a readable npy file'),
+    ('npy', bytes_of(np.array([{}])), 'not a readable npy file'),
+    ('npy', bytes_of(np.zeros((3, 3))), r'shape \(3, 3\)'),
+    ('npy', bytes_of(np.zeros((0, 3, 3, 3))), 'not of a shape'),
+    ('npy', bytes_of(np.full((3, 3, 3), 'a')), 'not of numbers'),
+    ('npy', bytes_of(np.full((3, 3, 3), np.nan)), 'holds the value nan'),
+    ('npy', bytes_of(np.full((3, 3, 3), 1.01)), r'holds the value 1\.01'),
+    ('npy', bytes_of(np.full((3, 3, 3), -1)), 'holds the value -1'),
+    ('vox', b'', "unknown format 'vox'"),
+  ],
+)
+def test_broken_files_are_refused_with_the_reason(kind, data, message):
+  with pytest.raises(ValueError, match=message):
+    convert.read_voxels(data, kind)
+
+
+def test_a_mat_file_of_several_arrays(tmp_path):
+  scipy.io.savemat(tmp_path / 'x.mat', {'a': shape(8), 'b': shape(8)})
+  with pytest.raises(ValueError, match=r"only \['a', 'b'\]"):
+    convert.read_voxels((tmp_path / 'x.mat').read_bytes(), 'mat')
+
+
+def test_broken_files_are_skipped_or_stop(volumes, tmp_path):
+  (volumes / 'chair/30/train/bad.mat').write_bytes(b'MATLAB')
+  mat(volumes / 'chair/30/train/full.mat', np.ones((30, 30, 30)))
+  count, skipped = run(volumes, tmp_path / 'x.npz', size=28)
+  assert count == 4
+  assert [name for name, _ in skipped] == [
+    'chair/train/bad',
+    'chair/train/full',
+  ]
+  assert 'not a readable mat' in skipped[0][1]
+  assert 'would cut off' in skipped[1][1]
+  with pytest.raises(ValueError, match=r'chair/train/bad: not .*stopped'):
+    run(volumes, tmp_path / 'y.npz', strict=True)
+  with pytest.raises(ValueError, match='stopped'):
+    run(volumes, tmp_path / 'y', to='npy', strict=True)
+  assert sorted(p.name for p in tmp_path.iterdir()) == ['volumetric', 'x.npz']
+
+
+def test_nothing_sound(tmp_path):
+  (tmp_path / 'a.npy').write_bytes(b'x')
+  with pytest.raises(ValueError, match='holds no sound shape; first reason: '):
+    run(tmp_path, tmp_path / 'x.npz')
+
+
+def test_nothing_is_overwritten(volumes, tmp_path):
+  (tmp_path / 'x.npz').write_text('mine')
+  (tmp_path / 'x').mkdir()
+  with pytest.raises(FileExistsError, match=r'x\.npz exists'):
+    run(volumes, tmp_path / 'x.npz')
+  with pytest.raises(FileExistsError, match='x exists'):
+    run(volumes, tmp_path / 'x', to='npy')
+  assert (tmp_path / 'x.npz').read_text() == 'mine'
+
+
+@pytest.mark.parametrize('name', ['../evil', 'a/b', '..', ''])
+def test_names_that_are_paths_are_not_written(tmp_path, name):
+  data = voxel_file.VoxelData(
+    ('box',),
+    {'train': shape(8)[None]},
+    {'train': np.array([0])},
+    {'train': np.array([name])},
+  )
+  voxel_file.save(tmp_path / 'x.npz', data)
+  with pytest.raises(ValueError, match='cannot be the name of a file'):
+    run(tmp_path / 'x.npz', tmp_path / 'out', to='npy')
+  assert [p.name for p in tmp_path.iterdir()] == ['x.npz']
+
+
+@pytest.mark.parametrize(
+  ('out', 'options', 'message'),
+  [
+    ('x', {}, r'must end in \.npz'),
+    ('x', {'to': 'vox'}, '--to must be one of'),
+    ('x.npz', {'threshold': 2.0}, r'threshold must be in \[0, 1\), got 2\.0'),
+    ('x.npz', {'up': 'w'}, "got 'w'"),
+    ('x.npz', {'size': 0}, 'size must be positive, got 0'),
+  ],
+)
+def test_bad_arguments(volumes, tmp_path, out, options, message):
+  with pytest.raises(ValueError, match=message):
+    run(volumes, tmp_path / out, **options)
+
+
+def test_command(volumes, tmp_path):
+  (volumes / 'chair/30/train/bad.mat').write_bytes(b'MATLAB')
+  command = [
+    *(sys.executable, '-W', 'error', '-m', 'data_prep.convert'),
+    *(f'--source={volumes}', f'--out={tmp_path}/x.npz', '--size=32'),
+  ]
+  options = {'cwd': ROOT, 'capture_output': True, 'text': True, 'timeout': 600}
+  result = subprocess.run(command, **options)
+  assert result.returncode == 2, result.stderr
+  assert 'x.npz: 4 shapes' in result.stdout
+  assert 'skipped chair/train/bad: not a readable mat file' in result.stderr
+  result = subprocess.run(command, **options)
+  assert result.returncode == 1
+  assert 'x.npz exists and is not overwritten' in result.stderr

@@ -1,0 +1,262 @@
+"""What each kernel, projection, start and algorithm must keep: one table."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import dnet_jax
+
+SHAPE = (2, 4, 2, 1)
+VISIBLE = np.random.default_rng(0).random(SHAPE) < 0.5
+AXES = (-4, -3, -2, -1)
+
+KERNELS = {'langevin': dnet_jax.langevin, 'mala': dnet_jax.mala}
+PROJECTIONS = {
+  'free': dnet_jax.free(),
+  'fixed_voxels': dnet_jax.fixed_voxels(VISIBLE),
+  'fixed_average': dnet_jax.fixed_average(2),
+}
+
+
+class Counted:
+  """An energy that counts how often Python runs it: once for each trace."""
+
+  def __init__(self):
+    self.traces = 0
+
+  def __call__(self, params, y):
+    self.traces += 1
+    f = jnp.sum(jnp.tanh(params['w'] * y + params['b']), AXES)
+    return jnp.sum(y**2, AXES) / 2 - f
+
+
+def params(scale=1.0):
+  w = jax.random.normal(jax.random.key(0), SHAPE)
+  return {'w': scale * w, 'b': jnp.asarray(0.1 * scale, jnp.float32)}
+
+
+def finite(tree):
+  return all(
+    bool(jnp.isfinite(leaf).all())
+    for leaf in jax.tree.leaves(tree)
+    if jnp.issubdtype(leaf.dtype, jnp.floating)
+  )
+
+
+def aval(tree):
+  return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
+
+
+@pytest.mark.parametrize('projection', PROJECTIONS)
+@pytest.mark.parametrize('kernel', KERNELS)
+def test_kernel_with_projection(kernel, projection):
+  energy_fn = Counted()
+
+  @jax.jit
+  def run(key, params, y, step_size, temperature):
+    step = KERNELS[kernel](
+      functools.partial(energy_fn, params),
+      step_size,
+      temperature=temperature,
+      project=PROJECTIONS[projection],
+    )
+    return dnet_jax.sample(key, step, y, num_steps=3)
+
+  y = jax.random.normal(jax.random.key(1), (3, *SHAPE))
+  # Types are promoted by nobody but who says so.
+  with jax.numpy_dtype_promotion('strict'):
+    moved, info = run(jax.random.key(0), params(), y, 0.1, 1.0)
+    traces = energy_fn.traces
+    for i in range(3):
+      new = params(i + 2.0)
+      run(jax.random.key(i), new, moved, 0.1 + i / 10, 1.0 - i / 4)
+    assert energy_fn.traces == traces
+  assert aval(moved) == aval(y)
+  assert info.energy.shape == (3, 3)
+  assert finite((moved, info))
+  # Each kernel reads the energy a fixed number of times, whatever the steps.
+  assert traces <= 4
+
+  # One chain without a leading axis, and vmap over seeds and chains.
+  one, info = run(jax.random.key(0), params(), y[0], 0.1, 1.0)
+  assert aval(one) == aval(y[0])
+  assert info.energy.shape == (3,)
+  keys = jax.random.split(jax.random.key(0), 3)
+  mapped, info = jax.vmap(run, (0, None, 0, None, None))(
+    keys, params(), y, 0.1, 1.0
+  )
+  assert aval(mapped) == aval(y)
+  assert info.energy.shape == (3, 3)
+  single = run(keys[1], params(), y[1], 0.1, 1.0)[0]
+  np.testing.assert_allclose(mapped[1], single, atol=1e-5)
+  # Every projection holds what it holds for chains of every rank.
+  for before, after in ((y, moved), (y[0], one), (y, mapped)):
+    change = after - before
+    held = change - PROJECTIONS[projection](change)
+    assert float(jnp.abs(held).max()) < 1e-5
+    assert float(jnp.abs(change).max()) > 0.01
+
+
+@pytest.mark.parametrize('kernel', KERNELS)
+def test_chains_are_any_leading_axes(kernel):
+  y = jax.random.normal(jax.random.key(1), (2, 3, *SHAPE))
+  step = KERNELS[kernel](functools.partial(Counted(), params()), 0.1)
+  moved, info = dnet_jax.sample(jax.random.key(0), step, y, 2)
+  assert aval(moved) == aval(y)
+  assert info.energy.shape == (2, 2, 3)
+  assert finite(moved)
+
+
+@pytest.mark.parametrize('kernel', KERNELS)
+def test_bfloat16_chains_stay_bfloat16(kernel):
+  energy_fn = lambda y: jnp.sum(y.astype(jnp.float32) ** 2, AXES)  # noqa: E731
+  step = KERNELS[kernel](energy_fn, 0.1)
+  y = jnp.ones((2, *SHAPE), jnp.bfloat16)
+  moved, info = dnet_jax.sample(jax.random.key(0), step, y, 2)
+  assert aval(moved) == aval(y)
+  assert info.energy.dtype == jnp.float32
+  assert finite(moved)
+
+
+def starts(y):
+  memory = dnet_jax.ChainMemory(jnp.stack([y, y + 1]))
+  keys = dnet_jax.chain_keys(jax.random.key(5), len(y))
+  return {
+    'noise': dnet_jax.from_noise(keys, SHAPE),
+    'data': dnet_jax.from_data(y),
+    'corrupted': dnet_jax.from_corrupted(y, VISIBLE, 0.0),
+    'low_resolution': dnet_jax.from_low_resolution(dnet_jax.downscale(y, 2), 2),
+    'coarse': dnet_jax.from_coarse(dnet_jax.downscale(y, 2), 2),
+    'memory': dnet_jax.read_chains(memory, 1),
+    'restarted': dnet_jax.restart_chains(
+      keys, dnet_jax.read_chains(memory, 0), 0.5
+    ),
+  }
+
+
+@pytest.mark.parametrize('kernel', KERNELS)
+def test_every_start_runs(kernel):
+  y = jax.random.normal(jax.random.key(1), (3, *SHAPE))
+
+  @jax.jit
+  def run(y, params):
+    return {
+      name: dnet_jax.run_chains(
+        jax.random.key(0),
+        functools.partial(Counted(), params),
+        start,
+        num_steps=2,
+        step_size=0.1,
+        kernel=KERNELS[kernel],
+      )[0]
+      for name, start in starts(y).items()
+    }
+
+  for name, moved in run(y, params()).items():
+    assert aval(moved) == aval(y), name
+    assert finite(moved), name
+
+
+def algorithm(name, energy_fn, kernel):
+  learner = dnet_jax.make_learner(
+    dnet_jax.contrastive_loss(energy_fn), optax.adam(1e-2, b1=0.5)
+  )
+  arguments = dict(num_steps=3, step_size=0.1, kernel=KERNELS[kernel])
+  if name == 'contrastive_divergence':
+    return dnet_jax.contrastive_divergence(energy_fn, learner, **arguments)
+  return dnet_jax.maximum_likelihood(
+    energy_fn,
+    learner,
+    shape=SHAPE,
+    num_chains=4,
+    num_slots=3,
+    restart_probability=0.5 if name == 'restarting' else 0.0,
+    **arguments,
+  )
+
+
+@pytest.mark.parametrize('kernel', KERNELS)
+@pytest.mark.parametrize(
+  'name', ['maximum_likelihood', 'restarting', 'contrastive_divergence']
+)
+def test_algorithm_with_kernel(name, kernel):
+  energy_fn = Counted()
+  init, step, chain_axes = algorithm(name, energy_fn, kernel)
+  # The step may take over the memory of its state.
+  step = jax.jit(step, donate_argnums=1)
+  batch = jax.random.normal(jax.random.key(1), (5, *SHAPE))
+  state = init(jax.random.key(0), params())
+  kind, traces = aval(state), None
+  for i in range(4):
+    before = jax.tree.map(np.array, state)
+    state, metrics = step(
+      jax.random.key(i), state, (i + 1) * batch, 1.0 - i / 8
+    )
+    assert aval(state) == kind
+    assert finite((state, metrics))
+    assert {metric.shape for metric in metrics.values()} == {()}
+    assert int(state.iteration) == i + 1
+    traces = energy_fn.traces if traces is None else traces
+    assert energy_fn.traces == traces
+    changed = jax.tree.map(
+      lambda a, b: (a != np.asarray(b)).any(),
+      before.learner.params,
+      state.learner.params,
+    )
+    assert all(jax.tree.leaves(changed))
+    if name != 'contrastive_divergence':
+      # Slot i % 3 moved and the two others did not.
+      moved = before.memory.positions != np.asarray(state.memory.positions)
+      moved = moved.reshape(3, -1).any(1)
+      np.testing.assert_array_equal(moved, np.arange(3) == i % 3)
+  # `chain_axes` is a prefix of the state.
+  jax.tree.map(
+    lambda axis, part: None,
+    chain_axes,
+    state,
+    is_leaf=lambda leaf: leaf is None,
+  )
+  assert {
+    'value', 'energy_observed', 'energy_synthesised', 'grad_norm',
+    'chain_max', 'chain_move',
+  } <= set(metrics)  # fmt: skip
+
+
+def test_algorithm_maps_over_seeds():
+  init, step, _ = algorithm('maximum_likelihood', Counted(), 'langevin')
+  keys = jax.random.split(jax.random.key(0), 2)
+  states = jax.vmap(init, (0, None))(keys, params())
+  batch = jnp.ones((5, *SHAPE))
+  mapped, _ = jax.jit(jax.vmap(step, (0, 0, None, None)))(
+    keys, states, batch, 1.0
+  )
+  alone, _ = jax.jit(step)(
+    keys[1], jax.tree.map(lambda leaf: leaf[1], states), batch, 1.0
+  )
+  for a, b in zip(jax.tree.leaves(mapped), jax.tree.leaves(alone), strict=True):
+    np.testing.assert_allclose(a[1], b, rtol=1e-4, atol=1e-5)
+
+
+def test_metrics_are_of_the_chains():
+  init, step, _ = algorithm('contrastive_divergence', Counted(), 'langevin')
+  y = jax.random.normal(jax.random.key(1), (5, *SHAPE))
+  state = init(jax.random.key(0), params())
+  _, metrics = step(jax.random.key(2), state, y, 1.0)
+  keys = dnet_jax.chain_keys(jax.random.key(2), 5)
+  moved, _ = dnet_jax.run_chains(
+    keys,
+    functools.partial(Counted(), params()),
+    dnet_jax.from_data(y),
+    num_steps=3,
+    step_size=0.1,
+  )
+  np.testing.assert_allclose(
+    metrics['chain_max'], np.abs(moved).max(), rtol=1e-5
+  )
+  np.testing.assert_allclose(
+    metrics['chain_move'], np.sqrt(((moved - y) ** 2).mean()), rtol=1e-5
+  )

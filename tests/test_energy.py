@@ -1,0 +1,76 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dnet_jax
+
+THETA = np.random.default_rng(0).normal(size=(2, 3, 1, 1))
+
+
+def linear(theta, y):
+  return jnp.sum(theta * y, (-4, -3, -2, -1))
+
+
+@pytest.mark.parametrize('chains', [(), (4,), (2, 3)])
+@pytest.mark.parametrize('reference_std', [0.5, 2.0, None])
+def test_descriptor_energy_is_eq_3(chains, reference_std):
+  y = np.random.default_rng(1).normal(size=(*chains, 2, 3, 1, 1))
+  energy_fn = dnet_jax.descriptor_energy(linear, reference_std)
+  f = (THETA * y).sum((-4, -3, -2, -1))
+  square = (y**2).sum((-4, -3, -2, -1))
+  quadratic = 0 if reference_std is None else square / (2 * reference_std**2)
+  energy = energy_fn(jnp.asarray(THETA), jnp.asarray(y))
+  assert energy.shape == chains
+  np.testing.assert_allclose(energy, quadratic - f, rtol=1e-4, atol=1e-5)
+  score = dnet_jax.score(functools.partial(energy_fn, THETA))(jnp.asarray(y))
+  pull = 0 * y if reference_std is None else y / reference_std**2
+  np.testing.assert_allclose(score, THETA - pull, rtol=1e-4, atol=1e-5)
+
+
+def test_reference_std_must_be_positive():
+  for std in (0, -1.0, float('nan')):
+    with pytest.raises(ValueError, match='reference_std must be positive'):
+      dnet_jax.descriptor_energy(linear, std)
+
+
+@pytest.mark.parametrize('masked', [False, True])
+def test_posterior_energy_is_that_of_eq_20(masked):
+  rng = np.random.default_rng(0)
+  w, y = rng.normal(size=(3, 8)), rng.normal(size=(5, 2, 2, 2, 1))
+  z = rng.normal(size=(5, 3))
+  visible = rng.random((5, 2, 2, 2, 1)) < 0.5 if masked else None
+  std = 0.3
+
+  def generator_fn(z):
+    return (z @ w).reshape(*z.shape[:-1], 2, 2, 2, 1)
+
+  energy_fn = dnet_jax.posterior_energy(
+    generator_fn, jnp.asarray(y), std, visible
+  )
+  residual = y - generator_fn(z)
+  if masked:
+    residual = residual * visible
+  expected = (z**2).sum(1) / 2 + (residual**2).sum((1, 2, 3, 4)) / 2 / std**2
+  np.testing.assert_allclose(energy_fn(jnp.asarray(z)), expected, rtol=1e-5)
+  if masked:
+    # What hides behind a hidden voxel does not matter, not even a NaN.
+    spoilt = dnet_jax.posterior_energy(
+      generator_fn, jnp.where(visible, y, jnp.nan), std, visible
+    )
+    score = dnet_jax.score(spoilt)(jnp.asarray(z))
+    np.testing.assert_allclose(
+      score, dnet_jax.score(energy_fn)(jnp.asarray(z)), rtol=1e-5
+    )
+  assert dnet_jax.score(energy_fn)(jnp.asarray(z)).shape == z.shape
+  with pytest.raises(ValueError, match='noise_std'):
+    dnet_jax.posterior_energy(generator_fn, jnp.asarray(y), 0.0)
+
+
+def test_chains_do_not_interact():
+  energy_fn = functools.partial(dnet_jax.descriptor_energy(linear), THETA)
+  y = jax.random.normal(jax.random.key(0), (3, 2, 3, 1, 1))
+  score = dnet_jax.score(energy_fn)
+  np.testing.assert_array_equal(score(y)[1], score(y.at[0].set(7.0))[1])

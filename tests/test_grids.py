@@ -1,0 +1,63 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dnet_jax
+from tests import reference
+
+SIDES, FACTOR = (4, 6, 2), 2
+
+
+def test_downscale_and_upscale_are_c_and_its_pseudo_inverse():
+  y = np.random.default_rng(0).normal(size=(3, *SIDES, 2))
+  c = reference.block_average(SIDES, FACTOR)
+  low = np.asarray(dnet_jax.downscale(jnp.asarray(y, jnp.float32), FACTOR))
+  voxels = np.moveaxis(y, -1, 1).reshape(3, 2, -1)
+  expected = np.moveaxis((voxels @ c.T).reshape(3, 2, 2, 3, 1), 1, -1)
+  np.testing.assert_allclose(low, expected, atol=1e-6)
+  high = np.asarray(dnet_jax.upscale(jnp.asarray(low), FACTOR))
+  blocks = np.moveaxis(expected, -1, 1).reshape(3, 2, -1)
+  upscaled = blocks @ np.linalg.pinv(c).T
+  expected = np.moveaxis(upscaled.reshape(3, 2, *SIDES), 1, -1)
+  np.testing.assert_allclose(high, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize('chains', [(), (2,), (2, 3)])
+def test_chains_are_any_leading_axes(chains):
+  y = jnp.arange(float(np.prod(chains) * 64)).reshape(*chains, 4, 4, 4, 1)
+  low = dnet_jax.downscale(y, 2)
+  assert low.shape == (*chains, 2, 2, 2, 1)
+  assert dnet_jax.upscale(low, 2).shape == y.shape
+  np.testing.assert_array_equal(
+    dnet_jax.downscale(dnet_jax.upscale(low, 2), 2), low
+  )
+
+
+def test_factor_one_is_the_identity():
+  y = jnp.arange(27.0).reshape(3, 3, 3, 1)
+  np.testing.assert_array_equal(dnet_jax.downscale(y, 1), y)
+  np.testing.assert_array_equal(dnet_jax.upscale(y, 1), y)
+
+
+def test_pyramid_is_coarse_first_and_repeated_downscaling():
+  y = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 8, 1)))
+  grids = dnet_jax.pyramid(y, (4, 2))
+  assert [g.shape[1] for g in grids] == [1, 4, 8]
+  np.testing.assert_array_equal(grids[2], y)
+  np.testing.assert_allclose(
+    grids[0][:, 0, 0, 0, 0], y.mean((1, 2, 3, 4)), atol=1e-6
+  )
+
+
+def test_sides_that_do_not_divide_are_refused():
+  y = jnp.ones((1, 4, 4, 6, 1))
+  with pytest.raises(ValueError, match=r'factor 4 .* \(4, 4, 6\)'):
+    dnet_jax.downscale(y, 4)
+  with pytest.raises(ValueError, match='factor 0'):
+    dnet_jax.downscale(y, 0)
+  with pytest.raises(ValueError, match='factor'):
+    dnet_jax.upscale(y, 0)
+  with pytest.raises(ValueError, match='factor 3'):
+    dnet_jax.pyramid(y, (3, 2))
+  with pytest.raises(ValueError, match='D, H, W, C'):
+    dnet_jax.downscale(jnp.ones((4, 4, 4)), 2)

@@ -1,0 +1,234 @@
+"""Losses against eqs. (8) and (14); learners whose answer is known."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import dnet_jax
+from tests import reference
+
+K = 5  # standard errors
+STD = 0.5  # s
+STRIDES = (2, 2)
+
+
+@functools.cache
+def network():
+  net = dnet_jax.Descriptor(
+    features=(3, 2), kernel_sizes=(3, 2), strides=STRIDES, init_std=0.3
+  )
+  y = jax.random.normal(jax.random.key(0), (5, 6, 6, 6, 1))
+  params = jax.jit(net.init)(jax.random.key(1), y)
+  # Biases of zero leave voxels exactly on the kink of the ReLU.
+  keys = iter(jax.random.split(jax.random.key(2), 6))
+  params = jax.tree.map(
+    lambda p: p + 0.1 * jax.random.normal(next(keys), p.shape), params
+  )
+  return net, params, y[:2], y[2:]
+
+
+def test_value_is_eq_14_and_its_gradient_eq_13():
+  """Against central differences of the reference in float64."""
+  net, params, y_obs, y_syn = network()
+  energy_fn = dnet_jax.descriptor_energy(net.apply, STD)
+  loss_fn = dnet_jax.contrastive_loss(energy_fn)
+
+  def value(params):
+    energy = functools.partial(reference.energy, params, STRIDES)
+    return energy(y_syn, STD).mean() - energy(y_obs, STD).mean()
+
+  grads, (model_state, metrics) = jax.jit(jax.grad(loss_fn, has_aux=True))(
+    params, {'kept': 1.0}, y_obs, y_syn
+  )
+  assert model_state == {'kept': 1.0}
+  params = jax.tree.map(lambda p: np.asarray(p, np.float64), params)
+  np.testing.assert_allclose(metrics['value'], value(params), rtol=1e-4)
+  np.testing.assert_allclose(
+    metrics['energy_synthesised'] - metrics['energy_observed'],
+    metrics['value'],
+    rtol=1e-4,
+  )
+  rng = np.random.default_rng(0)
+  for _ in range(4):
+    move = jax.tree.map(lambda p: rng.normal(size=p.shape), params)
+    ends = [
+      value(jax.tree.map(lambda p, m, h=h: p + h * m, params, move))
+      for h in (1e-6, -1e-6)
+    ]
+    slope = sum(
+      np.vdot(g, m)
+      for g, m in zip(
+        jax.tree.leaves(grads), jax.tree.leaves(move), strict=True
+      )
+    )
+    # The loss is -V.
+    np.testing.assert_allclose(-slope, (ends[0] - ends[1]) / 2e-6, rtol=1e-3)
+
+
+def test_gradient_is_eq_8_by_hand():
+  rng = np.random.default_rng(0)
+  w, theta = rng.normal(size=(4, 8)), rng.normal(size=4)
+  y_obs, y_syn = (
+    rng.normal(size=(3, 2, 2, 2, 1)),
+    rng.normal(size=(5, 2, 2, 2, 1)),
+  )
+
+  def h(y):
+    return np.tanh(y.reshape(len(y), -1) @ w.T)
+
+  def f(theta, y):
+    return jnp.tanh(y.reshape(len(y), -1) @ w.T) @ theta
+
+  loss_fn = dnet_jax.contrastive_loss(dnet_jax.descriptor_energy(f, STD))
+  arrays = [jnp.asarray(a, jnp.float32) for a in (theta, y_obs, y_syn)]
+  grads, _ = jax.grad(loss_fn, has_aux=True)(arrays[0], {}, *arrays[1:])
+  # The learner descends the loss: -loss' is L', the ascent of eq. (8).
+  expected = h(y_obs).mean(0) - h(y_syn).mean(0)
+  np.testing.assert_allclose(-grads, expected, atol=1e-5)
+
+
+def test_learner_reports_and_applies_its_gradient():
+  loss_fn = lambda theta, state, y: (  # noqa: E731
+    ((theta - y) ** 2).sum() / 2,
+    (state + 1, {'seen': y.mean()}),
+  )
+  learner = dnet_jax.make_learner(
+    loss_fn, optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.5))
+  )
+  state = learner.init(jnp.zeros(2), jnp.zeros(()))
+  state, metrics = jax.jit(learner.update)(state, jnp.array([3.0, 4.0]))
+  np.testing.assert_allclose(state.params, [0.3, 0.4], rtol=1e-6)
+  np.testing.assert_allclose(metrics['grad_norm'], 5.0, rtol=1e-6)
+  np.testing.assert_allclose(metrics['seen'], 3.5)
+  assert float(state.model_state) == 1
+
+
+def test_nothing_flows_back_through_the_chains():
+  """A loss that sees how y_syn came about would have another gradient."""
+  energy_fn = lambda theta, y: theta * jnp.sum(y**2, (1, 2, 3, 4))  # noqa: E731
+  learner = dnet_jax.make_learner(
+    dnet_jax.contrastive_loss(energy_fn), optax.sgd(1.0)
+  )
+  y = jnp.ones((2, 1, 1, 1, 1))
+
+  def updated(theta):
+    state, y_syn, _ = dnet_jax.analysis_by_synthesis(
+      jax.random.key(0),
+      learner.init(theta),
+      y,
+      dnet_jax.from_data(y),
+      energy_fn=energy_fn,
+      learner=learner,
+      run_chains=functools.partial(
+        dnet_jax.run_chains, num_steps=3, step_size=0.1
+      ),
+    )
+    return y_syn.sum(), state
+
+  assert jax.grad(updated, has_aux=True)(0.5)[0] == 0
+  y_syn, state = updated(0.5)
+  del y_syn
+  assert np.isfinite(state.params)
+
+
+# f = <theta, y>: the model is N(s^2 theta, s^2 I), and maximum likelihood finds
+# theta = mean / s^2. Everything is linear and Gaussian, so that the spread of
+# the learned parameter about it is known as well.
+
+SHAPE = (2, 1, 1, 1)
+CHAINS = 400
+RATE, STEPS, DT = 0.3, 5, 0.1
+
+
+def linear_energy(theta, y):
+  f = lambda theta, y: jnp.sum(theta * y, (-4, -3, -2, -1))  # noqa: E731
+  return dnet_jax.descriptor_energy(f, STD)(theta, y)
+
+
+def spread(persistent):
+  """Standard deviation of theta when stationary, for a voxel.
+
+  The state (theta, mean of chains m): the chains' mean goes to
+  a^K m + (1 - a^K) s^2 theta + noise, then theta to theta + rate (mean - m).
+  """
+  a = 1 - DT / (2 * STD**2)
+  keep = a**STEPS
+  noise = DT / CHAINS * sum(a ** (2 * i) for i in range(STEPS))
+  pull = (1 - keep) * STD**2
+  row = np.array([pull, keep if persistent else 0.0])
+  matrix = np.array([[1 - RATE * row[0], -RATE * row[1]], row])
+  enter = np.array([-RATE, 1.0])
+  covariance = np.zeros((2, 2))
+  for _ in range(5000):
+    covariance = matrix @ covariance @ matrix.T + noise * np.outer(enter, enter)
+  return np.sqrt(covariance[0, 0])
+
+
+@pytest.mark.parametrize(
+  'name', ['maximum_likelihood', 'two_slots', 'restarts', 'persistent', 'cd']
+)
+def test_analysis_by_synthesis_finds_the_sample_mean(name):
+  rng = np.random.default_rng(0)
+  batch = rng.normal(size=(CHAINS, *SHAPE)) + np.array([0.7, -0.4]).reshape(
+    SHAPE
+  )
+  batch = jnp.asarray(batch, jnp.float32)
+  learner = dnet_jax.make_learner(
+    dnet_jax.contrastive_loss(linear_energy), optax.sgd(RATE)
+  )
+  positions = None
+  if name == 'cd':
+    algorithm = dnet_jax.contrastive_divergence(
+      linear_energy, learner, num_steps=STEPS, step_size=DT
+    )
+    init = algorithm.init
+  else:
+    algorithm = dnet_jax.maximum_likelihood(
+      linear_energy,
+      learner,
+      shape=SHAPE,
+      num_chains=CHAINS,
+      num_steps=STEPS,
+      step_size=DT,
+      num_slots=2 if name == 'two_slots' else 1,
+      restart_probability=0.1 if name == 'restarts' else 0.0,
+    )
+    positions = batch if name == 'persistent' else None
+    init = functools.partial(algorithm.init, positions=positions)
+  state = init(jax.random.key(0), jnp.zeros(SHAPE))
+  if positions is not None:
+    np.testing.assert_array_equal(state.memory.positions[0], batch)
+
+  @jax.jit
+  def learn(state):
+    def step(state, key):
+      state, metrics = algorithm.step(key, state, batch, 1.0)
+      return state, (state.learner.params, metrics)
+
+    keys = jax.random.split(jax.random.key(1), 1000)
+    return jax.lax.scan(step, state, keys)
+
+  state, (thetas, metrics) = learn(state)
+  assert int(state.iteration) == 1000
+  known = np.asarray(batch.mean(0), np.float64) / STD**2
+  if name in ('persistent', 'maximum_likelihood', 'cd'):
+    error = np.abs(np.asarray(thetas[-1]) - known)
+    assert (error < K * spread(name != 'cd')).all()
+    # A model of another temperature or reference would be elsewhere.
+    assert (np.abs(known) > 3 * K * spread(name != 'cd')).all()
+  if name == 'restarts':
+    # Young chains are pulled short, so theta overshoots; by how much is known
+    # too: chains lose p of their memory before each iteration.
+    a = (1 - DT / (2 * STD**2)) ** STEPS
+    reach = (1 - a) / (1 - 0.9 * a)
+    known = known / reach
+  late = np.asarray(thetas[500:])
+  blocks = late.reshape(10, 50, -1).mean(1)
+  error = blocks.std(0, ddof=1) / np.sqrt(10)
+  assert (np.abs(blocks.mean(0) - known.ravel()) < K * error).all()
+  for name, values in metrics.items():
+    assert np.isfinite(values).all(), name

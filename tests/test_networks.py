@@ -1,0 +1,180 @@
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dnet_jax
+from dnet_jax import convolution
+from tests import reference
+
+# The grid of each setting, the sides of its feature maps there, and their
+# channels: SAME padding, so ceil(side / stride) at every layer.
+SETTINGS = {
+  'paper_3_layer': [(32, (11, 6), (200, 100))],
+  'paper_2_layer': [(32, (11,), (100,))],
+  'paper_superres': [(64, (22,), (200,)), (32, (11,), (200,))],
+  'paper_coop': [(32, (16, 8, 4), (64, 128, 256))],
+  'paper_multigrid': [
+    (4, (2,), (100,)),
+    (16, (6,), (100,)),
+    (32, (11,), (100,)),
+    (64, (22,), (100,)),
+  ],
+  'small': [(32, (11, 6), (32, 32))],
+  'medium': [(32, (11, 6), (64, 64))],
+  'tiny': [(8, (4, 2), (4, 4)), (32, (16, 8), (4, 4))],
+}
+
+
+def shapes(net, *y_shape):
+  """Shapes of parameters and feature maps, computing nothing."""
+  y = jax.ShapeDtypeStruct(y_shape, jnp.float32)
+  params = jax.eval_shape(net.init, jax.random.key(0), y)
+  maps = jax.eval_shape(
+    lambda params, y: net.apply(params, y, method='feature_maps'), params, y
+  )
+  f = jax.eval_shape(net.apply, params, y)
+  return params, [m.shape for m in maps], f.shape
+
+
+def test_every_setting_is_expected():
+  assert set(SETTINGS) == set(dnet_jax.DESCRIPTORS)
+
+
+@pytest.mark.parametrize('name', SETTINGS)
+def test_setting_builds_with_the_papers_sizes(name):
+  setting = dnet_jax.DESCRIPTORS[name]
+  net = dnet_jax.Descriptor(**setting)
+  for side, sides, features in SETTINGS[name]:
+    params, maps, f = shapes(net, 2, side, side, side, 1)
+    assert maps == [
+      (2, n, n, n, c) for n, c in zip(sides, features, strict=True)
+    ]
+    assert f == (2,)
+    count = sum(math.prod(p.shape) for p in jax.tree.leaves(params))
+    channels = (1, *features)
+    expected = sum(
+      k**3 * c * n + n
+      for k, c, n in zip(
+        setting['kernel_sizes'], channels, channels[1:], strict=False
+      )
+    )
+    assert count == expected + sides[-1] ** 3 * features[-1] + 1
+
+
+def test_pooled_features_of_section_6_5_are_8100_long():
+  net = dnet_jax.Descriptor(**dnet_jax.DESCRIPTORS['paper_3_layer'])
+  _, (first, second), _ = shapes(net, 1, 32, 32, 32, 1)
+  pooled = (first[1] // 4) ** 3 * 200, (second[1] // 2) ** 3 * 100
+  assert first[1:] == (11, 11, 11, 200)
+  assert second[1:] == (6, 6, 6, 100)
+  # 2^3 x 200 + 3^3 x 100 = 4,300; the paper's 8,100 = 3^3 x (200 + 100) is
+  # of 11 pooled to 3, the part of a block at the border counted as one.
+  assert pooled == (1600, 2700)
+  padded = -(-first[1] // 4), -(-second[1] // 2)
+  assert padded == (3, 3)
+  assert padded[0] ** 3 * 200 + padded[1] ** 3 * 100 == 8100
+
+
+@pytest.mark.parametrize('grid', [(8, 8, 8), (9, 6, 7)])
+def test_descriptor_is_the_reference(grid):
+  net = dnet_jax.Descriptor(
+    features=(3, 2), kernel_sizes=(5, 3), strides=(2, 3), init_std=0.2
+  )
+  y = jax.random.normal(jax.random.key(0), (4, *grid, 1))
+  params = jax.jit(net.init)(jax.random.key(1), y)
+  # Biases are zero at first, and would be wrong unseen.
+  params = jax.tree.map(
+    lambda p: p + 0.1 * jax.random.normal(jax.random.key(2), p.shape), params
+  )
+  f = jax.jit(net.apply)(params, y)
+  expected = reference.descriptor(params, (2, 3), np.asarray(y))
+  assert f.shape == (4,)
+  assert f.dtype == jnp.float32
+  scale = np.abs(expected).max()
+  np.testing.assert_allclose(f, expected, atol=1e-4 * scale)
+  maps = jax.jit(lambda p, y: net.apply(p, y, method='feature_maps'))(params, y)
+  expected = reference.feature_maps(params, (2, 3), np.asarray(y))
+  for value, truth in zip(maps, expected, strict=True):
+    scale = np.abs(truth).max()
+    np.testing.assert_allclose(value, truth, atol=1e-4 * scale)
+    assert float(value.min()) == 0  # After the ReLU.
+  np.testing.assert_allclose(net.apply(params, y[1]), f[1], rtol=1e-3)
+
+
+def test_initial_weights_are_the_authors():
+  net = dnet_jax.Descriptor(features=(64,), kernel_sizes=(6,), strides=(2,))
+  params = jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)))
+  for layer in params['params'].values():
+    kernel = np.asarray(layer['kernel'], np.float64)
+    assert not layer['bias'].any()
+    error = np.sqrt(2 / kernel.size)
+    assert abs((kernel**2).mean() / 0.001**2 - 1) < 5 * error
+
+
+def test_valid_padding():
+  net = dnet_jax.Descriptor(
+    features=(3, 2), kernel_sizes=(5, 2), strides=(2, 1), padding='VALID'
+  )
+  _, maps, _ = shapes(net, 2, 9, 8, 7, 1)
+  assert maps == [(2, 3, 2, 2, 3), (2, 2, 1, 1, 2)]
+
+
+def test_bfloat16_computes_low_and_keeps_float32_at_its_border():
+  arguments = dict(
+    features=(8, 4), kernel_sizes=(3, 3), strides=(2, 2), init_std=0.2
+  )
+  net = dnet_jax.Descriptor(**arguments)
+  low = dnet_jax.Descriptor(**arguments, dtype=jnp.bfloat16)
+  y = jax.random.normal(jax.random.key(0), (4, 8, 8, 8, 1))
+  params = jax.jit(low.init)(jax.random.key(1), y)
+  assert {p.dtype for p in jax.tree.leaves(params)} == {jnp.dtype('float32')}
+
+  @jax.jit
+  def compute(params, y):
+    return (
+      low.apply(params, y, method='feature_maps'),
+      net.apply(params, y),
+      low.apply(params, y),
+      dnet_jax.score(lambda y: low.apply(params, y))(y),
+    )
+
+  maps, f, f_low, score = compute(params, y)
+  assert {m.dtype for m in maps} == {jnp.dtype('bfloat16')}
+  assert f_low.dtype == jnp.float32
+  eps = float(jnp.finfo(jnp.bfloat16).eps)
+  difference = float(jnp.abs(f - f_low).max())
+  assert 0 < difference < 8 * eps * float(jnp.abs(f).max())
+  assert score.dtype == jnp.float32
+  assert bool(jnp.isfinite(score).all())
+
+
+def test_sizes_must_be_equally_many():
+  net = dnet_jax.Descriptor(features=(4, 4), kernel_sizes=(3,), strides=(2, 2))
+  with pytest.raises(ValueError, match=r'equally long.*\(3,\)'):
+    shapes(net, 1, 8, 8, 8, 1)
+
+
+def test_a_kernel_that_does_not_fit_is_refused():
+  net = dnet_jax.Descriptor(
+    features=(4,), kernel_sizes=(9,), strides=(2,), padding='VALID'
+  )
+  with pytest.raises(ValueError, match='does not fit'):
+    shapes(net, 1, 8, 8, 8, 1)
+
+
+def test_every_layer_goes_through_correlate(monkeypatch):
+  calls = []
+  correlate = convolution.correlate
+
+  def counted(x, kernel, strides, padding):
+    calls.append(kernel.shape)
+    return correlate(x, kernel, strides, padding)
+
+  monkeypatch.setattr(convolution, 'correlate', counted)
+  net = dnet_jax.Descriptor(**dnet_jax.DESCRIPTORS['tiny'])
+  y = jax.ShapeDtypeStruct((1, 8, 8, 8, 1), jnp.float32)
+  jax.eval_shape(net.init, jax.random.key(0), y)
+  assert calls == [(5, 5, 5, 1, 4), (3, 3, 3, 4, 4)]
