@@ -99,6 +99,42 @@ def from_corrupted(
   return Start(jnp.where(visible, y, fill), projections.fixed_voxels(visible))
 
 
+def recovery_start(
+  y: types.Array,
+  visible: types.Array,
+  hold: bool = True,
+  fill: types.Array | float | None = None,
+) -> tuple[Start, Callable[[types.Array], types.Array]]:
+  """The start of a recovery in both readings of section 6.2, and its end.
+
+  Args:
+    y: shapes `(*chains, D, H, W, C)`; only visible voxels are read.
+    visible: boolean, broadcasts against y; True = observed.
+    hold: True: visible voxels are held at every step (the text); False: all
+      move (the authors' code).
+    fill: where hidden voxels begin; None: at the mean of the visible ones of
+      each shape, as in the authors' code.
+
+  Returns:
+    The start, and a function that puts the visible voxels back.
+
+  >>> y, visible = jnp.ones((1, 1, 1, 2, 1)), jnp.array([[True], [False]])
+  >>> start, finish = recovery_start(y, visible, hold=False)
+  >>> start.position.ravel().tolist(), finish(0 * y).ravel().tolist()
+  ([1.0, 1.0], [1.0, 0.0])
+  """
+  if fill is None:
+    axes = (-4, -3, -2, -1)
+    count = jnp.broadcast_to(visible, y.shape).sum(axes, keepdims=True)
+    total = jnp.where(visible, y, 0).sum(axes, keepdims=True)
+    fill = total / jnp.maximum(count, 1)
+  start = from_corrupted(y, visible, fill)
+  if hold:
+    return start, lambda y_syn: y_syn
+  free = start._replace(project=projections.free())
+  return free, lambda y_syn: jnp.where(visible, y, y_syn)
+
+
 def from_low_resolution(y_low: types.Array, factor: int) -> Start:
   """`C^- Y_low`, its block averages held: Algorithm 5.
 

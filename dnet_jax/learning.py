@@ -15,6 +15,13 @@ import optax
 from dnet_jax import chains
 from dnet_jax import types
 
+# generator_fn(params, model_state, z) -> (y, model_state): z `(*chains, d)`, y
+# `(*chains, D, H, W, C)`, model_state the batch statistics, old and new.
+GeneratorFn = Callable[
+  [types.Params, types.PyTree, types.Array],
+  tuple[types.Array, types.PyTree],
+]
+
 
 class LearnerState(NamedTuple):
   """Parameters, other model variables (batch statistics), optimiser state."""
@@ -109,6 +116,74 @@ def contrastive_loss(
   return loss_fn
 
 
+def teaching_loss(generator_fn: GeneratorFn) -> types.LossFn:
+  """`mean ||Y - g(Z)||^2`, eq. (22): MCMC teaching, and ABP's regression.
+
+  Args:
+    generator_fn: see `GeneratorFn`.
+
+  Returns:
+    `loss_fn(params, model_state, z, y)` with metric `teaching_loss`.
+
+  >>> g = lambda alpha, s, z: (alpha * z[..., None, None, None], s)
+  >>> loss_fn = teaching_loss(g)
+  >>> loss_fn(2.0, {}, jnp.ones((3, 1)), jnp.zeros((3, 1, 1, 1, 1)))[0].item()
+  4.0
+  """
+
+  def loss_fn(params, model_state, z, y):
+    generated, model_state = generator_fn(params, model_state, z)
+    loss = jnp.mean(jnp.sum((y - generated) ** 2, axis=(-4, -3, -2, -1)))
+    return loss, (model_state, {'teaching_loss': loss})
+
+  return loss_fn
+
+
+def classification_loss(
+  classifier_fn: Callable[..., tuple[types.Array, types.PyTree]],
+  label_smoothing: float = 0.0,
+) -> types.LossFn:
+  """Mean softmax cross-entropy of a classifier, as for the judge of 6.1.
+
+  Args:
+    classifier_fn: `(params, model_state, y, key) -> (logits, model_state)`,
+      the key for what is random in learning, such as dropout.
+    label_smoothing: in [0, 1): share of the probability that is spread.
+
+  Returns:
+    `loss_fn(params, model_state, y, labels, key)` with metrics
+    `cross_entropy` and `accuracy`.
+
+  >>> fn = classification_loss(lambda p, s, y, key: (y, s))
+  >>> y = jnp.array([[0.0, 9.0]])
+  >>> fn({}, {}, y, jnp.array([1]), None)[1][1]['accuracy'].item()
+  1.0
+  """
+
+  def loss_fn(params, model_state, y, labels, key):
+    logits, model_state = classifier_fn(params, model_state, y, key)
+    targets = optax.smooth_labels(
+      jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing
+    )
+    loss = optax.softmax_cross_entropy(logits, targets).mean()
+    accuracy = (logits.argmax(-1) == labels).mean()
+    metrics = {'cross_entropy': loss, 'accuracy': accuracy}
+    return loss, (model_state, metrics)
+
+  return loss_fn
+
+
+def largest(x: types.Array) -> types.Array:
+  """Largest absolute value; inf where one is not finite.
+
+  Not a plain maximum: on CPU, XLA's may lose a NaN.
+
+  >>> largest(jnp.array([1.0, jnp.nan])).item()
+  inf
+  """
+  return jnp.where(jnp.isfinite(x).all(), jnp.abs(x).max(), jnp.inf)
+
+
 def analysis_by_synthesis(
   key: types.Key,
   state: LearnerState,
@@ -143,10 +218,7 @@ def analysis_by_synthesis(
   # the chains.
   y_syn = jax.lax.stop_gradient(y_syn)
   state, metrics = learner.update(state, y_obs, y_syn, axis_name=axis_name)
-  # Not a plain maximum: on CPU, XLA's may lose a NaN.
-  chain_max = jnp.where(
-    jnp.isfinite(y_syn).all(), jnp.abs(y_syn).max(), jnp.inf
-  )
+  chain_max = largest(y_syn)
   chain_move = jnp.mean((y_syn - start.position) ** 2)
   if axis_name is not None:
     chain_max = jax.lax.pmax(chain_max, axis_name)

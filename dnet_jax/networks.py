@@ -1,9 +1,10 @@
-"""Networks in Flax Linen: the descriptor of section 2.1 and its settings.
+"""Networks in Flax Linen: descriptor, generator and classifier, with settings.
 
 The only module that knows of Flax. A descriptor maps `(*chains, D, H, W, C)`
 to `(*chains,)`, any grid that its kernels fit.
 """
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import math
@@ -38,6 +39,25 @@ DESCRIPTORS: Mapping[str, Mapping[str, Any]] = {
   'medium': dict(features=(64, 64), kernel_sizes=(16, 6), strides=(3, 2)),
   # For tests: seconds on a CPU, grids from 8^3.
   'tiny': dict(features=(4, 4), kernel_sizes=(5, 3), strides=(2, 2)),
+}
+
+
+# Arguments of `Generator` by name, likewise.
+GENERATORS: Mapping[str, Mapping[str, Any]] = {
+  # 6.4
+  'paper': dict(features=(256, 128, 64, 1), factors=(1, 2, 2, 2)),
+  'medium': dict(features=(128, 64, 32, 1), factors=(1, 2, 2, 2)),
+  'small': dict(features=(64, 32, 16, 1), factors=(1, 2, 2, 2)),
+  # For tests: 8^3.
+  'tiny': dict(features=(8, 1), factors=(1, 2)),
+}
+
+# Arguments of `Classifier` by name: the judge of 6.1 is ours, not the paper's.
+CLASSIFIERS: Mapping[str, Mapping[str, Any]] = {
+  'judge': dict(
+    features=(32, 64, 128), kernel_sizes=(5, 3, 3), strides=(2, 2, 2)
+  ),
+  'tiny': dict(features=(8,), kernel_sizes=(3,), strides=(2,)),
 }
 
 
@@ -151,3 +171,238 @@ class Descriptor(nn.Module):
     h = self.feature_maps(y)[-1]
     h = h.reshape(*h.shape[:-4], math.prod(h.shape[-4:]))
     return self.last(h)[..., 0]
+
+
+class ConvTranspose(nn.Module):
+  """A transposed 3-D correlation with a bias, by `correlate_transpose`.
+
+  Attributes:
+    features: output channels.
+    kernel_size: side of the cubic kernel.
+    factor: by which the grid grows.
+    init_std: standard deviation of the initial weights.
+    dtype: of the computation; parameters are float32.
+  """
+
+  features: int
+  kernel_size: int
+  factor: int = 1
+  init_std: float = 0.02
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: types.Array) -> types.Array:
+    """Maps `(*chains, D, H, W, C)` to sides `D * factor` and `features`."""
+    kernel = self.param(
+      'kernel',
+      nn.initializers.normal(self.init_std),
+      (self.kernel_size,) * 3 + (self.features, x.shape[-1]),
+    )
+    bias = self.param('bias', nn.initializers.zeros, (self.features,))
+    y = convolution.correlate_transpose(
+      x.astype(self.dtype), kernel.astype(self.dtype), self.factor
+    )
+    return y + bias.astype(self.dtype)
+
+
+class Generator(nn.Module):
+  """The generator g of eq. (21), with the layers of section 6.4.
+
+  A fully connected layer under the latent factors makes a small grid;
+  transposed convolutions let it grow, with batch normalisation and ReLU
+  between them and tanh at the end.
+
+  Attributes:
+    features: channels of each transposed convolution; the last is 1.
+    factors: by which each lets the grid grow.
+    kernel_size: side of their kernels.
+    base: sides of the grid that the fully connected layer makes; the output
+      has sides `base * prod(factors)`.
+    init_std: standard deviation of the initial weights.
+    momentum: of the running averages of batch normalisation.
+    dtype: of the computation; parameters and y are float32.
+    axis_name: device axis over which batch statistics are averaged, if any.
+
+  >>> import jax
+  >>> net = Generator(features=(4, 1), factors=(1, 2))
+  >>> variables = net.init(jax.random.key(0), jnp.zeros((2, 10)), train=False)
+  >>> net.apply(variables, jnp.zeros((2, 10)), train=False).shape
+  (2, 8, 8, 8, 1)
+  """
+
+  features: Sequence[int]
+  factors: Sequence[int]
+  kernel_size: int = 4
+  base: tuple[int, int, int] = (4, 4, 4)
+  init_std: float = 0.02
+  momentum: float = 0.9
+  dtype: Any = jnp.float32
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(self, z: types.Array, train: bool) -> types.Array:
+    """Maps latent factors `(*chains, d)` to shapes `(*chains, D, H, W, C)`.
+
+    Args:
+      z: latent factors.
+      train: True: batch statistics, and their running averages are updated
+        (`mutable=['batch_stats']`); False: the running averages.
+
+    Returns:
+      Shapes in (-1, 1).
+
+    Raises:
+      ValueError: when `features` and `factors` are not equally long.
+    """
+    if len(self.features) != len(self.factors):
+      raise ValueError(
+        f'features and factors must be equally long, got {self.features} and '
+        f'{self.factors}'
+      )
+
+    def normalise(h):
+      return nn.relu(
+        nn.BatchNorm(
+          use_running_average=not train,
+          momentum=self.momentum,
+          axis_name=self.axis_name if train else None,
+          dtype=self.dtype,
+        )(h)
+      )
+
+    h = nn.Dense(
+      math.prod(self.base) * self.features[0],
+      kernel_init=nn.initializers.normal(self.init_std),
+      dtype=self.dtype,
+    )(z)
+    h = normalise(h.reshape(*z.shape[:-1], *self.base, self.features[0]))
+    last = len(self.features) - 1
+    for i, (n, factor) in enumerate(
+      zip(self.features, self.factors, strict=True)
+    ):
+      h = ConvTranspose(n, self.kernel_size, factor, self.init_std, self.dtype)(
+        h
+      )
+      if i < last:
+        h = normalise(h)
+    return jnp.tanh(h.astype(jnp.float32))
+
+
+def generator_fn(
+  generator: nn.Module, *, train: bool
+) -> Callable[..., tuple[types.Array, types.PyTree]]:
+  """A generator as `learning.GeneratorFn`: parameters, statistics, z.
+
+  Args:
+    generator: a `Generator`.
+    train: whether it uses, and updates, batch statistics.
+
+  Returns:
+    `(params, model_state, z) -> (y, model_state)`.
+
+  >>> import jax
+  >>> net = Generator(features=(1,), factors=(1,))
+  >>> z = jnp.zeros((2, 3))
+  >>> model_state = net.init(jax.random.key(0), z, train=False)
+  >>> params = model_state.pop('params')
+  >>> generator_fn(net, train=True)(params, model_state, z)[0].shape
+  (2, 4, 4, 4, 1)
+  """
+
+  def generate(params, model_state, z):
+    variables = {'params': params, **model_state}
+    if not train:
+      return generator.apply(variables, z, train=False), model_state
+    return generator.apply(variables, z, train=True, mutable=['batch_stats'])
+
+  return generate
+
+
+class Classifier(nn.Module):
+  """A classifier of shapes: the judge of section 6.1, with a net of our own.
+
+  Correlations, batch normalisation and ReLU; then the average and the
+  maximum over the grid, dropout and a linear layer.
+
+  Attributes:
+    num_classes: logits.
+    features: channels of each convolutional layer.
+    kernel_sizes: sides of their cubic kernels.
+    strides: their sub-sampling factors.
+    dropout: share of the features that are dropped in learning.
+    axis_name: device axis over which batch statistics are averaged, if any.
+
+  >>> import jax
+  >>> net = Classifier(10, features=(4,), kernel_sizes=(3,), strides=(2,))
+  >>> y = jnp.zeros((2, 8, 8, 8, 1))
+  >>> variables = net.init(jax.random.key(0), y, train=False)
+  >>> net.apply(variables, y, train=False).shape
+  (2, 10)
+  """
+
+  num_classes: int
+  features: Sequence[int]
+  kernel_sizes: Sequence[int]
+  strides: Sequence[int]
+  dropout: float = 0.5
+  axis_name: str | None = None
+
+  def setup(self):
+    """Builds the layers."""
+    self.layers = [
+      Conv(n, k, s, init_std=(2 / (k**3 * c)) ** 0.5)
+      for n, k, s, c in zip(
+        self.features,
+        self.kernel_sizes,
+        self.strides,
+        (1, *self.features[:-1]),
+        strict=True,
+      )
+    ]
+    self.norms = [
+      nn.BatchNorm(momentum=0.9, axis_name=self.axis_name)
+      for _ in self.features
+    ]
+    self.drop = nn.Dropout(self.dropout)
+    self.last = nn.Dense(self.num_classes)
+
+  def pooled(self, y: types.Array, train: bool) -> types.Array:
+    """Features `(*chains, 2 * features[-1])` under the last layer."""
+    for layer, norm in zip(self.layers, self.norms, strict=True):
+      y = nn.relu(norm(layer(y), use_running_average=not train))
+    axes = (-4, -3, -2)
+    return jnp.concatenate([y.mean(axes), y.max(axes)], axis=-1)
+
+  def __call__(self, y: types.Array, train: bool) -> types.Array:
+    """Logits `(*chains, num_classes)` of shapes `(*chains, D, H, W, C)`.
+
+    Args:
+      y: shapes.
+      train: True: batch statistics and dropout (needs
+        `rngs={'dropout': key}` and `mutable=['batch_stats']`).
+    """
+    return self.last(self.drop(self.pooled(y, train), deterministic=not train))
+
+
+def classifier_fn(
+  classifier: nn.Module,
+) -> Callable[..., tuple[types.Array, types.PyTree]]:
+  """A classifier in learning, as `learning.classification_loss` takes it.
+
+  Args:
+    classifier: a `Classifier`.
+
+  Returns:
+    `(params, model_state, y, key) -> (logits, model_state)`.
+  """
+
+  def classify(params, model_state, y, key):
+    return classifier.apply(
+      {'params': params, **model_state},
+      y,
+      train=True,
+      rngs={'dropout': key},
+      mutable=['batch_stats'],
+    )
+
+  return classify

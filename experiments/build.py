@@ -4,6 +4,8 @@ Each string becomes an object here, once, from a literal dict.
 """
 
 from collections.abc import Callable
+from collections.abc import Sequence
+import itertools
 from typing import Any
 from typing import NamedTuple
 
@@ -14,44 +16,78 @@ import numpy as np
 import optax
 
 import dnet_jax
+from dnet_jax import corruptions
 from experiments import datasets
 from experiments import parallel
 
 KERNELS = {'langevin': dnet_jax.langevin, 'mala': dnet_jax.mala}
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
-ALGORITHMS = (
-  'maximum_likelihood',
-  'contrastive_divergence',
-  'persistent_contrastive_divergence',
-)
+CORRUPTIONS = {
+  'random_voxels': corruptions.random_voxels,
+  'random_box': corruptions.random_box,
+  'half_space': corruptions.half_space,
+}
 
 
 class Model(NamedTuple):
-  """A descriptor and its energy, parameters not bound."""
+  """The networks of a config, parameters not bound.
 
-  descriptor: dnet_jax.Descriptor
-  energy_fn: Callable[[Any, Any], Any]  # (params, y) -> (*chains,)
+  Attributes:
+    descriptor: the one, or that of the finest grid; None for a generator or
+      a classifier alone.
+    energy_fn: its energy, `(params, y) -> (*chains,)`.
+    grid_descriptors: those of all grids, coarse first.
+    grid_energies: their energies.
+    generator: or None.
+    classifier: or None.
+  """
+
+  descriptor: dnet_jax.Descriptor | None
+  energy_fn: Callable[[Any, Any], Any] | None
+  grid_descriptors: Sequence[dnet_jax.Descriptor]
+  grid_energies: Sequence[Callable[[Any, Any], Any]]
+  generator: dnet_jax.Generator | None
+  classifier: dnet_jax.Classifier | None
 
 
 class Experiment(NamedTuple):
   """All that the training loop needs.
 
-  model: the model.
+  model: the networks.
   data: the data.
-  init: `() -> state`, of the algorithm.
+  init: `(variables=None) -> state`, of the algorithm; `variables` are those of
+    a trained model to begin with, by name.
   parallel: the step, on devices.
-  batch: `(step) -> (batch, D, H, W, 1)`, centred.
+  batch: `(step) -> mini-batch`, as the algorithm's step takes it.
   temperature: `(step) -> float`.
-  chains: `(state) -> (n, D, H, W, 1)` or None: chains to look at.
+  chains: `(state) -> (n, D, H, W, 1)` or None: shapes to look at and to keep.
+  variables: `(state) -> {name: pytree}`: what a trained model is made of;
+    names are 'descriptor', 'grids', 'generator', 'classifier', and for
+    multi-grid 'histogram', p^(0) of section 4.2.
   """
 
   model: Model
   data: datasets.Dataset
-  init: Callable[[], Any]
+  init: Callable[..., Any]
   parallel: parallel.Parallel
   batch: Callable[[int], Any]
   temperature: Callable[[int], float]
   chains: Callable[[Any], Any]
+  variables: Callable[[Any], dict[str, Any]]
+
+
+class _Parts(NamedTuple):
+  """What one algorithm adds to an experiment; see `Experiment`.
+
+  init: `(key, variables) -> state`.
+  """
+
+  algorithm: dnet_jax.Algorithm
+  init: Callable[..., Any]
+  chains: Callable[[Any], Any]
+  variables: Callable[[Any], dict[str, Any]]
+  shuffle: bool = True
+  batch: Callable[[int, Any], Any] | None = None
 
 
 def _choice(table, name, field):
@@ -60,28 +96,84 @@ def _choice(table, name, field):
   return table[name]
 
 
-def model(config: ml_collections.ConfigDict) -> Model:
-  """Builds the descriptor and its energy from `config.model`."""
-  settings = config.model
-  if settings.network == 'custom':
+def _descriptor(settings, network) -> dnet_jax.Descriptor:
+  if network == 'custom':
     sizes = {
       name: tuple(settings[name])
       for name in ('features', 'kernel_sizes', 'strides')
     }
   else:
-    sizes = _choice(dnet_jax.DESCRIPTORS, settings.network, 'model.network')
-  descriptor = dnet_jax.Descriptor(
+    sizes = _choice(dnet_jax.DESCRIPTORS, network, 'model.network')
+  return dnet_jax.Descriptor(
     **sizes,
     padding=settings.padding,
     init_std=settings.init_std,
     dtype=_choice(DTYPES, settings.dtype, 'model.dtype'),
   )
+
+
+def model(
+  config: ml_collections.ConfigDict,
+  axis_name: str | None = None,
+  classes: Sequence[str] | None = None,
+) -> Model:
+  """Builds the networks of a config, and their energies.
+
+  Args:
+    config: its `algorithm` says which networks there are.
+    axis_name: device axis over which batch statistics are averaged, in
+      learning.
+    classes: of a classifier; None: those of the data.
+  """
+  _choice(ALGORITHMS, config.algorithm, 'algorithm')
+  settings = config.model
   std = _choice(
     {'gaussian': settings.reference_std, 'uniform': None},
     settings.reference,
     'model.reference',
   )
-  return Model(descriptor, dnet_jax.descriptor_energy(descriptor.apply, std))
+  networks = ()
+  if config.algorithm == 'multi_grid':
+    networks = tuple(settings.grid_networks)
+    if not networks or len(networks) != len(settings.grids):
+      raise ValueError(
+        'multi_grid needs model.grids and as many model.grid_networks, got '
+        f'{tuple(settings.grids)} and {networks}'
+      )
+  elif config.algorithm not in ('alternating_back_propagation', 'classify'):
+    networks = (settings.network,)
+  descriptors = tuple(_descriptor(settings, name) for name in networks)
+  energies = tuple(
+    dnet_jax.descriptor_energy(descriptor.apply, std)
+    for descriptor in descriptors
+  )
+  generator = classifier = None
+  if config.algorithm in ('cooperative', 'alternating_back_propagation'):
+    generator = dnet_jax.Generator(
+      **_choice(
+        dnet_jax.GENERATORS, config.generator.network, 'generator.network'
+      ),
+      init_std=config.generator.init_std,
+      dtype=_choice(DTYPES, settings.dtype, 'model.dtype'),
+      axis_name=axis_name,
+    )
+  if config.algorithm == 'classify':
+    classifier = dnet_jax.Classifier(
+      len(data(config).classes if classes is None else classes),
+      **_choice(
+        dnet_jax.CLASSIFIERS, config.classifier.network, 'classifier.network'
+      ),
+      dropout=config.classifier.dropout,
+      axis_name=axis_name,
+    )
+  return Model(
+    descriptors[-1] if descriptors else None,
+    energies[-1] if energies else None,
+    descriptors,
+    energies,
+    generator,
+    classifier,
+  )
 
 
 def data(config: ml_collections.ConfigDict) -> datasets.Dataset:
@@ -91,6 +183,7 @@ def data(config: ml_collections.ConfigDict) -> datasets.Dataset:
     config.data.category,
     furniture_size=config.data.furniture_size,
     furniture_shapes=config.data.furniture_shapes,
+    scaling=config.data.scaling,
   )
 
 
@@ -99,13 +192,57 @@ def kernel(config: ml_collections.ConfigDict):
   return _choice(KERNELS, config.chains.kernel, 'chains.kernel')
 
 
+def corruption(config: ml_collections.ConfigDict) -> corruptions.Corruption:
+  """What a recovery hides, from `config.corruption`."""
+  settings = config.corruption
+  if settings.kind == 'mixture':
+    return corruptions.mixture(
+      [
+        corruptions.random_voxels(settings.fraction),
+        corruptions.random_box(),
+        corruptions.half_space(),
+      ]
+    )
+  maker = _choice(CORRUPTIONS, settings.kind, 'corruption.kind')
+  return maker(settings.fraction)
+
+
+def grid_factors(config: ml_collections.ConfigDict) -> tuple[int, ...]:
+  """Ratios of side between 1^3 and the grids of `model.grids`.
+
+  Raises:
+    ValueError: where one is not whole.
+  """
+  sides = (1, *config.model.grids)
+  for coarse, fine in itertools.pairwise(sides):
+    if fine % coarse or fine <= coarse:
+      raise ValueError(
+        'model.grids must grow by whole factors, got '
+        f'{tuple(config.model.grids)}'
+      )
+  return tuple(b // a for a, b in itertools.pairwise(sides))
+
+
 def optimizer(
   config: ml_collections.ConfigDict,
+  *,
+  learning_rate: float | None = None,
+  b1: float | None = None,
+  b2: float | None = None,
+  weight_decay: float = 0.0,
 ) -> optax.GradientTransformation:
-  """Adam with clipping, at a rate that is constant and then a cosine."""
+  """Adam with clipping, at a rate that is constant and then a cosine.
+
+  Args:
+    config: its `optimizer` has clipping, schedule, and what is not given.
+    learning_rate: of the constant part.
+    b1: of Adam.
+    b2: of Adam.
+    weight_decay: of AdamW; 0: Adam.
+  """
   settings = config.optimizer
   rest = config.train.num_iterations - settings.constant_iterations
-  rate = settings.learning_rate
+  rate = settings.learning_rate if learning_rate is None else learning_rate
   if rest > 0:
     rate = optax.join_schedules(
       [
@@ -114,24 +251,393 @@ def optimizer(
       ],
       [settings.constant_iterations],
     )
-  adam = optax.adam(rate, settings.b1, settings.b2)
+  moments = (
+    settings.b1 if b1 is None else b1,
+    settings.b2 if b2 is None else b2,
+  )
+  if weight_decay:
+    adam = optax.adamw(rate, *moments, weight_decay=weight_decay)
+  else:
+    adam = optax.adam(rate, *moments)
   if not settings.clip_norm:
     return adam
   return optax.chain(optax.clip_by_global_norm(settings.clip_norm), adam)
 
 
-def init_params(config: ml_collections.ConfigDict, shape) -> Any:
+def _init_descriptor(config, descriptor, shape, grid: int = 0) -> Any:
   """Initial parameters for a grid `(D, H, W, C)`; checks that it fits."""
   key = jax.random.fold_in(jax.random.key(config.seed), 0)
+  if grid:
+    key = jax.random.fold_in(key, grid)
   # No chain at all: parameters need shapes only, and compile faster so.
   none = jnp.zeros((0, *shape))
   try:
-    return jax.jit(model(config).descriptor.init)(key, none)
+    return jax.jit(descriptor.init)(key, none)
   except ValueError as error:
     raise ValueError(
       f'network {config.model.network!r} does not take a grid of sides '
       f'{shape[:3]}: {error}'
     ) from error
+
+
+def _begin(variables, name, fresh):
+  """The variables of that name to begin with, if any, or fresh ones."""
+  if variables is None or name not in variables:
+    return fresh
+
+  def shapes(tree):
+    return {
+      jax.tree_util.keystr(path): jnp.shape(leaf)
+      for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+  ours, theirs = shapes(fresh), shapes(variables[name])
+  differing = [
+    f'{path}: {theirs.get(path)}, here {ours.get(path)}'
+    for path in sorted(ours.keys() | theirs.keys())
+    if ours.get(path) != theirs.get(path)
+  ]
+  if differing:
+    raise ValueError(
+      f'train.init_from holds another {name}:\n  ' + '\n  '.join(differing)
+    )
+  leaves = [
+    jnp.asarray(x, jnp.float32) for x in jax.tree.leaves(variables[name])
+  ]
+  return jax.tree.unflatten(jax.tree.structure(fresh), leaves)
+
+
+def _no_chains(state):
+  del state
+
+
+def _memory(state):
+  positions = state.memory.positions
+  return positions.reshape(-1, *positions.shape[2:])
+
+
+def _descriptor_variables(state):
+  return {'descriptor': state.learner.params}
+
+
+def _common(config):
+  return dict(
+    num_steps=config.chains.num_steps,
+    step_size=config.chains.step_size,
+    kernel=kernel(config),
+    axis_name=parallel.AXIS,
+  )
+
+
+def _contrastive(config, energy_fn):
+  return dnet_jax.make_learner(
+    dnet_jax.contrastive_loss(energy_fn), optimizer(config)
+  )
+
+
+def _single(config, built, voxels, make, chains=_no_chains, **kwargs) -> _Parts:
+  """Parts of an algorithm with one descriptor."""
+  shape = (*voxels.train.shape[1:], 1)
+  algorithm = make(
+    built.energy_fn, _contrastive(config, built.energy_fn), **kwargs
+  )
+
+  def init(key, variables, *args):
+    params = _init_descriptor(config, built.descriptor, shape)
+    return algorithm.init(key, _begin(variables, 'descriptor', params), *args)
+
+  return _Parts(algorithm, init, chains, _descriptor_variables)
+
+
+def _maximum_likelihood(config, built, voxels) -> _Parts:
+  chains = config.chains
+  if not 0 <= chains.restart_probability <= 1:
+    raise ValueError(
+      'chains.restart_probability must be in [0, 1], got '
+      f'{chains.restart_probability}'
+    )
+  parallel.check_divisible(**{'chains.num_chains': chains.num_chains})
+  return _single(
+    config,
+    built,
+    voxels,
+    dnet_jax.maximum_likelihood,
+    _memory,
+    shape=(*voxels.train.shape[1:], 1),
+    num_chains=chains.num_chains,
+    num_slots=chains.num_slots,
+    restart_probability=chains.restart_probability,
+    restart_iterations=(config.train.num_iterations - chains.settle_iterations),
+    start_std=chains.start_std,
+    **_common(config),
+  )
+
+
+def _persistent_contrastive_divergence(config, built, voxels) -> _Parts:
+  # Each mini-batch owns the chains that began at its shapes.
+  size = config.data.batch_size
+  num_slots = len(voxels.train) // size
+  parts = _single(
+    config,
+    built,
+    voxels,
+    dnet_jax.maximum_likelihood,
+    _memory,
+    shape=(*voxels.train.shape[1:], 1),
+    num_chains=size,
+    num_slots=num_slots,
+    **_common(config),
+  )
+
+  def init(key, variables):
+    positions = [
+      _shapes(config, voxels, step, shuffle=False) for step in range(num_slots)
+    ]
+    return parts.init(key, variables, jnp.asarray(np.stack(positions)))
+
+  return parts._replace(init=init, shuffle=False)
+
+
+def _contrastive_divergence(config, built, voxels) -> _Parts:
+  return _single(
+    config, built, voxels, dnet_jax.contrastive_divergence, **_common(config)
+  )
+
+
+def _recovery(config, built, voxels) -> _Parts:
+  return _single(
+    config,
+    built,
+    voxels,
+    dnet_jax.recovery,
+    corrupt=corruption(config),
+    hold=config.corruption.hold,
+    **_common(config),
+  )
+
+
+def _super_resolution(config, built, voxels) -> _Parts:
+  sides = voxels.train.shape[1:]
+  if config.factor < 2 or any(n % config.factor for n in sides):
+    raise ValueError(
+      f'factor must be at least 2 and divide the sides {sides} of the data, '
+      f'got {config.factor}'
+    )
+  return _single(
+    config,
+    built,
+    voxels,
+    dnet_jax.super_resolution,
+    factor=config.factor,
+    **_common(config),
+  )
+
+
+def _multi_grid(config, built, voxels) -> _Parts:
+  sides = voxels.train.shape[1:]
+  if {*sides} != {config.model.grids[-1]}:
+    raise ValueError(
+      f'the last of model.grids must be the side of the data, {sides}, got '
+      f'{tuple(config.model.grids)}'
+    )
+  algorithm = dnet_jax.multi_grid(
+    built.grid_energies,
+    [_contrastive(config, energy_fn) for energy_fn in built.grid_energies],
+    factors=grid_factors(config),
+    **_common(config),
+  )
+
+  def init(key, variables):
+    params = [
+      _init_descriptor(config, descriptor, (side,) * 3 + (1,), grid)
+      for grid, (descriptor, side) in enumerate(
+        zip(built.grid_descriptors, config.model.grids, strict=True), 1
+      )
+    ]
+    named = {f'grid{i}': p for i, p in enumerate(params, 1)}
+    named = _begin(variables, 'grids', named)
+    return algorithm.init(
+      key, [named[f'grid{i + 1}'] for i in range(len(params))]
+    )
+
+  def variables(state):
+    return {
+      'grids': {
+        f'grid{i}': learner.params
+        for i, learner in enumerate(state.learners, 1)
+      },
+      'histogram': datasets.histogram(voxels.train),
+    }
+
+  return _Parts(algorithm, init, _no_chains, variables)
+
+
+def _generator_learner(config, generator):
+  settings = config.generator
+  return dnet_jax.make_learner(
+    dnet_jax.teaching_loss(dnet_jax.generator_fn(generator, train=True)),
+    optimizer(
+      config,
+      learning_rate=settings.learning_rate,
+      b1=settings.b1,
+      b2=settings.b2,
+    ),
+  )
+
+
+def _init_generator(config, generator, shape, variables):
+  """Initial parameters and batch statistics; checks the shape that it makes."""
+  key = jax.random.fold_in(jax.random.key(config.seed), 3)
+  none = jnp.zeros((0, config.generator.latent_dim))
+  made = jax.eval_shape(
+    lambda key: generator.init_with_output(key, none, train=False)[0], key
+  )
+  if made.shape[1:] != shape:
+    raise ValueError(
+      f'generator {config.generator.network!r} makes shapes {made.shape[1:4]}, '
+      f'the data has {shape[:3]}'
+    )
+  fresh = jax.jit(lambda key: generator.init(key, none, train=False))(key)
+  begin = dict(_begin(variables, 'generator', dict(fresh)))
+  return begin.pop('params'), begin
+
+
+def _generator_variables(learner_state):
+  return {'params': learner_state.params, **learner_state.model_state}
+
+
+def _cooperative(config, built, voxels) -> _Parts:
+  shape = (*voxels.train.shape[1:], 1)
+  parallel.check_divisible(**{'chains.num_chains': config.chains.num_chains})
+  algorithm = dnet_jax.cooperative(
+    built.energy_fn,
+    _contrastive(config, built.energy_fn),
+    dnet_jax.generator_fn(built.generator, train=True),
+    _generator_learner(config, built.generator),
+    latent_dim=config.generator.latent_dim,
+    num_chains=config.chains.num_chains,
+    noise_std=config.generator.noise_std,
+    **_common(config),
+  )
+
+  def init(key, variables):
+    params = _init_descriptor(config, built.descriptor, shape)
+    return algorithm.init(
+      key,
+      _begin(variables, 'descriptor', params),
+      *_init_generator(config, built.generator, shape, variables),
+    )
+
+  def variables(state):
+    return _descriptor_variables(state) | {
+      'generator': _generator_variables(state.generator)
+    }
+
+  return _Parts(algorithm, init, _generated(config, built), variables)
+
+
+def _generated(config, built):
+  """Shapes that the generator makes of the same z, to look at."""
+  z = jax.random.normal(
+    jax.random.key(config.seed),
+    (config.train.picture_shapes, config.generator.latent_dim),
+  )
+  generate = jax.jit(dnet_jax.generator_fn(built.generator, train=False))
+
+  def chains(state):
+    student = getattr(state, 'generator', state.learner)
+    return generate(student.params, student.model_state, z)[0]
+
+  return chains
+
+
+def _alternating_back_propagation(config, built, voxels) -> _Parts:
+  shape = (*voxels.train.shape[1:], 1)
+  size = config.data.batch_size
+  algorithm = dnet_jax.alternating_back_propagation(
+    dnet_jax.generator_fn(built.generator, train=True),
+    dnet_jax.generator_fn(built.generator, train=False),
+    _generator_learner(config, built.generator),
+    latent_dim=config.generator.latent_dim,
+    num_chains=size,
+    num_slots=len(voxels.train) // size,
+    noise_std=config.generator.noise_std,
+    **_common(config),
+  )
+
+  def init(key, variables):
+    return algorithm.init(
+      key, *_init_generator(config, built.generator, shape, variables)
+    )
+
+  def variables(state):
+    return {'generator': _generator_variables(state.learner)}
+
+  return _Parts(
+    algorithm, init, _generated(config, built), variables, shuffle=False
+  )
+
+
+def _classify(config, built, voxels) -> _Parts:
+  settings = config.classifier
+  learner = dnet_jax.make_learner(
+    dnet_jax.classification_loss(
+      dnet_jax.classifier_fn(built.classifier), settings.label_smoothing
+    ),
+    optimizer(config, weight_decay=settings.weight_decay),
+  )
+  algorithm = dnet_jax.classification(learner, axis_name=parallel.AXIS)
+
+  def init(key, variables):
+    none = jnp.zeros((0, *voxels.train.shape[1:], 1))
+    fresh = jax.jit(lambda key: built.classifier.init(key, none, train=False))(
+      key
+    )
+    begin = dict(_begin(variables, 'classifier', dict(fresh)))
+    return algorithm.init(key, begin.pop('params'), begin)
+
+  def variables(state):
+    return {'classifier': _generator_variables(state.learner)}
+
+  def batch(step, indices):
+    shapes = datasets.augment(
+      voxels.train[indices],
+      np.random.default_rng((config.seed, 4, step)),
+      turn_degrees=config.data.turn_degrees,
+      shift_voxels=config.data.shift_voxels,
+      scale_range=config.data.scale_range,
+    )
+    return {
+      'y': datasets.to_network(shapes, voxels.mean, voxels.scale),
+      'labels': voxels.train_labels[indices],
+    }
+
+  return _Parts(algorithm, init, _no_chains, variables, batch=batch)
+
+
+ALGORITHMS = {
+  'maximum_likelihood': _maximum_likelihood,
+  'contrastive_divergence': _contrastive_divergence,
+  'persistent_contrastive_divergence': _persistent_contrastive_divergence,
+  'multi_grid': _multi_grid,
+  'cooperative': _cooperative,
+  'alternating_back_propagation': _alternating_back_propagation,
+  'recovery': _recovery,
+  'super_resolution': _super_resolution,
+  'classify': _classify,
+}
+
+
+def _shapes(config, voxels, step, shuffle, batch=None):
+  """The mini-batch of a step, as the algorithm takes it."""
+  chosen = np.array(
+    datasets.batch_indices(
+      len(voxels.train), config.data.batch_size, step, config.seed, shuffle
+    )
+  )
+  if batch is not None:
+    return batch(step, chosen)
+  return datasets.to_network(voxels.train[chosen], voxels.mean, voxels.scale)
 
 
 def experiment(config: ml_collections.ConfigDict) -> Experiment:
@@ -141,90 +647,36 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
     ValueError: for a field with a value that is not possible.
     FileNotFoundError: where the data is not there.
   """
-  chains = config.chains
-  if config.algorithm not in ALGORITHMS:
-    raise ValueError(
-      f'algorithm must be one of {ALGORITHMS}, got {config.algorithm!r}'
-    )
-  if not 0 <= chains.restart_probability <= 1:
-    raise ValueError(
-      'chains.restart_probability must be in [0, 1], got '
-      f'{chains.restart_probability}'
-    )
+  make = _choice(ALGORITHMS, config.algorithm, 'algorithm')
   voxels = data(config)
-  shape = (*voxels.train.shape[1:], 1)
-  built = model(config)
-  learner = dnet_jax.make_learner(
-    dnet_jax.contrastive_loss(built.energy_fn), optimizer(config)
-  )
-  common = dict(
-    num_steps=chains.num_steps,
-    step_size=chains.step_size,
-    kernel=kernel(config),
-    axis_name=parallel.AXIS,
-  )
-  batch_size = config.data.batch_size
-  persistent_data = config.algorithm == 'persistent_contrastive_divergence'
-  shuffle = not persistent_data
+  parallel.check_divisible(**{'data.batch_size': config.data.batch_size})
+  built = model(config, parallel.AXIS)
+  parts = make(config, built, voxels)
 
   def batch(step):
-    chosen = datasets.batch_indices(
-      len(voxels.train), batch_size, step, config.seed, shuffle
-    )
-    return datasets.centred(voxels.train[np.array(chosen)], voxels.mean)
+    return _shapes(config, voxels, step, parts.shuffle, parts.batch)
 
   batch(0)  # Raises here for a batch size that the data cannot give.
-  parallel.check_divisible(**{'data.batch_size': batch_size})
-  positions = None
-  if config.algorithm == 'contrastive_divergence':
-    algorithm = dnet_jax.contrastive_divergence(
-      built.energy_fn, learner, **common
-    )
-  else:
-    num_chains, num_slots = chains.num_chains, chains.num_slots
-    if persistent_data:
-      # Each mini-batch owns the chains that began at its shapes.
-      num_chains, num_slots = batch_size, len(voxels.train) // batch_size
-      positions = np.stack([batch(i) for i in range(num_slots)])
-    parallel.check_divisible(**{'chains.num_chains': num_chains})
-    algorithm = dnet_jax.maximum_likelihood(
-      built.energy_fn,
-      learner,
-      shape=shape,
-      num_chains=num_chains,
-      num_slots=num_slots,
-      restart_probability=(
-        0.0 if persistent_data else chains.restart_probability
-      ),
-      start_std=chains.start_std,
-      **common,
-    )
 
-  def init():
-    params = init_params(config, shape)
+  def init(variables=None):
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
-    extra = () if positions is None else (jnp.asarray(positions),)
-    return algorithm.init(key, params, *extra)
+    return parts.init(key, variables)
+
+  chains = config.chains
 
   def temperature(step):
     noisy = chains.noise_iterations < 0 or step < chains.noise_iterations
     return chains.temperature if noisy else 0.0
-
-  def look(state):
-    memory = getattr(state, 'memory', None)
-    if memory is None:
-      return None
-    positions = memory.positions
-    return positions.reshape(-1, *positions.shape[2:])
 
   return Experiment(
     model=built,
     data=voxels,
     init=init,
     parallel=parallel.make(
-      config.parallel, algorithm.step, algorithm.chain_axes
+      config.parallel, parts.algorithm.step, parts.algorithm.chain_axes
     ),
     batch=batch,
     temperature=temperature,
-    chains=look,
+    chains=parts.chains,
+    variables=parts.variables,
   )

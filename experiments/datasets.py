@@ -4,25 +4,40 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy import ndimage
 
 from data_prep import furniture
 from data_prep import voxel_file
 
+SCALINGS = ('mean', 'symmetric')
+
 
 class Dataset(NamedTuple):
-  """Voxel shapes in [0, 1], and what is subtracted from them.
+  """Voxel shapes in [0, 1], and how a network sees them.
+
+  A network sees `(voxels - mean) * scale`, a chain is shown as
+  `y / scale + mean`.
 
   Attributes:
     train: `(n, D, H, W)`.
     test: `(m, D, H, W)`; may be empty.
-    mean: one number, the mean of all training voxels: the paper's centering.
+    mean: one number: the mean of all training voxels, the paper's centering;
+      or 0.5.
+    scale: 1; or 2, for voxels in [-1, 1] as in section 6.4.
     source: what it is, for people.
+    train_labels: `(n,)` indices into `classes`.
+    test_labels: `(m,)`.
+    classes: names.
   """
 
   train: np.ndarray
   test: np.ndarray
   mean: float
+  scale: float
   source: str
+  train_labels: np.ndarray
+  test_labels: np.ndarray
+  classes: tuple[str, ...]
 
 
 def load(
@@ -31,6 +46,7 @@ def load(
   *,
   furniture_size: int = 32,
   furniture_shapes: int = 100,
+  scaling: str = 'mean',
 ) -> Dataset:
   """Loads one category, or 'all', of a voxel file or of the furniture.
 
@@ -40,12 +56,15 @@ def load(
     category: a class of it, or 'all'.
     furniture_size: voxels a side, where path is empty.
     furniture_shapes: training shapes of a category, likewise.
+    scaling: 'mean', the mean subtracted (6.1); 'symmetric', [-1, 1] (6.4).
 
   Raises:
     FileNotFoundError: where there is no such file.
-    ValueError: for an unknown category, a category without training shapes, a
-      file that breaks the format.
+    ValueError: for another scaling, an unknown category, a category without
+      training shapes, a file that breaks the format.
   """
+  if scaling not in SCALINGS:
+    raise ValueError(f'data.scaling must be one of {SCALINGS}, got {scaling!r}')
   classes = None if category == 'all' else (category,)
   if path:
     data = voxel_file.load(path, classes=classes)
@@ -62,16 +81,99 @@ def load(
   if train is None or not len(train):
     raise ValueError(f'{path or "the furniture"} has no training shapes')
   test = data.voxels.get('test', train[:0])
-  return Dataset(train, test, float(train.mean(dtype=np.float64)), source)
+  symmetric = scaling == 'symmetric'
+  return Dataset(
+    train,
+    test,
+    mean=0.5 if symmetric else float(train.mean(dtype=np.float64)),
+    scale=2.0 if symmetric else 1.0,
+    source=source,
+    train_labels=data.labels['train'],
+    test_labels=data.labels.get('test', data.labels['train'][:0]),
+    classes=tuple(data.classes),
+  )
 
 
-def centred(voxels: np.ndarray, mean: float) -> np.ndarray:
-  """Voxels less the mean, as a network takes them: `(n, D, H, W, 1)` float32.
+def to_network(
+  voxels: np.ndarray, mean: float, scale: float = 1.0
+) -> np.ndarray:
+  """Voxels `(n, D, H, W)` as a network takes them: `(n, D, H, W, 1)` float32.
 
-  >>> centred(np.ones((2, 4, 4, 4)), 0.25).max().item()
-  0.75
+  >>> to_network(np.ones((2, 4, 4, 4)), 0.5, 2.0).max().item()
+  1.0
   """
-  return voxels[..., None].astype(np.float32) - np.float32(mean)
+  y = voxels[..., None].astype(np.float32) - np.float32(mean)
+  return y * np.float32(scale)
+
+
+def to_voxels(y: np.ndarray, mean: float, scale: float = 1.0) -> np.ndarray:
+  """The inverse of `to_network`: `(n, D, H, W)` float32, not thresholded.
+
+  >>> to_voxels(np.ones((2, 4, 4, 4, 1)), 0.5, 2.0).max().item()
+  1.0
+  """
+  return np.asarray(y)[..., 0] / np.float32(scale) + np.float32(mean)
+
+
+def histogram(voxels: np.ndarray, bins: int = 32) -> dict[str, np.ndarray]:
+  """p^(0) of section 4.2: how the averages of shapes are distributed.
+
+  Args:
+    voxels: `(n, D, H, W)` in [0, 1].
+    bins: of equal width between the least and the largest average.
+
+  Returns:
+    `edges` (bins + 1,) and `probabilities` (bins,).
+
+  >>> histogram(np.ones((2, 4, 4, 4)), bins=1)['probabilities'].tolist()
+  [1.0]
+  """
+  averages = voxels.reshape(len(voxels), -1).mean(axis=1, dtype=np.float64)
+  counts, edges = np.histogram(averages, bins)
+  return {'edges': edges, 'probabilities': counts / counts.sum()}
+
+
+def augment(
+  voxels: np.ndarray,
+  rng: np.random.Generator,
+  *,
+  turn_degrees: float = 0.0,
+  shift_voxels: int = 0,
+  scale_range: float = 0.0,
+) -> np.ndarray:
+  """Turns about z, shifts and scalings, each drawn anew for each shape.
+
+  Args:
+    voxels: `(n, D, H, W)` in [0, 1].
+    rng: drawn from.
+    turn_degrees: at most, either way; about the middle of the grid.
+    shift_voxels: at most, along each axis, in whole voxels.
+    scale_range: shapes are scaled by 1 - this to 1 + this.
+
+  Returns:
+    `(n, D, H, W)` float32, interpolated linearly and not thresholded; outside
+    the grid is empty.
+  """
+  result = np.asarray(voxels, np.float32)
+  if not (turn_degrees or shift_voxels or scale_range):
+    return result
+  moved = np.empty_like(result)
+  middle = (np.array(result.shape[1:]) - 1) / 2
+  for i, shape in enumerate(result):
+    angle = np.deg2rad(rng.uniform(-turn_degrees, turn_degrees))
+    scale = 1 + rng.uniform(-scale_range, scale_range)
+    shift = rng.integers(-shift_voxels, shift_voxels + 1, 3)
+    turn = np.array(
+      [
+        [np.cos(angle), -np.sin(angle), 0],
+        [np.sin(angle), np.cos(angle), 0],
+        [0, 0, 1],
+      ]
+    )
+    matrix = turn / scale
+    offset = middle - matrix @ (middle + shift)
+    moved[i] = ndimage.affine_transform(shape, matrix, offset, order=1)
+  return moved
 
 
 def batch_indices(

@@ -15,9 +15,9 @@ import numpy as np
 import dnet_jax
 from dnet_jax import metrics
 from experiments import build
+from experiments import datasets
 from experiments import exported
 from experiments import figures
-from experiments import train
 
 _CHUNK = 50  # Chains that are moved at once: bounds the memory.
 
@@ -122,7 +122,7 @@ def run(
           keys[i : i + _CHUNK], phase
         )
         y = move(trained.params, chunk, y, kernel, steps, t)
-    results.append(np.asarray(y[..., 0]) + np.float32(trained.mean))
+    results.append(datasets.to_voxels(y, trained.mean, trained.scale))
   return np.concatenate(results)
 
 
@@ -183,14 +183,14 @@ def sample(config: ml_collections.ConfigDict | None, workdir: str) -> str:
       indent=2,
     )
   figures.isosurfaces(
-    os.path.join(folder, 'samples.png'), train.rows(voxels, 10)
+    os.path.join(folder, 'samples.png'), figures.rows(voxels, 10)
   )
   data = _training_shapes(trained, config)
   if data is not None:
     binary = (voxels > 0.5).astype(np.float32)
     nearest = np.asarray(metrics.nearest_neighbours(binary, data.train))
     rows, colors = [], []
-    for some in train.rows(range(len(voxels)), 10):
+    for some in figures.rows(range(len(voxels)), 10):
       rows += [
         [voxels[i] for i in some],
         [data.train[nearest[i]] for i in some],

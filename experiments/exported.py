@@ -1,6 +1,6 @@
 """Exported models: a folder that holds all that sampling needs, and a card.
 
-  model.npz    parameters and some persistent chains, float16
+  model.npz    the networks' variables and some shapes to start from, float16
   config.json  the config of the run
   card.json    data, mean, budget, device, date, metrics
   README.md    the same for people
@@ -12,7 +12,8 @@ Two lines load one:
   model = exported.load('pretrained/synthesis_toilet')
 
 after which `model.energy_fn` is an energy for `dnet_jax.langevin`, and
-`model.chains` are centred shapes to start from (add `model.mean` to see them).
+`model.chains` are shapes to start from, as the network sees them (see
+`datasets.to_voxels`).
 """
 
 from collections.abc import Callable
@@ -34,50 +35,74 @@ import numpy as np
 import dnet_jax
 from experiments import build
 from experiments import checkpoints
+from experiments import datasets
 from experiments import figures
-from experiments import train
 from experiments import writer
+from experiments.configs import default
 
 _FILE = 'model.npz'
-_METRICS = ('value', 'grad_norm', 'chain_max')
+_METRICS = ('value', 'teaching_loss', 'accuracy', 'grad_norm', 'chain_max')
 
 
 class Trained(NamedTuple):
   """A trained model, from a workdir or an exported folder.
 
   Attributes:
-    descriptor: the network.
+    model: its networks, see `build.Model`.
+    variables: of the networks: 'descriptor', 'grids', 'generator',
+      'classifier', as many as there are; see `build.Experiment`.
+    descriptor: the descriptor, or that of the finest grid; None if there is
+      none.
     params: its parameters.
     energy_fn: `y -> (*chains,)`, parameters bound.
-    chains: persistent chains, centred: `(n, D, H, W, 1)`; n may be 0.
+    chains: persistent chains, as the network sees them: `(n, D, H, W, 1)`; of
+      a generator, shapes that it made; n may be 0.
     mean: what was subtracted from the voxels.
+    scale: by which they were multiplied then.
     shape: `(D, H, W, 1)`.
     config: of the run.
     card: data, budget, device, date.
   """
 
-  descriptor: dnet_jax.Descriptor
+  model: build.Model
+  variables: Mapping[str, Any]
+  descriptor: dnet_jax.Descriptor | None
   params: Any
-  energy_fn: Callable[[jax.Array], jax.Array]
+  energy_fn: Callable[[jax.Array], jax.Array] | None
   chains: jax.Array
   mean: float
+  scale: float
   shape: tuple[int, ...]
   config: ml_collections.ConfigDict
   card: Mapping[str, Any]
 
 
-def _trained(config, params, chains, shape, card) -> Trained:
-  model = build.model(config)
+def _trained(config, variables, chains, shape, card) -> Trained:
+  model = build.model(config, classes=card.get('classes'))
+  params = variables.get('descriptor')
+  if 'grids' in variables:
+    params = variables['grids'][f'grid{len(model.grid_descriptors)}']
   return Trained(
+    model,
+    variables,
     model.descriptor,
     params,
-    lambda y: model.energy_fn(params, y),
+    None if params is None else lambda y: model.energy_fn(params, y),
     chains,
     card['mean'],
+    card['scale'],
     tuple(shape),
     config,
     card,
   )
+
+
+def full_config(content: Mapping[str, Any]) -> ml_collections.ConfigDict:
+  """A saved config; fields that are newer than it have their defaults."""
+  config = default.get_config()
+  with config.unlocked():
+    config.update(content)
+  return config
 
 
 def _read_json(path):
@@ -98,9 +123,7 @@ def load(folder: str) -> Trained:
     FileNotFoundError: when `folder` is neither.
     ValueError: when its file is damaged.
   """
-  config = ml_collections.ConfigDict(
-    _read_json(os.path.join(folder, 'config.json'))
-  )
+  config = full_config(_read_json(os.path.join(folder, 'config.json')))
   path = os.path.join(folder, _FILE)
   if not os.path.exists(path):
     return _from_workdir(config, folder)
@@ -113,10 +136,10 @@ def load(folder: str) -> Trained:
     raise ValueError(
       f'{path} is damaged ({error}); get the folder again'
     ) from error
-  params = flax.traverse_util.unflatten_dict(
+  variables = flax.traverse_util.unflatten_dict(
     {name: jnp.asarray(x, jnp.float32) for name, x in arrays.items()}, sep='/'
   )
-  return _trained(config, params, chains, card['shape'], card)
+  return _trained(config, variables, chains, card['shape'], card)
 
 
 def _from_workdir(config, workdir) -> Trained:
@@ -148,6 +171,8 @@ def _from_workdir(config, workdir) -> Trained:
     'data': experiment.data.source,
     'shapes': len(experiment.data.train),
     'mean': experiment.data.mean,
+    'scale': experiment.data.scale,
+    'classes': list(experiment.data.classes),
     'shape': list(shape),
     'iterations': step,
     'minutes': round(sum(seconds) / 60, 1),
@@ -157,12 +182,12 @@ def _from_workdir(config, workdir) -> Trained:
     'metrics': {
       name: round(float(np.mean([row[name] for row in rows[-25:]])), 4)
       for name in _METRICS
-      if rows
+      if rows and name in rows[-1]
     },
   }
   if chains is None:
     chains = jnp.zeros((0, *shape))
-  return _trained(config, state.learner.params, chains, shape, card)
+  return _trained(config, experiment.variables(state), chains, shape, card)
 
 
 def export(workdir: str, out: str, *, num_chains: int = 50) -> None:
@@ -185,7 +210,7 @@ def export(workdir: str, out: str, *, num_chains: int = 50) -> None:
   trained = load(workdir)
   chains = trained.chains[:num_chains]
   arrays = dict(
-    flax.traverse_util.flatten_dict(dict(trained.params), sep='/'),
+    flax.traverse_util.flatten_dict(dict(trained.variables), sep='/'),
     chains=chains,
   )
   small = {}
@@ -206,9 +231,9 @@ def export(workdir: str, out: str, *, num_chains: int = 50) -> None:
       json.dump(content, file, indent=2)
       file.write('\n')
   if len(chains):
-    shown = np.asarray(chains[:20, ..., 0]) + trained.mean
+    shown = datasets.to_voxels(chains[:20], trained.mean, trained.scale)
     figures.isosurfaces(
-      os.path.join(partial, 'picture.png'), train.rows(shown, 10)
+      os.path.join(partial, 'picture.png'), figures.rows(shown, 10)
     )
   with open(os.path.join(partial, 'README.md'), 'w', encoding='utf-8') as file:
     file.write(_card_text(trained, small))
@@ -218,7 +243,16 @@ def export(workdir: str, out: str, *, num_chains: int = 50) -> None:
 def _card_text(trained, arrays) -> str:
   card = trained.card
   parameters = sum(x.size for name, x in arrays.items() if name != 'chains')
-  network = trained.config.model.network
+  network = ' and '.join(
+    {
+      'descriptor': trained.config.model.network,
+      'grids': ', '.join(trained.config.model.grid_networks),
+      'generator': trained.config.generator.network,
+      'classifier': trained.config.classifier.network,
+    }[name]
+    for name in trained.variables
+    if name != 'histogram'
+  )
   metrics = ', '.join(f'{k} {v}' for k, v in card['metrics'].items())
   return f"""# {card['name']}
 
@@ -230,12 +264,12 @@ def _card_text(trained, arrays) -> str:
 | device | {card['device']}, jax {card['jax']} |
 | date | {card['date']} |
 | last 25 iterations | {metrics} |
-| persistent chains | {len(arrays['chains'])} |
+| shapes to start from | {len(arrays['chains'])} |
 
     python -m experiments.main --workdir=FOLDER --mode=sample
 
-Exported by `python -m experiments.main --mode=export`; the picture shows
-persistent chains.
+Exported by `python -m experiments.main --mode=export`; the picture shows its
+shapes to start from: persistent chains, or what a generator makes.
 """
 
 

@@ -350,6 +350,16 @@ def save_meshes(
   return SavedMeshes(tuple(written), tuple(empty))
 
 
+def rows(shapes, columns: int) -> list[list[np.ndarray]]:
+  """Splits shapes into rows of `columns`, for a picture.
+
+  >>> [len(row) for row in rows([1, 2, 3], 2)]
+  [2, 1]
+  """
+  shapes = list(shapes)
+  return [shapes[i : i + columns] for i in range(0, len(shapes), columns)]
+
+
 def unused_path(folder, stem: str, suffix: str = '') -> str:
   """Returns the first of stem, stem_001, stem_002, ... that does not exist.
 

@@ -12,15 +12,23 @@ from experiments import evaluate
 from experiments import exported
 from experiments import train
 
+# Each mode takes the config (or None), the workdir, and the flags it needs.
+_MODES = {
+  'train': lambda config, workdir: train.train(config, workdir),
+  'sample': lambda config, workdir: evaluate.sample(config, workdir),
+  'evaluate': lambda config, workdir: evaluate.evaluate(config, workdir),
+  'export': lambda config, workdir: exported.export(workdir, _OUT.value),
+}
+# Flags that a mode cannot do without.
+_NEEDS = {'train': ('config',), 'export': ('out',)}
+
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'File with the config; --config.field=value overrides.'
 )
 _WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'Where the run lives: or, to sample, an exported model.'
+  'workdir', None, 'Where the run lives, or (but to train) an exported model.'
 )
-_MODE = flags.DEFINE_enum(
-  'mode', 'train', ['train', 'sample', 'evaluate', 'export'], 'What to do.'
-)
+_MODE = flags.DEFINE_enum('mode', 'train', list(_MODES), 'What to do.')
 _OUT = flags.DEFINE_string('out', None, 'Folder to export the model to.')
 
 
@@ -29,18 +37,10 @@ def main(argv):
   logging.set_verbosity(logging.INFO)
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments {argv[1:]}')
-  if _MODE.value == 'train':
-    if _CONFIG.value is None:
-      raise app.UsageError('--mode=train needs --config')
-    train.train(_CONFIG.value, _WORKDIR.value)
-  elif _MODE.value == 'sample':
-    evaluate.sample(_CONFIG.value, _WORKDIR.value)
-  elif _MODE.value == 'evaluate':
-    evaluate.evaluate(_CONFIG.value, _WORKDIR.value)
-  else:
-    if _OUT.value is None:
-      raise app.UsageError('--mode=export needs --out')
-    exported.export(_WORKDIR.value, _OUT.value)
+  for name in _NEEDS.get(_MODE.value, ()):
+    if flags.FLAGS[name].value is None:
+      raise app.UsageError(f'--mode={_MODE.value} needs --{name}')
+  _MODES[_MODE.value](_CONFIG.value, _WORKDIR.value)
 
 
 if __name__ == '__main__':

@@ -25,7 +25,8 @@ class Parallel(NamedTuple):
     donates the state.
   put: `(state)`: places a state as `step` takes it.
   get: `(state)`: back, with whole chain axes, as it is saved.
-  batch: `(array)`: places a mini-batch, split along its first axis.
+  batch: `(arrays)`: places a mini-batch, a pytree of arrays, each split along
+    its first axis.
   """
 
   step: Callable[..., Any]
@@ -138,5 +139,7 @@ def _pmap(step, chain_axes, devices):
     step=mapped,
     put=put,
     get=get,
-    batch=lambda x: x.reshape(n, len(x) // n, *x.shape[1:]),
+    batch=lambda batch: jax.tree.map(
+      lambda x: x.reshape(n, len(x) // n, *x.shape[1:]), batch
+    ),
   )

@@ -11,6 +11,8 @@ import numpy as np
 
 from experiments import build
 from experiments import checkpoints
+from experiments import datasets
+from experiments import exported
 from experiments import figures
 from experiments import writer as writers
 
@@ -27,9 +29,11 @@ def _fault(metrics, limits) -> str | None:
   for name, value in metrics.items():
     if not math.isfinite(value):
       return f'{name} is {value}'
-  for name in ('value', 'grad_norm', 'chain_max'):
-    if abs(metrics[name]) > limits[name]:
-      return f'{name} = {metrics[name]:.4g} is beyond limits.{name}'
+  for name, value in metrics.items():
+    # Of each grid, in multi-grid learning: 'value/grid1'.
+    kind = name.partition('/')[0]
+    if kind in limits and abs(value) > limits[kind]:
+      return f'{name} = {value:.4g} is beyond limits.{kind}'
   return None
 
 
@@ -50,10 +54,13 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> Any:
   """
   experiment = build.experiment(config)
   checkpoints.check_config(workdir, config.to_dict(), may_differ=MAY_DIFFER)
+  initial = None
+  if config.train.init_from:
+    initial = exported.load(config.train.init_from).variables
   events = []
   restored = checkpoints.restore(
     workdir,
-    like := {'algorithm': experiment.init(), 'rollbacks': 0},
+    like := {'algorithm': experiment.init(initial), 'rollbacks': 0},
     on_event=lambda *args, **fields: events.append((args, fields)),
   )
   first_step, saved = (0, like) if restored is None else restored
@@ -61,7 +68,12 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> Any:
     workdir,
     config.train.num_iterations,
     first_step=first_step,
-    show={'value': 'V', 'grad_norm': 'grad'},
+    show={
+      'value': 'V',
+      'teaching_loss': 'teaching',
+      'accuracy': 'accuracy',
+      'grad_norm': 'grad',
+    },
     active=jax.process_index() == 0,
   )
   for args, fields in events:
@@ -128,20 +140,13 @@ def picture(config, workdir, experiment, state, step, writer) -> None:
   chains = experiment.chains(state)
   if chains is None:
     return
-  shown = np.asarray(chains[: config.train.picture_shapes, ..., 0])
-  shown = shown + experiment.data.mean
+  shown = datasets.to_voxels(
+    chains[: config.train.picture_shapes],
+    experiment.data.mean,
+    experiment.data.scale,
+  )
   folder = os.path.join(workdir, 'pictures')
   os.makedirs(folder, exist_ok=True)
   path = os.path.join(folder, f'chains_{step:06d}.png')
-  figures.isosurfaces(path, rows(shown, 5))
+  figures.isosurfaces(path, figures.rows(shown, 5))
   writer.picture(step, path)
-
-
-def rows(shapes, columns: int) -> list[list[np.ndarray]]:
-  """Splits shapes into rows of `columns`, for a picture.
-
-  >>> [len(row) for row in rows([1, 2, 3], 2)]
-  [2, 1]
-  """
-  shapes = list(shapes)
-  return [shapes[i : i + columns] for i in range(0, len(shapes), columns)]

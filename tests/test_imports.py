@@ -23,6 +23,8 @@ LAYERS = (
 ASIDE = {
   'convolution': {'types'},
   'networks': {'types', 'convolution'},
+  'corruptions': {'types'},
+  'features': {'types'},
   'metrics': {'types'},
 }
 # Third-party packages of the library; Flax in one module only.

@@ -12,8 +12,7 @@ def get_config() -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict()
   config.name = 'default'
   config.seed = 0
-  # maximum_likelihood, contrastive_divergence or
-  # persistent_contrastive_divergence.
+  # A name in build.ALGORITHMS.
   config.algorithm = 'maximum_likelihood'
   # How the step is mapped over devices: shard_map or pmap.
   config.parallel = 'shard_map'
@@ -22,8 +21,14 @@ def get_config() -> ml_collections.ConfigDict:
   data.path = ''  # a voxel file (.npz); empty: the embedded furniture
   data.category = 'chair'  # or 'all'
   data.batch_size = 20
+  data.scaling = 'mean'  # subtracted; or symmetric: voxels in [-1, 1]
   data.furniture_size = 32  # voxels a side, of the furniture only
   data.furniture_shapes = 100  # training shapes a category, likewise
+
+  # In learning a classifier: random turns about z, shifts and scalings.
+  data.turn_degrees = 0.0  # at most, either way
+  data.shift_voxels = 0  # at most, along each axis
+  data.scale_range = 0.0  # shapes are scaled by 1 - this to 1 + this
 
   config.model = model = ml_collections.ConfigDict()
   model.network = 'small'  # a name in dnet_jax.DESCRIPTORS, or 'custom' with:
@@ -36,6 +41,35 @@ def get_config() -> ml_collections.ConfigDict:
   model.reference = 'gaussian'  # or uniform: eq. (3) without its first term
   model.reference_std = 0.5
 
+  # Multi-grid: sides of the grids, coarse first, the last that of the data,
+  # and the networks, one name for each; empty: one model.
+  model.grids = ()
+  model.grid_networks = ()
+
+  # Cooperative learning and alternating back-propagation.
+  config.generator = generator = ml_collections.ConfigDict()
+  generator.network = 'medium'  # a name in dnet_jax.GENERATORS
+  generator.latent_dim = 100
+  generator.noise_std = 0.3  # sigma of eq. (20); in cooperative learning 0
+  generator.init_std = 0.02
+  generator.learning_rate = 0.0003
+  generator.b1 = 0.6
+  generator.b2 = 0.999
+
+  # The judge of shapes.
+  config.classifier = classifier = ml_collections.ConfigDict()
+  classifier.network = 'judge'  # a name in dnet_jax.CLASSIFIERS
+  classifier.dropout = 0.5
+  classifier.label_smoothing = 0.0
+  classifier.weight_decay = 0.0
+
+  # Recovery: what is hidden in learning.
+  config.corruption = corruption = ml_collections.ConfigDict()
+  corruption.kind = 'random_voxels'  # a name in build.CORRUPTIONS, or 'mixture'
+  corruption.fraction = 0.7  # of the voxels; of 'mixture': of random_voxels
+  corruption.hold = True  # visible voxels at every step; False: put back last
+  config.factor = 4  # super-resolution: d, ratio of the sides
+
   config.chains = chains = ml_collections.ConfigDict()
   chains.kernel = 'langevin'  # or mala
   chains.num_chains = 25  # moved in an iteration
@@ -45,6 +79,7 @@ def get_config() -> ml_collections.ConfigDict:
   chains.temperature = 1.0
   chains.noise_iterations = 100  # the temperature is 0 afterwards; -1: never
   chains.restart_probability = 0.04  # of a chain in an iteration, from noise
+  chains.settle_iterations = 50  # the last ones, without restarts
   chains.start_std = 0.3
 
   config.optimizer = optimizer = ml_collections.ConfigDict()
@@ -57,6 +92,7 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.train = train = ml_collections.ConfigDict()
   train.num_iterations = 500
+  train.init_from = ''  # a workdir or exported model to start from
   train.checkpoint_every = 25
   train.keep_checkpoints = 2
   train.picture_every = 50
@@ -68,6 +104,7 @@ def get_config() -> ml_collections.ConfigDict:
   limits.value = 1e6  # |V| of eq. (14)
   limits.grad_norm = 1e6
   limits.chain_max = 100.0  # largest absolute voxel of a chain
+  limits.generator_grad_norm = 1e6
   limits.rollbacks = 5  # in a row, then the run stops
 
   config.sample = sample = ml_collections.ConfigDict()

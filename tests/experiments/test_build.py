@@ -140,7 +140,7 @@ def test_optimizer_is_clipped_adam_with_a_cosine():
 def test_mean_is_one_number_of_the_training_set():
   data = datasets.load('', 'chair', furniture_size=8, furniture_shapes=3)
   assert data.mean == pytest.approx(data.train.mean())
-  centred = datasets.centred(data.train, data.mean)
+  centred = datasets.to_network(data.train, data.mean)
   assert abs(centred.mean()) < 1e-6 and centred.shape == (3, 8, 8, 8, 1)
 
 
