@@ -141,6 +141,21 @@ def read_voxels(data: bytes, kind: str) -> np.ndarray:
     raise ValueError(
       f'not a readable {kind} file: {type(error).__name__}: {error}'
     ) from error
+  return check_voxels(voxels)
+
+
+def check_voxels(voxels: np.ndarray) -> np.ndarray:
+  """Shapes `(n, D, H, W)` of an array of one or more, uint8 or float32.
+
+  Args:
+    voxels: `(D, H, W)` or `(n, D, H, W)`, also with a last axis of length 1.
+
+  Raises:
+    ValueError: for another shape or dtype, or values outside [0, 1].
+
+  >>> check_voxels(np.ones((4, 4, 4))).shape
+  (1, 4, 4, 4)
+  """
   if voxels.ndim == 5 and voxels.shape[-1] == 1:
     voxels = voxels[..., 0]
   if voxels.ndim == 3:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dnet_jax import chains
 from dnet_jax import energy
@@ -266,6 +267,7 @@ def recovery(
   num_steps: int,
   step_size: float,
   hold: bool = True,
+  fill: Callable[..., types.Array] | None = None,
   kernel: Callable[..., kernels.Kernel] = kernels.langevin,
   axis_name: str | None = None,
 ) -> Algorithm:
@@ -284,6 +286,7 @@ def recovery(
     hold: True: visible voxels are held at every step (the text of 6.2);
       False: all move, and the visible ones are put back at the end (the
       authors' code).
+    fill: where hidden voxels begin, see `recovery_start`.
     kernel: `langevin` or `mala`.
     axis_name: the device axis over which the batch is split, if any.
 
@@ -293,7 +296,7 @@ def recovery(
 
   def start_fn(keys, batch):
     visible = corrupt(keys, batch.shape[1:])
-    return chains.recovery_start(batch, visible, hold)
+    return chains.recovery_start(batch, visible, hold, fill)
 
   return _from_batch(
     energy_fn,
@@ -347,15 +350,34 @@ def super_resolution(
   )
 
 
+def _for_each(num_grids: int, **values) -> list[dict[str, Any]]:
+  """Keyword arguments of each grid, of one value for all or of one for each."""
+  columns = {}
+  for name, value in values.items():
+    # A sequence may hold traced values, which NumPy does not look into.
+    if not isinstance(value, Sequence) and not np.ndim(value):
+      value = (value,) * num_grids
+    if len(value) != num_grids:
+      raise ValueError(
+        f'{name} must be one number or one for each of the {num_grids} grids, '
+        f'got {value}'
+      )
+    columns[name] = value
+  return [
+    {name: value[grid] for name, value in columns.items()}
+    for grid in range(num_grids)
+  ]
+
+
 def sample_grids(
   keys: types.Key,
   energy_fns: Sequence[types.EnergyFn],
   y: types.Array,
   factors: Sequence[int],
   *,
-  num_steps: int,
-  step_size: float,
-  temperature: float | types.Array = 1.0,
+  num_steps: int | Sequence[int],
+  step_size: float | Sequence[float],
+  temperature: float | Sequence[float] | types.Array = 1.0,
   kernel: Callable[..., kernels.Kernel] = kernels.langevin,
 ) -> tuple[types.Array, ...]:
   """Multi-grid sampling, section 4.2: each grid starts from the coarser one.
@@ -367,16 +389,17 @@ def sample_grids(
       1^3; it is not moved.
     factors: ratios of side between neighbouring grids, the first between y
       and the first energy's.
-    num_steps: Langevin steps for each grid.
-    step_size: the paper's delta-tau.
-    temperature: T of section 2.5.
+    num_steps: Langevin steps, one number for all grids or one for each.
+    step_size: the paper's delta-tau, likewise.
+    temperature: T of section 2.5, likewise; an array may be traced.
     kernel: `langevin` or `mala`.
 
   Returns:
     The samples of each grid, coarse first, y not among them.
 
   Raises:
-    ValueError: when there are not as many energies as factors.
+    ValueError: when there are not as many energies, or numbers of those that
+      are one for each grid, as factors.
 
   >>> keys = chains.chain_keys(jax.random.key(0), 2)
   >>> energies = [lambda y: (y**2).sum((1, 2, 3, 4))] * 2
@@ -390,6 +413,12 @@ def sample_grids(
       f'one energy for each factor is needed, got {len(energy_fns)} energies '
       f'and factors {tuple(factors)}'
     )
+  settings = _for_each(
+    len(factors),
+    num_steps=num_steps,
+    step_size=step_size,
+    temperature=temperature,
+  )
   samples = []
   for grid, (energy_fn, factor) in enumerate(
     zip(energy_fns, factors, strict=True)
@@ -398,10 +427,8 @@ def sample_grids(
       kernels.fold_in(keys, grid),
       energy_fn,
       chains.from_coarse(y, factor),
-      num_steps=num_steps,
-      step_size=step_size,
-      temperature=temperature,
       kernel=kernel,
+      **settings[grid],
     )
     samples.append(y)
   return tuple(samples)
@@ -412,8 +439,8 @@ def multi_grid(
   learners: Sequence[learning.Learner],
   *,
   factors: Sequence[int],
-  num_steps: int,
-  step_size: float,
+  num_steps: int | Sequence[int],
+  step_size: float | Sequence[float],
   kernel: Callable[..., kernels.Kernel] = kernels.langevin,
   axis_name: str | None = None,
 ) -> Algorithm:
@@ -428,13 +455,15 @@ def multi_grid(
     energy_fns: `energy(params, y) -> (*chains,)` for each grid, coarse first.
     learners: one for each grid, with `contrastive_loss(energy_fn)`.
     factors: ratios of side, as for `sample_grids`.
-    num_steps: Langevin steps of an iteration for each grid.
-    step_size: the paper's delta-tau.
+    num_steps: Langevin steps of an iteration, one number for all grids or one
+      for each.
+    step_size: the paper's delta-tau, likewise.
     kernel: `langevin` or `mala`.
     axis_name: the device axis over which the batch is split, if any.
 
   Returns:
     An algorithm with `init(key, params)`, params a sequence, coarse first.
+    The temperature of its step is one for all grids or `(grids,)`.
 
   Raises:
     ValueError: when the lengths differ.
@@ -444,9 +473,6 @@ def multi_grid(
       'one energy and one learner for each factor are needed, got '
       f'{len(energy_fns)}, {len(learners)} and factors {tuple(factors)}'
     )
-  run_chains = functools.partial(
-    chains.run_chains, num_steps=num_steps, step_size=step_size, kernel=kernel
-  )
 
   def init(key, params):
     del key  # Chains start at the data's averages.
@@ -456,6 +482,12 @@ def multi_grid(
     return MultiGridState(states, jnp.zeros((), jnp.int32))
 
   def step(key, state, batch, temperature):
+    settings = _for_each(
+      len(factors),
+      num_steps=num_steps,
+      step_size=step_size,
+      temperature=temperature,
+    )
     y_syn, *observed = grids.pyramid(batch, factors)
     states, metrics = [], {}
     for grid, (energy_fn, learner, learner_state, factor, y_obs) in enumerate(
@@ -468,7 +500,9 @@ def multi_grid(
         chains.from_coarse(y_syn, factor),
         energy_fn=energy_fn,
         learner=learner,
-        run_chains=functools.partial(run_chains, temperature=temperature),
+        run_chains=functools.partial(
+          chains.run_chains, kernel=kernel, **settings[grid]
+        ),
         axis_name=axis_name,
       )
       states.append(learner_state)
@@ -477,6 +511,16 @@ def multi_grid(
     return MultiGridState(tuple(states), state.iteration + 1), metrics
 
   return Algorithm(init, step, MultiGridState(None, None))
+
+
+def _pairwise(y, axis_name):
+  """Mean of ||Y_i - Y_j||^2 over pairs, from the variance of each voxel."""
+  count = len(y)
+  mean, square = y.mean(0), (y**2).mean(0)
+  if axis_name is not None:
+    count *= jax.lax.axis_size(axis_name)
+    mean, square = jax.lax.pmean((mean, square), axis_name)
+  return 2 * count / max(count - 1, 1) * jnp.sum(square - mean**2)
 
 
 def cooperative(
@@ -495,7 +539,9 @@ def cooperative(
 ) -> Algorithm:
   """Algorithm 3: a generator starts the chains, and learns where they end.
 
-  The generator's metrics are `teaching_loss` and `generator_grad_norm`.
+  The generator's metrics are `teaching_loss`, `generator_grad_norm` and, to
+  see a collapse, `distance_generated` beside `distance_observed`: the mean
+  squared distance between two of the shapes that it makes, or of the batch.
 
   Args:
     energy_fn: `energy(params, y) -> (*chains,)`.
@@ -559,6 +605,8 @@ def cooperative(
     metrics |= {
       'teaching_loss': taught['teaching_loss'],
       'generator_grad_norm': taught['grad_norm'],
+      'distance_generated': _pairwise(y_hat, axis_name),
+      'distance_observed': _pairwise(batch, axis_name),
     }
     return CooperativeState(teacher, student, state.iteration + 1), metrics
 

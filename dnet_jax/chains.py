@@ -103,7 +103,7 @@ def recovery_start(
   y: types.Array,
   visible: types.Array,
   hold: bool = True,
-  fill: types.Array | float | None = None,
+  fill: Callable[..., types.Array] | None = None,
 ) -> tuple[Start, Callable[[types.Array], types.Array]]:
   """The start of a recovery in both readings of section 6.2, and its end.
 
@@ -112,8 +112,9 @@ def recovery_start(
     visible: boolean, broadcasts against y; True = observed.
     hold: True: visible voxels are held at every step (the text); False: all
       move (the authors' code).
-    fill: where hidden voxels begin; None: at the mean of the visible ones of
-      each shape, as in the authors' code.
+    fill: `(y, visible, mean) -> (*chains, D, H, W, C)`, where hidden voxels
+      begin, from the mean of the visible ones of each shape; None: at that
+      mean, as in the authors' code.
 
   Returns:
     The start, and a function that puts the visible voxels back.
@@ -123,12 +124,13 @@ def recovery_start(
   >>> start.position.ravel().tolist(), finish(0 * y).ravel().tolist()
   ([1.0, 1.0], [1.0, 0.0])
   """
-  if fill is None:
-    axes = (-4, -3, -2, -1)
-    count = jnp.broadcast_to(visible, y.shape).sum(axes, keepdims=True)
-    total = jnp.where(visible, y, 0).sum(axes, keepdims=True)
-    fill = total / jnp.maximum(count, 1)
-  start = from_corrupted(y, visible, fill)
+  axes = (-4, -3, -2, -1)
+  count = jnp.broadcast_to(visible, y.shape).sum(axes, keepdims=True)
+  total = jnp.where(visible, y, 0).sum(axes, keepdims=True)
+  mean = total / jnp.maximum(count, 1)
+  start = from_corrupted(
+    y, visible, mean if fill is None else fill(y, visible, mean)
+  )
   if hold:
     return start, lambda y_syn: y_syn
   free = start._replace(project=projections.free())

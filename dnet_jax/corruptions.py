@@ -149,3 +149,44 @@ def mixture(corruptions: Sequence[Corruption]) -> Corruption:
     return jax.vmap(one)(keys)
 
   return corrupt
+
+
+def local_average(
+  y: types.Array,
+  visible: types.Array,
+  std: float,
+  fallback: types.Array | float,
+) -> types.Array:
+  """Each voxel as the Gaussian average of the visible ones around it.
+
+  A guess of what is hidden: where chains may begin, and a baseline.
+
+  Args:
+    y: shapes `(*chains, D, H, W, C)`; only visible voxels are read.
+    visible: boolean, broadcasts against y; True = observed.
+    std: of the Gaussian, in voxels.
+    fallback: the value where nothing is near; broadcasts against y.
+
+  Raises:
+    ValueError: when `std` is not positive.
+
+  >>> y, visible = jnp.arange(4.0), jnp.array([False, True, False, True])
+  >>> line = jnp.reshape(y, (4, 1, 1, 1)), visible[:, None, None, None]
+  >>> local_average(*line, 0.5, 0.0).ravel().round(1).tolist()
+  [1.0, 1.0, 2.0, 3.0]
+  """
+  if not std > 0:
+    raise ValueError(f'std must be positive, got {std}')
+
+  def blur(x):
+    for axis in (-4, -3, -2):
+      place = jnp.arange(x.shape[axis])
+      weights = jnp.exp(-((place[:, None] - place) ** 2) / (2 * std**2))
+      x = jnp.matmul(jnp.moveaxis(x, axis, -1), weights, precision='highest')
+      x = jnp.moveaxis(x, -1, axis)
+    return x
+
+  weight = blur(jnp.broadcast_to(visible, y.shape).astype(y.dtype))
+  few = 1e-3
+  total = blur(jnp.where(visible, y, 0)) + few * fallback
+  return total / (weight + few)

@@ -37,6 +37,11 @@ DESCRIPTORS: Mapping[str, Mapping[str, Any]] = {
   # The paper's 3-layer network with fewer filters.
   'small': dict(features=(32, 32), kernel_sizes=(16, 6), strides=(3, 2)),
   'medium': dict(features=(64, 64), kernel_sizes=(16, 6), strides=(3, 2)),
+  # Multi-grid for machines without an accelerator, by the side of the grid.
+  'grid_4': dict(features=(64, 64), kernel_sizes=(3, 3), strides=(1, 1)),
+  'grid_8': dict(features=(64, 64), kernel_sizes=(4, 3), strides=(2, 1)),
+  'grid_16': dict(features=(32, 64), kernel_sizes=(6, 4), strides=(2, 2)),
+  'grid_32': dict(features=(32, 32), kernel_sizes=(8, 6), strides=(3, 2)),
   # For tests: seconds on a CPU, grids from 8^3.
   'tiny': dict(features=(4, 4), kernel_sizes=(5, 3), strides=(2, 2)),
 }
@@ -55,9 +60,12 @@ GENERATORS: Mapping[str, Mapping[str, Any]] = {
 # Arguments of `Classifier` by name: the judge of 6.1 is ours, not the paper's.
 CLASSIFIERS: Mapping[str, Mapping[str, Any]] = {
   'judge': dict(
-    features=(32, 64, 128), kernel_sizes=(5, 3, 3), strides=(2, 2, 2)
+    features=(24, 48, 64, 128),
+    kernel_sizes=(5, 3, 3, 3),
+    strides=(2, 2, 1, 2),
+    hidden=128,
   ),
-  'tiny': dict(features=(8,), kernel_sizes=(3,), strides=(2,)),
+  'tiny': dict(features=(8,), kernel_sizes=(3,), strides=(2,), hidden=8),
 }
 
 
@@ -321,29 +329,35 @@ def generator_fn(
 class Classifier(nn.Module):
   """A classifier of shapes: the judge of section 6.1, with a net of our own.
 
-  Correlations, batch normalisation and ReLU; then the average and the
-  maximum over the grid, dropout and a linear layer.
+  Correlations, batch normalisation and ReLU; then the maximum in each octant
+  of the grid (shapes stand upright, so where a part is tells something), a
+  hidden layer, dropout and a linear layer.
 
   Attributes:
     num_classes: logits.
     features: channels of each convolutional layer.
     kernel_sizes: sides of their cubic kernels.
     strides: their sub-sampling factors.
-    dropout: share of the features that are dropped in learning.
+    hidden: units of the hidden layer.
+    dropout: share of inputs and outputs of the hidden layer that are dropped
+      in learning.
     axis_name: device axis over which batch statistics are averaged, if any.
 
   >>> import jax
-  >>> net = Classifier(10, features=(4,), kernel_sizes=(3,), strides=(2,))
+  >>> net = Classifier(10, (4,), kernel_sizes=(3,), strides=(2,), hidden=6)
   >>> y = jnp.zeros((2, 8, 8, 8, 1))
   >>> variables = net.init(jax.random.key(0), y, train=False)
   >>> net.apply(variables, y, train=False).shape
   (2, 10)
+  >>> net.apply(variables, y, method='hidden_features').shape
+  (2, 6)
   """
 
   num_classes: int
   features: Sequence[int]
   kernel_sizes: Sequence[int]
   strides: Sequence[int]
+  hidden: int = 128
   dropout: float = 0.5
   axis_name: str | None = None
 
@@ -364,14 +378,17 @@ class Classifier(nn.Module):
       for _ in self.features
     ]
     self.drop = nn.Dropout(self.dropout)
+    self.middle = nn.Dense(self.hidden)
     self.last = nn.Dense(self.num_classes)
 
-  def pooled(self, y: types.Array, train: bool) -> types.Array:
-    """Features `(*chains, 2 * features[-1])` under the last layer."""
+  def hidden_features(self, y: types.Array, train: bool = False) -> types.Array:
+    """Features `(*chains, hidden)` under the last layer, as `__call__`."""
     for layer, norm in zip(self.layers, self.norms, strict=True):
       y = nn.relu(norm(layer(y), use_running_average=not train))
-    axes = (-4, -3, -2)
-    return jnp.concatenate([y.mean(axes), y.max(axes)], axis=-1)
+    windows = tuple(-(-side // 2) for side in y.shape[-4:-1])
+    y = nn.max_pool(y, windows, windows, 'SAME')
+    y = y.reshape(*y.shape[:-4], math.prod(y.shape[-4:]))
+    return nn.relu(self.middle(self.drop(y, deterministic=not train)))
 
   def __call__(self, y: types.Array, train: bool) -> types.Array:
     """Logits `(*chains, num_classes)` of shapes `(*chains, D, H, W, C)`.
@@ -381,7 +398,8 @@ class Classifier(nn.Module):
       train: True: batch statistics and dropout (needs
         `rngs={'dropout': key}` and `mutable=['batch_stats']`).
     """
-    return self.last(self.drop(self.pooled(y, train), deterministic=not train))
+    h = self.hidden_features(y, train)
+    return self.last(self.drop(h, deterministic=not train))
 
 
 def classifier_fn(

@@ -5,6 +5,7 @@ Each string becomes an object here, once, from a literal dict.
 
 from collections.abc import Callable
 from collections.abc import Sequence
+import functools
 import itertools
 from typing import Any
 from typing import NamedTuple
@@ -18,6 +19,7 @@ import optax
 import dnet_jax
 from dnet_jax import corruptions
 from experiments import datasets
+from experiments import junk
 from experiments import parallel
 
 KERNELS = {'langevin': dnet_jax.langevin, 'mala': dnet_jax.mala}
@@ -58,7 +60,7 @@ class Experiment(NamedTuple):
   init: `(variables=None) -> state`, of the algorithm; `variables` are those of
     a trained model to begin with, by name.
   parallel: the step, on devices.
-  batch: `(step) -> mini-batch`, as the algorithm's step takes it.
+  batch: `(step, rollbacks=0) -> mini-batch`, as the algorithm's step takes it.
   temperature: `(step) -> float`.
   chains: `(state) -> (n, D, H, W, 1)` or None: shapes to look at and to keep.
   variables: `(state) -> {name: pytree}`: what a trained model is made of;
@@ -70,7 +72,7 @@ class Experiment(NamedTuple):
   data: datasets.Dataset
   init: Callable[..., Any]
   parallel: parallel.Parallel
-  batch: Callable[[int], Any]
+  batch: Callable[..., Any]
   temperature: Callable[[int], float]
   chains: Callable[[Any], Any]
   variables: Callable[[Any], dict[str, Any]]
@@ -158,8 +160,9 @@ def model(
       axis_name=axis_name,
     )
   if config.algorithm == 'classify':
+    names = data(config).classes if classes is None else classes
     classifier = dnet_jax.Classifier(
-      len(data(config).classes if classes is None else classes),
+      len(names) + (config.classifier.junk_share > 0),
       **_choice(
         dnet_jax.CLASSIFIERS, config.classifier.network, 'classifier.network'
       ),
@@ -184,6 +187,7 @@ def data(config: ml_collections.ConfigDict) -> datasets.Dataset:
     furniture_size=config.data.furniture_size,
     furniture_shapes=config.data.furniture_shapes,
     scaling=config.data.scaling,
+    hold_out=config.data.hold_out,
   )
 
 
@@ -207,6 +211,18 @@ def corruption(config: ml_collections.ConfigDict) -> corruptions.Corruption:
   return maker(settings.fraction)
 
 
+def fill(config: ml_collections.ConfigDict):
+  """Where the hidden voxels of a recovery begin; see `recovery_start`."""
+  std = config.corruption.fill_std
+  if std < 0:
+    raise ValueError(f'corruption.fill_std must be >= 0, got {std}')
+  if not std:
+    return None
+  return lambda y, visible, mean: corruptions.local_average(
+    y, visible, std, mean
+  )
+
+
 def grid_factors(config: ml_collections.ConfigDict) -> tuple[int, ...]:
   """Ratios of side between 1^3 and the grids of `model.grids`.
 
@@ -221,6 +237,76 @@ def grid_factors(config: ml_collections.ConfigDict) -> tuple[int, ...]:
         f'{tuple(config.model.grids)}'
       )
   return tuple(b // a for a, b in itertools.pairwise(sides))
+
+
+def temperature_at(
+  config: ml_collections.ConfigDict, step: int
+) -> float | np.ndarray:
+  """T of section 2.5 in learning iteration `step`: one, or one for each grid.
+
+  Raises:
+    ValueError: for `chains.grid_temperatures` that do not fit `model.grids`.
+  """
+  chains = config.chains
+  noisy = chains.noise_iterations < 0 or step < chains.noise_iterations
+  temperature = chains.temperature if noisy else 0.0
+  factors = np.array(chains.grid_temperatures, np.float32)
+  if not factors.size:
+    return temperature
+  if factors.shape != (len(config.model.grids),) or (factors < 0).any():
+    raise ValueError(
+      'chains.grid_temperatures must be one number >= 0 for each of the '
+      f'grids {tuple(config.model.grids)}, got '
+      f'{tuple(config.chains.grid_temperatures)}'
+    )
+  return temperature * factors
+
+
+def grid_sampler(
+  config: ml_collections.ConfigDict,
+  built: Model,
+  *,
+  first: int = 0,
+  num_steps: int = 0,
+  step_size: float = 0.0,
+  temperature: float = 1.0,
+) -> Callable[[Sequence[Any], jax.Array, jax.Array], tuple[jax.Array, ...]]:
+  """Compiled multi-grid sampling, with the settings of learning or others.
+
+  Args:
+    config: of the model.
+    built: its networks.
+    first: sampling begins at grid `first`, counted from 0, and so starts from
+      shapes of the next coarser grid.
+    num_steps: of each grid; 0: as in learning.
+    step_size: likewise.
+    temperature: times that at the end of learning.
+
+  Returns:
+    `(params, keys, y) -> samples` of grid `first` and the finer ones, params
+    of these grids, as `dnet_jax.sample_grids`.
+  """
+  last = temperature_at(config, config.train.num_iterations - 1)
+  temperatures = temperature * np.broadcast_to(last, len(config.model.grids))
+
+  def sample(params, keys, y):
+    return dnet_jax.sample_grids(
+      keys,
+      [
+        functools.partial(energy_fn, p)
+        for energy_fn, p in zip(
+          built.grid_energies[first:], params, strict=True
+        )
+      ],
+      y,
+      grid_factors(config)[first:],
+      num_steps=num_steps or config.chains.num_steps,
+      step_size=step_size or config.chains.step_size,
+      temperature=temperatures[first:],
+      kernel=kernel(config),
+    )
+
+  return jax.jit(sample)
 
 
 def optimizer(
@@ -412,6 +498,7 @@ def _recovery(config, built, voxels) -> _Parts:
     dnet_jax.recovery,
     corrupt=corruption(config),
     hold=config.corruption.hold,
+    fill=fill(config),
     **_common(config),
   )
 
@@ -446,6 +533,7 @@ def _multi_grid(config, built, voxels) -> _Parts:
     factors=grid_factors(config),
     **_common(config),
   )
+  histogram = datasets.histogram(voxels.train)
 
   def init(key, variables):
     params = [
@@ -466,10 +554,26 @@ def _multi_grid(config, built, voxels) -> _Parts:
         f'grid{i}': learner.params
         for i, learner in enumerate(state.learners, 1)
       },
-      'histogram': datasets.histogram(voxels.train),
+      'histogram': histogram,
     }
 
-  return _Parts(algorithm, init, _no_chains, variables)
+  # The same fresh samples of the finest grid after each iteration.
+  keys = dnet_jax.chain_keys(
+    jax.random.key(config.seed), config.train.picture_shapes
+  )
+  averages = datasets.to_network(
+    datasets.draw_averages(histogram, len(keys), config.seed),
+    voxels.mean,
+    voxels.scale,
+  )
+
+  sample = grid_sampler(config, built)
+
+  def chains(state):
+    params = [learner.params for learner in state.learners]
+    return sample(params, keys, averages)[-1]
+
+  return _Parts(algorithm, init, chains, variables)
 
 
 def _generator_learner(config, generator):
@@ -599,17 +703,35 @@ def _classify(config, built, voxels) -> _Parts:
   def variables(state):
     return {'classifier': _generator_variables(state.learner)}
 
+  if not 0 <= settings.junk_share < 1:
+    raise ValueError(
+      f'classifier.junk_share must be in [0, 1), got {settings.junk_share}'
+    )
+  num_junk = round(config.data.batch_size * settings.junk_share)
+
   def batch(step, indices):
+    del indices  # Drawn here, each class equally often.
+    chosen = datasets.balanced_indices(
+      voxels.train_labels, config.data.batch_size, step, config.seed
+    )
+    rng = np.random.default_rng((config.seed, 4, step))
     shapes = datasets.augment(
-      voxels.train[indices],
-      np.random.default_rng((config.seed, 4, step)),
+      voxels.train[chosen],
+      rng,
+      mirror=config.data.mirror,
       turn_degrees=config.data.turn_degrees,
       shift_voxels=config.data.shift_voxels,
       scale_range=config.data.scale_range,
     )
+    labels = voxels.train_labels[chosen]
+    if num_junk:
+      shapes[:num_junk] = junk.mixed(shapes[:num_junk], rng)
+      labels = np.concatenate(
+        [np.full(num_junk, len(voxels.classes)), labels[num_junk:]]
+      )
     return {
       'y': datasets.to_network(shapes, voxels.mean, voxels.scale),
-      'labels': voxels.train_labels[indices],
+      'labels': labels.astype(np.int32),
     }
 
   return _Parts(algorithm, init, _no_chains, variables, batch=batch)
@@ -628,11 +750,16 @@ ALGORITHMS = {
 }
 
 
-def _shapes(config, voxels, step, shuffle, batch=None):
+def _shapes(config, voxels, step, shuffle, rollbacks=0, batch=None):
   """The mini-batch of a step, as the algorithm takes it."""
   chosen = np.array(
     datasets.batch_indices(
-      len(voxels.train), config.data.batch_size, step, config.seed, shuffle
+      len(voxels.train),
+      config.data.batch_size,
+      step,
+      config.seed,
+      shuffle,
+      rollbacks,
     )
   )
   if batch is not None:
@@ -653,20 +780,14 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
   built = model(config, parallel.AXIS)
   parts = make(config, built, voxels)
 
-  def batch(step):
-    return _shapes(config, voxels, step, parts.shuffle, parts.batch)
+  def batch(step, rollbacks=0):
+    return _shapes(config, voxels, step, parts.shuffle, rollbacks, parts.batch)
 
   batch(0)  # Raises here for a batch size that the data cannot give.
 
   def init(variables=None):
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
     return parts.init(key, variables)
-
-  chains = config.chains
-
-  def temperature(step):
-    noisy = chains.noise_iterations < 0 or step < chains.noise_iterations
-    return chains.temperature if noisy else 0.0
 
   return Experiment(
     model=built,
@@ -676,7 +797,7 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
       config.parallel, parts.algorithm.step, parts.algorithm.chain_axes
     ),
     batch=batch,
-    temperature=temperature,
+    temperature=functools.partial(temperature_at, config),
     chains=parts.chains,
     variables=parts.variables,
   )

@@ -1,5 +1,6 @@
 """Data: voxel shapes of one category or all, and the mini-batch of a step."""
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -47,6 +48,7 @@ def load(
   furniture_size: int = 32,
   furniture_shapes: int = 100,
   scaling: str = 'mean',
+  hold_out: float = 0.0,
 ) -> Dataset:
   """Loads one category, or 'all', of a voxel file or of the furniture.
 
@@ -57,6 +59,8 @@ def load(
     furniture_size: voxels a side, where path is empty.
     furniture_shapes: training shapes of a category, likewise.
     scaling: 'mean', the mean subtracted (6.1); 'symmetric', [-1, 1] (6.4).
+    hold_out: this share of the training shapes takes the place of the test
+      shapes, to choose settings by; 0: the test split itself.
 
   Raises:
     FileNotFoundError: where there is no such file.
@@ -80,7 +84,18 @@ def load(
   train = data.voxels.get('train')
   if train is None or not len(train):
     raise ValueError(f'{path or "the furniture"} has no training shapes')
+  labels = data.labels['train']
   test = data.voxels.get('test', train[:0])
+  test_labels = data.labels.get('test', labels[:0])
+  if hold_out:
+    if not 0 < hold_out < 1:
+      raise ValueError(f'data.hold_out must be in [0, 1), got {hold_out}')
+    held = np.zeros(len(train), bool)
+    order = np.random.default_rng(0).permutation(len(train))
+    held[order[: round(hold_out * len(train))]] = True
+    test, test_labels = train[held], labels[held]
+    train, labels = train[~held], labels[~held]
+    source += f', {held.sum()} training shapes held out'
   symmetric = scaling == 'symmetric'
   return Dataset(
     train,
@@ -88,8 +103,8 @@ def load(
     mean=0.5 if symmetric else float(train.mean(dtype=np.float64)),
     scale=2.0 if symmetric else 1.0,
     source=source,
-    train_labels=data.labels['train'],
-    test_labels=data.labels.get('test', data.labels['train'][:0]),
+    train_labels=labels,
+    test_labels=test_labels,
     classes=tuple(data.classes),
   )
 
@@ -133,28 +148,66 @@ def histogram(voxels: np.ndarray, bins: int = 32) -> dict[str, np.ndarray]:
   return {'edges': edges, 'probabilities': counts / counts.sum()}
 
 
+def draw_averages(
+  histogram: Mapping[str, np.ndarray], num_shapes: int, seed: int
+) -> np.ndarray:
+  """Draws shapes of 1^3 from p^(0): a bin, then a number within it.
+
+  Args:
+    histogram: see `histogram`; probabilities are normalised here, since an
+      exported model has rounded ones.
+    num_shapes: how many.
+    seed: of the draws.
+
+  Returns:
+    `(num_shapes, 1, 1, 1)` float32, in [0, 1] as the voxels are.
+
+  >>> draw_averages({'edges': np.array([0.1, 0.1, 0.2]),
+  ...                'probabilities': np.array([2, 0])}, 1, 0).item()
+  0.10000000149011612
+  """
+  edges = np.asarray(histogram['edges'], np.float64)
+  share = np.asarray(histogram['probabilities'], np.float64)
+  rng = np.random.default_rng((seed, 6))
+  chosen = rng.choice(len(share), num_shapes, p=share / share.sum())
+  averages = rng.uniform(edges[chosen], edges[chosen + 1])
+  return averages.astype(np.float32).reshape(-1, 1, 1, 1)
+
+
 def augment(
   voxels: np.ndarray,
   rng: np.random.Generator,
   *,
+  mirror: bool = False,
   turn_degrees: float = 0.0,
   shift_voxels: int = 0,
   scale_range: float = 0.0,
 ) -> np.ndarray:
-  """Turns about z, shifts and scalings, each drawn anew for each shape.
+  """Mirrors, turns about z, shifts and scales; drawn anew for each shape.
 
   Args:
     voxels: `(n, D, H, W)` in [0, 1].
     rng: drawn from.
+    mirror: along x and along y, each for half of the shapes; upright shapes
+      stay upright.
     turn_degrees: at most, either way; about the middle of the grid.
     shift_voxels: at most, along each axis, in whole voxels.
     scale_range: shapes are scaled by 1 - this to 1 + this.
 
   Returns:
-    `(n, D, H, W)` float32, interpolated linearly and not thresholded; outside
-    the grid is empty.
+    `(n, D, H, W)` float32. Outside the grid is empty. Moved shapes are
+    interpolated linearly and are 0 or 1 again: occupied above 0.35, so that
+    a wall of one voxel survives.
+
+  >>> shapes = np.zeros((1, 4, 4, 4)); shapes[0, 1, 2, 3] = 1
+  >>> augment(shapes, np.random.default_rng(0), shift_voxels=1).sum().item()
+  1.0
   """
-  result = np.asarray(voxels, np.float32)
+  result = np.array(voxels, np.float32)
+  if mirror:
+    for axis in (1, 2):
+      flipped = rng.random(len(result)) < 0.5
+      result[flipped] = np.flip(result[flipped], axis)
   if not (turn_degrees or shift_voxels or scale_range):
     return result
   moved = np.empty_like(result)
@@ -173,11 +226,44 @@ def augment(
     matrix = turn / scale
     offset = middle - matrix @ (middle + shift)
     moved[i] = ndimage.affine_transform(shape, matrix, offset, order=1)
-  return moved
+  return (moved > 0.35).astype(np.float32)
+
+
+def balanced_indices(
+  labels: np.ndarray, batch_size: int, step: int, seed: int
+) -> np.ndarray:
+  """Shapes of step `step`, drawn so that each class is equally probable.
+
+  Args:
+    labels: `(n,)`.
+    batch_size: of a mini-batch.
+    step: counts from 0.
+    seed: of the draws.
+
+  Returns:
+    `(batch_size,)` indices.
+
+  Raises:
+    ValueError: when `batch_size` is not positive.
+
+  >>> labels = np.repeat([0, 1], [999, 1])
+  >>> bool((balanced_indices(labels, 100, 0, 0) == 999).sum() > 30)
+  True
+  """
+  if batch_size < 1:
+    raise ValueError(f'data.batch_size must be positive, got {batch_size}')
+  share = 1 / np.bincount(labels)[labels]
+  rng = np.random.default_rng((seed, 5, step))
+  return rng.choice(len(labels), batch_size, p=share / share.sum())
 
 
 def batch_indices(
-  num_shapes: int, batch_size: int, step: int, seed: int, shuffle: bool = True
+  num_shapes: int,
+  batch_size: int,
+  step: int,
+  seed: int,
+  shuffle: bool = True,
+  rollbacks: int = 0,
 ) -> Sequence[int]:
   """Which shapes step `step` sees: a function of the step alone.
 
@@ -190,6 +276,8 @@ def batch_indices(
     seed: of the order.
     shuffle: False: the same order in each epoch, so that mini-batch i and
       slot i of a chain memory belong together.
+    rollbacks: of the run so far; each gives other orders, so that also a run
+      without noise takes another path.
 
   Raises:
     ValueError: when there are fewer shapes than a mini-batch needs.
@@ -204,7 +292,9 @@ def batch_indices(
     )
   num_batches = num_shapes // batch_size
   epoch, position = divmod(step, num_batches)
-  order = np.random.default_rng((seed, epoch if shuffle else 0)).permutation(
+  # The order of epoch e of a run that was never rolled back: (seed, e).
+  entropy = (seed, epoch, rollbacks)[: 3 if rollbacks else 2]
+  order = np.random.default_rng(entropy if shuffle else (seed, 0)).permutation(
     num_shapes
   )
   first = position * batch_size

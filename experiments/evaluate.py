@@ -1,46 +1,29 @@
 """What is done with a trained model: sample from it, and score it."""
 
 import datetime
-import functools
 import json
 import os
 from typing import Any
 
 from absl import logging
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from data_prep import voxel_file
 import dnet_jax
 from dnet_jax import metrics
 from experiments import build
+from experiments import conditional
 from experiments import datasets
 from experiments import exported
 from experiments import figures
-
-_CHUNK = 50  # Chains that are moved at once: bounds the memory.
-
-
-def _open(config, workdir) -> tuple[exported.Trained, Any]:
-  """The trained model, and the config whose sample settings count."""
-  trained = exported.load(workdir)
-  if config is None:
-    return trained, trained.config
-  ours, theirs = config.model.to_dict(), trained.config.model.to_dict()
-  # Through JSON, in which tuples are lists.
-  ours = json.loads(json.dumps(ours))
-  differing = [
-    f'model.{name}: {theirs.get(name)} -> {ours.get(name)}'
-    for name in sorted(ours.keys() | theirs.keys())
-    if ours.get(name) != theirs.get(name)
-  ]
-  if differing:
-    raise ValueError(
-      f'{workdir} holds another model than --config asks for (theirs -> '
-      'ours):\n  ' + '\n  '.join(differing)
-    )
-  return trained, config
+from experiments import judge as judges
+from experiments import latent
+from experiments import moves
+from experiments import multigrid
+from experiments import results
+from experiments import scores
 
 
 def run(
@@ -58,7 +41,9 @@ def run(
 
   Args:
     trained: the model.
-    start: 'chains', its persistent chains, or 'noise', fresh ones.
+    start: 'chains', its persistent chains; 'noise', fresh ones; 'generator',
+      from what its generator makes; 'grids', of a multi-grid model, from
+      scratch (see `multigrid.samples`).
     num_samples: how many.
     num_steps: Langevin steps in all.
     noise_steps: of these, the first ones at `temperature`; the rest at 0.
@@ -73,8 +58,20 @@ def run(
     ValueError: for a setting that is not possible.
   """
   chains = trained.config.chains
-  if start not in ('chains', 'noise'):
-    raise ValueError(f"sample.start must be 'chains' or 'noise', got {start!r}")
+  if start == 'grids':
+    return multigrid.samples(
+      trained,
+      num_samples=num_samples,
+      num_steps=num_steps,
+      temperature=temperature,
+      step_size=step_size,
+      seed=seed,
+    )[-1]
+  if start not in ('chains', 'noise', 'generator'):
+    raise ValueError(
+      "sample.start must be 'chains', 'noise', 'generator' or 'grids', got "
+      f'{start!r}'
+    )
   if start == 'chains' and num_samples > len(trained.chains):
     raise ValueError(
       f'sample.num_samples = {num_samples}, but the model has '
@@ -88,46 +85,28 @@ def run(
   if temperature < 0:
     raise ValueError(f'sample.temperature must be >= 0, got {temperature}')
   keys = dnet_jax.chain_keys(jax.random.key(seed), num_samples)
-  if start == 'chains':
+  if start == 'generator':
+    voxels = latent.shapes(trained, latent.draw(trained, num_samples, seed))
+    if not num_steps:
+      return voxels
+    position = datasets.to_network(voxels, trained.mean, trained.scale)
+  elif start == 'chains':
     position = trained.chains[:num_samples]
   else:
     position = dnet_jax.from_noise(
       keys, trained.shape, chains.start_std
     ).position
 
-  # With noise the kernel of learning, without it plain descent.
-  noisy = build.kernel(trained.config)
-  phases = []
-  if noise_steps and temperature > 0:
-    phases.append((noisy, noise_steps, temperature))
-    num_steps -= noise_steps
-  phases.append((dnet_jax.langevin, num_steps, 0.0))
-
-  energy_fn = build.model(trained.config).energy_fn
-
-  @functools.partial(jax.jit, static_argnums=(3, 4))
-  def move(params, keys, y, kernel, steps, temperature):
-    bound = functools.partial(energy_fn, params)
-    kernel = kernel(
-      bound, step_size or chains.step_size, temperature=temperature
-    )
-    return dnet_jax.sample(keys, kernel, y, steps, trace_fn=_nothing)[0]
-
-  results = []
-  for i in range(0, num_samples, _CHUNK):
-    y = position[i : i + _CHUNK]
-    for phase, (kernel, steps, t) in enumerate(phases, 1):
-      if steps:
-        chunk = jax.vmap(jax.random.fold_in, (0, None))(
-          keys[i : i + _CHUNK], phase
-        )
-        y = move(trained.params, chunk, y, kernel, steps, t)
-    results.append(datasets.to_voxels(y, trained.mean, trained.scale))
-  return np.concatenate(results)
-
-
-def _nothing(state, info):
-  del state, info
+  return moves.move(
+    trained,
+    keys,
+    moves.free,
+    position,
+    num_steps=num_steps,
+    noise_steps=noise_steps,
+    temperature=temperature,
+    step_size=step_size,
+  )
 
 
 def _training_shapes(trained, config):
@@ -140,38 +119,49 @@ def _training_shapes(trained, config):
   return None
 
 
-def sample(config: ml_collections.ConfigDict | None, workdir: str) -> str:
+def sample(
+  config: ml_collections.ConfigDict | None,
+  workdir: str,
+  source: str | None = None,
+  up: str = 'z',
+) -> str:
   """Writes samples under the workdir: voxels, pictures, meshes.
 
   Args:
     config: whose `sample` settings count; None: those of the workdir.
     workdir: of a run, or an exported model.
+    source: of a multi-grid model, coarse shapes to start from in place of
+      `sample.start`, see `multigrid.read_coarse`.
+    up: the axis of `source` that becomes z.
 
   Returns:
     The new folder, `workdir/samples/<start>`, `_001`, ...: voxels.npz (key
     `voxels`, (n, D, H, W) float32, mean added back, not thresholded),
     samples.png, neighbours.png (Figure 2: each sample above its nearest
-    training shape in l2 distance, where the data is there), meshes/.
+    training shape in l2 distance, where the data is there), meshes/; of a
+    multi-grid model grids.png (Figure 8) and grid_<d>.npz, too.
   """
-  trained, config = _open(config, workdir)
-  settings = config.sample
-  voxels = run(
-    trained,
-    **{
-      name: settings[name]
-      for name in (
-        'start',
-        'num_samples',
-        'num_steps',
-        'noise_steps',
-        'temperature',
-        'step_size',
-        'seed',
-      )
-    },
-  )
+  trained, config = exported.open_with(config, workdir)
+  settings, grids = config.sample, ()
+  names = ('num_samples', 'num_steps', 'temperature', 'step_size', 'seed')
+  options = {name: settings[name] for name in names}
+  if source or settings.start == 'grids':
+    coarse = multigrid.read_coarse(trained, source, up) if source else None
+    grids = multigrid.samples(trained, coarse=coarse, **options)
+    voxels = grids[-1]
+    if source:
+      grids = (coarse[: len(voxels)], *grids)
+  else:
+    voxels = run(
+      trained,
+      start=settings.start,
+      noise_steps=settings.noise_steps,
+      **options,
+    )
   folder = figures.unused_path(os.path.join(workdir, 'samples'), settings.start)
   np.savez_compressed(os.path.join(folder, 'voxels.npz'), voxels=voxels)
+  if grids:
+    multigrid.write(folder, grids)
   with open(os.path.join(folder, 'sample.json'), 'w') as file:
     json.dump(
       {
@@ -212,69 +202,17 @@ def sample(config: ml_collections.ConfigDict | None, workdir: str) -> str:
   return folder
 
 
-def scores(shapes, train_shapes, test_shapes, *, same: bool = False):
-  """Scores a set of shapes by voxel IoU against training and test shapes.
-
-  Args:
-    shapes: `(n, D, H, W)`.
-    train_shapes: `(m, D, H, W)`.
-    test_shapes: `(k, D, H, W)`, the references.
-    same: whether `shapes` are training shapes themselves: then the nearest
-      training shape is another one.
-
-  Returns:
-    A dict of floats: 1-NN accuracy (0.5 is best), coverage and minimum
-    matching distance (of 1 - IoU), mean pairwise IoU, mean IoU with the
-    nearest training shape, occupancy.
-  """
-  within = metrics.iou(shapes, shapes)
-  between = metrics.iou(shapes, test_shapes)
-  reference = metrics.iou(test_shapes, test_shapes)
-  nearest = jnp.sort(metrics.iou(shapes, train_shapes), axis=1)
-  result = {
-    'one_nn_accuracy': metrics.nearest_neighbour_accuracy(
-      1 - within, 1 - reference, 1 - between
-    ),
-    'coverage': metrics.coverage(1 - between),
-    'mmd': metrics.minimum_matching_distance(1 - between),
-    'pairwise_iou': metrics.mean_pairwise(within),
-    'nearest_train_iou': nearest[:, -2 if same else -1].mean(),
-    'occupancy': (np.asarray(shapes) > 0.5).mean(),
-  }
-  return {name: round(float(value), 4) for name, value in result.items()}
-
-
-def evaluate(
-  config: ml_collections.ConfigDict | None, workdir: str
-) -> dict[str, Any]:
-  """Scores persistent and fresh chains beside real shapes and noise.
-
-  Args:
-    config: whose `evaluate` settings count; None: those of the workdir.
-    workdir: of a run, or an exported model.
-
-  Returns:
-    What is written to `workdir/evaluations/evaluation.json`, `_001`, ...
-  """
-  trained, config = _open(config, workdir)
-  settings = config.evaluate
-  data = _training_shapes(trained, config)
-  if data is None or len(data.test) < 2:
-    raise FileNotFoundError(
-      'evaluate compares with training and test shapes: give '
-      '--config=... --config.data.path=FILE.npz'
-    )
-  rng = np.random.default_rng(0)
-
-  def some(shapes):
-    count = min(len(shapes), settings.num_shapes)
-    return shapes[np.sort(rng.permutation(len(shapes))[:count])]
-
-  test, training = some(data.test), some(data.train)
+def _model_sets(trained, settings):
+  """Persistent and fresh chains of a model, by name."""
   sets = {}
   count = min(len(trained.chains), settings.num_shapes)
   common = dict(step_size=0.0, seed=settings.seed)
-  if count >= 2:
+  is_multigrid = multigrid.is_multigrid(trained)
+  if trained.model.generator is not None:
+    sets |= latent.sets(trained, settings.num_shapes, settings.seed)
+    if trained.energy_fn is None:
+      return sets
+  elif count >= 2 and not is_multigrid:
     sets['persistent'] = run(
       trained,
       start='chains',
@@ -286,38 +224,122 @@ def evaluate(
     )
   sets['fresh'] = run(
     trained,
-    start='noise',
+    start='grids' if is_multigrid else 'noise',
     num_samples=settings.num_shapes,
     num_steps=settings.num_steps,
     noise_steps=settings.noise_steps,
     temperature=settings.temperature,
     **common,
   )
-  sets['training shapes'] = training
-  sets['mean shape'] = np.repeat(
-    data.train.mean(axis=0, dtype=np.float32)[None], len(test), axis=0
+  return sets
+
+
+def _judge_result(trained, data, config):
+  """How good a judge is on test shapes, and on those it held out."""
+  judge = judges.make(trained)
+  result = judges.report(judge, data.test, data.test_labels)
+  if trained.config.data.hold_out:
+    held = config.copy_and_resolve_references()
+    with held.unlocked():
+      held.data.hold_out = trained.config.data.hold_out
+    held = build.data(held)
+    opinion = judge.opinion(held.test)
+    right = opinion.probabilities.argmax(axis=1) == held.test_labels
+    result['held_out'] = {
+      'shapes': len(right),
+      'accuracy': float(right.mean()),
+    }
+  return result
+
+
+def _print(table):
+  """Prints scores, one set a column."""
+  rows = list(dict.fromkeys(name for row in table.values() for name in row))
+  print(f'{"":24}' + ''.join(f'{name:>16}' for name in table))
+  for row in rows:
+    values = (scores.get(row) for scores in table.values())
+    print(
+      f'{row:24}'
+      + ''.join(f'{"" if v is None else format(v, ".4f"):>16}' for v in values)
+    )
+
+
+def evaluate(
+  config: ml_collections.ConfigDict | None,
+  workdir: str,
+  out: str | None = None,
+) -> dict[str, Any]:
+  """Scores a model, or the shapes of a file, beside real shapes and noise.
+
+  Of a model with a descriptor, persistent and fresh chains; of a classifier,
+  how good a judge it is (see `judge.report`).
+
+  Args:
+    config: whose `data` and `evaluate` settings count; None: those of the
+      workdir.
+    workdir: of a run, or an exported model, or an .npz file of shapes (see
+      `read_shapes`), which needs a config.
+    out: a file to write the result to as well; must not exist.
+
+  Returns:
+    What is written to `workdir/evaluations/evaluation.json`, `_001`, ...
+    (for a file: evaluations/ beside it).
+  """
+  if out is not None:
+    voxel_file.refuse_existing(out)
+  trained, card = None, {}
+  if workdir.endswith('.npz'):
+    if config is None:
+      raise ValueError(
+        'shapes of a file are compared with those of --config=...: give one'
+      )
+    sets = {'shapes': scores.read_shapes(workdir, config.data.category)}
+    folder, card = os.path.dirname(workdir), {'file': os.path.basename(workdir)}
+  else:
+    trained, config = exported.open_with(config, workdir)
+    folder, card = workdir, dict(trained.card)
+  settings = config.evaluate
+  name = config.name if trained is None else trained.config.name
+  result = results.header(name) | {'card': card}
+  whole = config.copy_and_resolve_references()
+  with whole.unlocked():
+    whole.data.hold_out = 0.0
+  data = build.data(whole)
+  if len(data.test) < 2:
+    raise ValueError(
+      f'evaluate compares with test shapes, and {data.source} has '
+      f'{len(data.test)}: give another --config.data.path'
+    )
+  result |= {'data': data.source}
+  if trained is not None and trained.model.classifier is not None:
+    result |= {'table': 'judge', **_judge_result(trained, data, config)}
+  elif (
+    trained is not None and trained.config.algorithm in conditional.ALGORITHMS
+  ):
+    result |= conditional.report(
+      trained, data, config, os.path.join(folder, 'evaluations')
+    )
+    _print(result['scores'])
+  else:
+    judge = judges.load(settings.judge)
+    if trained is not None:
+      sets = _model_sets(trained, settings)
+    result |= {
+      'table': 'synthesis',
+      'category': config.data.category,
+      'settings': settings.to_dict(),
+      'judge': None if judge is None else judge.card,
+      'scores': scores.compare(sets, data, settings, judge),
+    }
+    _print(result['scores'])
+    if trained is not None and multigrid.is_multigrid(trained):
+      result |= multigrid.evaluation(trained, data, settings)
+    if trained is not None and trained.model.generator is not None:
+      result |= latent.report(trained, data, config)
+  path = figures.unused_path(
+    os.path.join(folder, 'evaluations'), 'evaluation', '.json'
   )
-  sets['noise'] = rng.random(test.shape).astype(np.float32)
-  table = {
-    name: scores(shapes, data.train, test, same=name == 'training shapes')
-    for name, shapes in sets.items()
-  }
-  result = {
-    'experiment': trained.config.name,
-    'command': exported.describe_command(),
-    'date': datetime.date.today().isoformat(),
-    'data': data.source,
-    'card': dict(trained.card),
-    'settings': settings.to_dict(),
-    'scores': table,
-  }
-  folder = os.path.join(workdir, 'evaluations')
-  path = figures.unused_path(folder, 'evaluation', '.json')
-  with open(path, 'x', encoding='utf-8') as file:
-    json.dump(result, file, indent=2)
-  names = list(table['fresh'])
-  print(f'{"":16}' + ''.join(f'{name:>18}' for name in names))
-  for kind, row in table.items():
-    print(f'{kind:16}' + ''.join(f'{row[name]:18.4f}' for name in names))
-  logging.info('Wrote %s', path)
+  for name in (path, out):
+    if name is not None:
+      results.write(name, result)
   return result

@@ -5,6 +5,7 @@
   card.json    data, mean, budget, device, date, metrics
   README.md    the same for people
   picture.png  the chains
+  curves.png   of a generator: V, teaching loss, diversity over its learning
 
 Two lines load one:
 
@@ -42,6 +43,14 @@ from experiments.configs import default
 
 _FILE = 'model.npz'
 _METRICS = ('value', 'teaching_loss', 'accuracy', 'grad_norm', 'chain_max')
+# Of a generator, over its learning.
+_CURVES = (
+  'value',
+  'teaching_loss',
+  'distance_generated',
+  'distance_observed',
+  'latent_norm',
+)
 
 
 class Trained(NamedTuple):
@@ -142,6 +151,38 @@ def load(folder: str) -> Trained:
   return _trained(config, variables, chains, card['shape'], card)
 
 
+def open_with(
+  config: ml_collections.ConfigDict | None, folder: str
+) -> tuple[Trained, ml_collections.ConfigDict]:
+  """A trained model, and the config whose settings of sampling count.
+
+  Args:
+    config: for the same networks; None: that of the model.
+    folder: a workdir or an exported model.
+
+  Raises:
+    ValueError: when `config` has other networks.
+  """
+  trained = load(folder)
+  if config is None:
+    return trained, trained.config
+  # Through JSON, in which tuples are lists.
+  ours, theirs = (
+    json.loads(json.dumps(c.model.to_dict())) for c in (config, trained.config)
+  )
+  differing = [
+    f'model.{name}: {theirs.get(name)} -> {ours.get(name)}'
+    for name in sorted(ours.keys() | theirs.keys())
+    if ours.get(name) != theirs.get(name)
+  ]
+  if differing:
+    raise ValueError(
+      f'{folder} holds another model than --config asks for (theirs -> '
+      'ours):\n  ' + '\n  '.join(differing)
+    )
+  return trained, config
+
+
 def _from_workdir(config, workdir) -> Trained:
   experiment = build.experiment(config)
   like = {'algorithm': experiment.init(), 'rollbacks': 0}
@@ -219,12 +260,16 @@ def export(workdir: str, out: str, *, num_chains: int = 50) -> None:
       small[name] = np.asarray(x, np.float16)
     if not np.isfinite(small[name]).all():
       raise ValueError(f'{name} has values that float16 cannot hold')
+  # The data is not part of the model, nor is where it lay.
+  config = trained.config.copy_and_resolve_references()
+  with config.unlocked():
+    config.data.path = os.path.basename(config.data.path)
   partial = f'{out}.partial'
   shutil.rmtree(partial, ignore_errors=True)
   os.makedirs(partial)
   np.savez_compressed(os.path.join(partial, _FILE), **small)
   for name, content in (
-    ('config.json', trained.config.to_dict()),
+    ('config.json', config.to_dict()),
     ('card.json', trained.card),
   ):
     with open(os.path.join(partial, name), 'w', encoding='utf-8') as file:
@@ -235,9 +280,25 @@ def export(workdir: str, out: str, *, num_chains: int = 50) -> None:
     figures.isosurfaces(
       os.path.join(partial, 'picture.png'), figures.rows(shown, 10)
     )
+  rows = writer.read_metrics(workdir)
+  names = [name for name in _CURVES if rows and name in rows[-1]]
+  if 'generator' in trained.variables and names:
+    figures.curves(
+      os.path.join(partial, 'curves.png'),
+      {trained.config.name: rows},
+      names=names,
+    )
   with open(os.path.join(partial, 'README.md'), 'w', encoding='utf-8') as file:
     file.write(_card_text(trained, small))
   os.rename(partial, out)
+
+
+def _portable(config) -> dict[str, Any]:
+  """The config without the folders of the machine that it ran on."""
+  content = config.to_dict()
+  for group, field in (('data', 'path'), ('train', 'init_from')):
+    content[group][field] = os.path.basename(content[group][field])
+  return content
 
 
 def _card_text(trained, arrays) -> str:
@@ -253,6 +314,11 @@ def _card_text(trained, arrays) -> str:
     for name in trained.variables
     if name != 'histogram'
   )
+  mode = {
+    'classify': 'evaluate',
+    'recovery': 'recover --input=FILE',
+    'super_resolution': 'superres --input=FILE',
+  }.get(trained.config.algorithm, 'sample')
   metrics = ', '.join(f'{k} {v}' for k, v in card['metrics'].items())
   return f"""# {card['name']}
 
@@ -266,10 +332,11 @@ def _card_text(trained, arrays) -> str:
 | last 25 iterations | {metrics} |
 | shapes to start from | {len(arrays['chains'])} |
 
-    python -m experiments.main --workdir=FOLDER --mode=sample
+    python -m experiments.main --workdir=FOLDER --mode={mode}
 
 Exported by `python -m experiments.main --mode=export`; the picture shows its
-shapes to start from: persistent chains, or what a generator makes.
+shapes to start from: persistent chains, or what a generator or a multi-grid
+model makes.
 """
 
 

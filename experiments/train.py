@@ -17,7 +17,7 @@ from experiments import figures
 from experiments import writer as writers
 
 # Fields that a run may be resumed with other values of.
-MAY_DIFFER = ('sample', 'evaluate', 'train.picture_every')
+MAY_DIFFER = ('sample', 'evaluate', 'classify', 'latent', 'train.picture_every')
 
 
 class DivergedError(RuntimeError):
@@ -98,9 +98,9 @@ def _loop(config, workdir, experiment, writer, step, saved):
   rollbacks, in_a_row = saved['rollbacks'], 0
   state = devices.put(saved['algorithm'])
   while step < config.train.num_iterations:
-    # Another key after each rollback, and the same ones after a resume.
+    # Another key and order after each rollback, the same after a resume.
     key = jax.random.fold_in(jax.random.fold_in(root, rollbacks), step)
-    batch = devices.batch(experiment.batch(step))
+    batch = devices.batch(experiment.batch(step, rollbacks))
     temperature = np.float32(experiment.temperature(step))
     state, metrics = devices.step(key, state, batch, temperature)
     metrics = {name: float(value) for name, value in metrics.items()}

@@ -139,3 +139,82 @@ def nearest_neighbour_accuracy(distance, num_samples):
     nearest = min(others, key=lambda j: row[j])
     right += (nearest < num_samples) == (i < num_samples)
   return right / len(distance)
+
+
+def generator(variables, factors, z, train, epsilon=1e-5):
+  """g of eq. (21), the layers of section 6.4, for z (chains, d).
+
+  SAME padding. Also returns the mean and the variance of the batch that each
+  normalisation saw, in order; without `train` it uses the running ones.
+  """
+  params, statistics = variables['params'], []
+
+  def normalise(h):
+    i = len(statistics)
+    axes = tuple(range(h.ndim - 1))
+    mean, variance = h.mean(axes), h.var(axes)
+    statistics.append((mean, variance))
+    if not train:
+      running = variables['batch_stats'][f'BatchNorm_{i}']
+      mean, variance = np.asarray(running['mean']), np.asarray(running['var'])
+    layer = params[f'BatchNorm_{i}']
+    h = (h - mean) / np.sqrt(variance + epsilon)
+    return np.maximum(h * np.asarray(layer['scale']) + layer['bias'], 0)
+
+  dense = params['Dense_0']
+  h = np.asarray(z, np.float64) @ np.asarray(dense['kernel'], np.float64)
+  channels = params['ConvTranspose_0']['kernel'].shape[4]
+  h = h + np.asarray(dense['bias'])
+  side = round((h.shape[1] / channels) ** (1 / 3))
+  h = normalise(h.reshape(len(h), side, side, side, channels))
+  for i, factor in enumerate(factors):
+    layer = params[f'ConvTranspose_{i}']
+    grid = tuple(n * factor for n in h.shape[1:4])
+    sizes = grid, layer['kernel'].shape[:3], (factor,) * 3
+    correlation = Correlation(*sizes, same_pads(*sizes))
+    h = correlation.adjoint_input(h, layer['kernel'])
+    h = h + np.asarray(layer['bias'])
+    h = normalise(h) if i < len(factors) - 1 else np.tanh(h)
+  return h, statistics
+
+
+def recovery_error(y, y_true, visible):
+  """For each shape, over its hidden voxels."""
+  errors = []
+  for a, b, v in zip(y, y_true, visible, strict=True):
+    hidden = [i for i in np.ndindex(v.shape) if not v[i]]
+    errors.append(sum(abs(float(a[i]) - float(b[i])) for i in hidden))
+    errors[-1] /= len(hidden)
+  return errors
+
+
+def inception_score(probabilities):
+  p = np.asarray(probabilities, np.float64)
+  marginal = p.mean(0)
+  total = 0.0
+  for row in p:
+    for x, m in zip(row, marginal, strict=True):
+      total += x * np.log(x / m) if x > 0 else 0.0
+  return np.exp(total / len(p))
+
+
+def surface(shape):
+  """Occupied voxels one of whose six neighbours is free: a list of indices."""
+  points = []
+  for i in np.ndindex(shape.shape):
+    steps = np.concatenate([np.eye(3, dtype=int), -np.eye(3, dtype=int)])
+    near = [tuple(np.add(i, step)) for step in steps]
+    inside = [
+      all(0 <= k < n for k, n in zip(j, shape.shape, strict=True)) for j in near
+    ]
+    free = [not ok or not shape[j] for j, ok in zip(near, inside, strict=True)]
+    if shape[i] and any(free):
+      points.append(i)
+  return np.array(points, float).reshape(-1, 3)
+
+
+def chamfer(a, b):
+  """Of two shapes, both not empty; the longest side is 1."""
+  p, q = surface(a) / max(a.shape), surface(b) / max(b.shape)
+  squared = ((p[:, None] - q[None]) ** 2).sum(-1)
+  return squared.min(1).mean() + squared.min(0).mean()

@@ -232,3 +232,29 @@ def test_analysis_by_synthesis_finds_the_sample_mean(name):
   assert (np.abs(blocks.mean(0) - known.ravel()) < K * error).all()
   for name, values in metrics.items():
     assert np.isfinite(values).all(), name
+
+
+def test_restarts_end_so_that_the_last_chains_are_old():
+  def energy_fn(theta, y):
+    return ((y - theta) ** 2).sum((1, 2, 3, 4)) / 2
+
+  algorithm = dnet_jax.maximum_likelihood(
+    energy_fn,
+    dnet_jax.make_learner(dnet_jax.contrastive_loss(energy_fn), optax.sgd(0.0)),
+    shape=(1, 1, 1, 1),
+    num_chains=4,
+    num_steps=0,
+    step_size=0.1,
+    restart_probability=1.0,
+    restart_iterations=2,
+  )
+  state = algorithm.init(jax.random.key(0), jnp.zeros(()))
+  step = jax.jit(algorithm.step)
+  moved = []
+  for i in range(4):
+    before = state.memory.positions
+    state, _ = step(
+      jax.random.key(i), state, jnp.ones((2, 1, 1, 1, 1)), jnp.float32(0)
+    )
+    moved.append(bool((before != state.memory.positions).all()))
+  assert moved == [True, True, False, False]

@@ -1,6 +1,9 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import linalg
+from scipy import ndimage
+from scipy import spatial
 from sklearn import metrics as sk_metrics
 from sklearn import neighbors
 
@@ -91,3 +94,134 @@ def test_nearest_neighbour_accuracy_against_brute_force_and_sklearn():
 def test_one_shape_has_no_pairs():
   with pytest.raises(ValueError, match='at least 2'):
     metrics.mean_pairwise(jnp.ones((1, 1)))
+
+
+def test_recovery_error_against_brute_force():
+  rng = np.random.default_rng(0)
+  y, y_true = rng.random((2, 3, 4, 4, 4, 1))
+  visible = rng.random(y.shape) < 0.3
+  np.testing.assert_allclose(
+    metrics.recovery_error(y, y_true, visible),
+    reference.recovery_error(y, y_true, visible),
+    rtol=1e-5,
+  )
+  np.testing.assert_allclose(
+    metrics.recovery_error(y, y_true, visible, threshold=0.5),
+    reference.recovery_error(y > 0.5, y_true > 0.5, visible),
+    rtol=1e-5,
+  )
+  # What is visible does not count, and what hides nothing has no error.
+  other = np.where(visible, y + 7, y)
+  assert metrics.recovery_error(other, y, visible).max() == 0
+  assert jnp.isnan(metrics.recovery_error(y, y_true, visible | True)).all()
+  with pytest.raises(ValueError, match=r'\(2, 4, 4, 4, 1\)'):
+    metrics.recovery_error(y[:2], y_true, visible)
+
+
+def test_inception_score_against_brute_force():
+  rng = np.random.default_rng(0)
+  p = rng.dirichlet(np.full(6, 0.3), 40)
+  p[0] = np.eye(6)[2]  # 0 log 0
+  mean, std = metrics.inception_score(p, splits=3)
+  parts = [reference.inception_score(q) for q in (p[:14], p[14:27], p[27:])]
+  np.testing.assert_allclose(mean, np.mean(parts), rtol=1e-5)
+  np.testing.assert_allclose(std, np.std(parts), rtol=1e-4)
+  # Its floor and its ceiling.
+  alike = np.tile(p[:1], (20, 1))
+  np.testing.assert_allclose(metrics.inception_score(alike)[0], 1, rtol=1e-6)
+  certain = np.eye(6)[rng.permutation(np.repeat(np.arange(6), 5))]
+  np.testing.assert_allclose(metrics.inception_score(certain)[0], 6, rtol=1e-6)
+  with pytest.raises(ValueError, match='41'):
+    metrics.inception_score(p, splits=41)
+
+
+def test_class_probability_and_classification_error():
+  rng = np.random.default_rng(1)
+  p = rng.dirichlet(np.ones(4), 30)
+  assert metrics.class_probability(p, 2).item() == pytest.approx(p[:, 2].mean())
+  wrong = 1 - sk_metrics.accuracy_score(np.full(30, 2), p.argmax(1))
+  assert metrics.classification_error(p, 2).item() == pytest.approx(wrong)
+
+
+@pytest.mark.parametrize('sizes', [(60, 50), (4, 6)], ids=['full', 'singular'])
+def test_frechet_distance_against_scipy(sizes):
+  # Fewer shapes than features: covariances without an inverse.
+  rng = np.random.default_rng(2)
+  n, m = sizes
+  a = rng.normal(size=(n, 8)) @ rng.normal(size=(8, 8))
+  b = rng.normal(size=(m, 8)) @ rng.normal(size=(8, 8)) + 1
+  cov_a, cov_b = np.cov(a.T), np.cov(b.T)
+  values = linalg.eigvals(cov_a @ cov_b)
+  root = np.sqrt(np.maximum(values.real, 0)).sum()
+  expected = ((a.mean(0) - b.mean(0)) ** 2).sum()
+  expected += np.trace(cov_a) + np.trace(cov_b) - 2 * root
+  distance = metrics.frechet_distance(a, b)
+  np.testing.assert_allclose(distance, expected, rtol=1e-4)
+  scale = np.trace(cov_a)
+  assert metrics.frechet_distance(a, a).item() < 1e-5 * scale
+  with pytest.raises(ValueError, match=r'\(1, 8\)'):
+    metrics.frechet_distance(a[:1], b)
+
+
+def test_surface_and_distance_transform_against_scipy(shapes):
+  rng = np.random.default_rng(3)
+  grids = rng.random((4, 5, 6, 7)) < 0.5
+  for grid, surface in zip(grids, metrics.surface(grids), strict=True):
+    points = np.argwhere(surface)
+    np.testing.assert_array_equal(points, reference.surface(grid))
+    expected = ndimage.distance_transform_edt(~np.asarray(surface)) ** 2
+    np.testing.assert_allclose(
+      metrics.squared_distance_transform(surface), expected, rtol=1e-6
+    )
+
+
+def test_chamfer_distances_against_brute_force():
+  rng = np.random.default_rng(4)
+  a = rng.random((3, 5, 6, 4)) < 0.05
+  b = rng.random((4, 5, 6, 4)) < 0.4
+  b[0] = True
+  assert a.any((1, 2, 3)).all()
+  expected = reference.pairwise(reference.chamfer, a, b)
+  np.testing.assert_allclose(metrics.chamfer_distances(a, b), expected, 1e-5)
+  # Empty shapes: far from all others, and equal to each other.
+  empty = np.zeros((1, 5, 6, 4))
+  both = metrics.chamfer_distances(empty, np.concatenate([empty, b]))
+  assert both[0, 0] == 0 and (both[0, 1:] > expected.max()).all()
+  with pytest.raises(ValueError, match=r'\(4, 5, 6, 4\)'):
+    metrics.chamfer_distances(a[:, :4], b)
+
+
+def test_jensen_shannon_divergence_against_scipy():
+  rng = np.random.default_rng(5)
+  a = rng.random((3, 4, 4, 4)) < 0.3
+  b = rng.random((5, 4, 4, 4)) < 0.6
+
+  def distribution(shapes):
+    p = np.zeros((4, 4, 4))
+    for shape in shapes:
+      points = reference.surface(shape).astype(int)
+      for point in points:
+        p[tuple(point)] += 1 / len(points)
+    return p.ravel() / len(shapes)
+
+  expected = spatial.distance.jensenshannon(
+    distribution(a), distribution(b), base=2
+  )
+  value = metrics.jensen_shannon_divergence(a, b)
+  np.testing.assert_allclose(value, expected**2, rtol=1e-4)
+  assert metrics.jensen_shannon_divergence(a, a).item() < 1e-6
+  # An empty shape beside others does not count; a set of them is as far as
+  # can be.
+  more = np.concatenate([a, np.zeros((1, 4, 4, 4))])
+  np.testing.assert_allclose(
+    metrics.jensen_shannon_divergence(more, b), value, rtol=1e-5
+  )
+  assert metrics.jensen_shannon_divergence(more[-1:], b).item() == 1
+
+
+def test_duplicates(shapes):
+  a, _ = shapes
+  repeated = np.concatenate([a, a[:3], a[:2]])
+  value = metrics.duplicates(metrics.iou(repeated, repeated))
+  assert value.item() == pytest.approx(5 / 12)
+  assert metrics.duplicates(metrics.iou(a, a)).item() == 0

@@ -25,7 +25,10 @@ def get_config() -> ml_collections.ConfigDict:
   data.furniture_size = 32  # voxels a side, of the furniture only
   data.furniture_shapes = 100  # training shapes a category, likewise
 
-  # In learning a classifier: random turns about z, shifts and scalings.
+  data.hold_out = 0.0  # share of the training shapes that stand in for test
+
+  # In learning a classifier: mirrors, turns about z, shifts and scales.
+  data.mirror = False  # along x and y
   data.turn_degrees = 0.0  # at most, either way
   data.shift_voxels = 0  # at most, along each axis
   data.scale_range = 0.0  # shapes are scaled by 1 - this to 1 + this
@@ -62,12 +65,18 @@ def get_config() -> ml_collections.ConfigDict:
   classifier.dropout = 0.5
   classifier.label_smoothing = 0.0
   classifier.weight_decay = 0.0
+  # Share of a mini-batch that is no shape at all, as one more class, 'none';
+  # 0: there is no such class.
+  classifier.junk_share = 0.0
 
   # Recovery: what is hidden in learning.
   config.corruption = corruption = ml_collections.ConfigDict()
   corruption.kind = 'random_voxels'  # a name in build.CORRUPTIONS, or 'mixture'
   corruption.fraction = 0.7  # of the voxels; of 'mixture': of random_voxels
   corruption.hold = True  # visible voxels at every step; False: put back last
+  # Hidden voxels begin at the Gaussian average of the visible ones around
+  # them, of this standard deviation in voxels; 0: at the mean of all of them.
+  corruption.fill_std = 0.0
   config.factor = 4  # super-resolution: d, ratio of the sides
 
   config.chains = chains = ml_collections.ConfigDict()
@@ -77,6 +86,7 @@ def get_config() -> ml_collections.ConfigDict:
   chains.num_steps = 20
   chains.step_size = 0.01  # delta-tau of eq. (7)
   chains.temperature = 1.0
+  chains.grid_temperatures = ()  # multi-grid: of each grid, times temperature
   chains.noise_iterations = 100  # the temperature is 0 afterwards; -1: never
   chains.restart_probability = 0.04  # of a chain in an iteration, from noise
   chains.settle_iterations = 50  # the last ones, without restarts
@@ -108,7 +118,11 @@ def get_config() -> ml_collections.ConfigDict:
   limits.rollbacks = 5  # in a row, then the run stops
 
   config.sample = sample = ml_collections.ConfigDict()
-  sample.start = 'chains'  # persistent chains, or 'noise': fresh ones
+  # 'chains': persistent chains; 'noise': fresh ones; 'generator': from what a
+  # generator makes; 'grids': multi-grid, from
+  # scratch or from the shapes of --input. For 'grids' num_steps are those of
+  # each grid (0: as in learning) and temperature is times that of learning.
+  sample.start = 'chains'
   sample.num_samples = 25
   sample.num_steps = 0
   sample.noise_steps = 0  # of these, the first ones at `temperature`; the
@@ -117,6 +131,20 @@ def get_config() -> ml_collections.ConfigDict:
   sample.mesh_format = 'obj'  # obj, ply or stl; '': no meshes
   sample.seed = 0
 
+  # The latent space of a generator.
+  config.latent = latent = ml_collections.ConfigDict()
+  latent.num_rows = 5  # of interpolate and arithmetic
+  latent.num_columns = 8  # of interpolate
+  latent.search = 200  # shapes among which arithmetic looks for examples
+  latent.examples = ()  # or a, b, c, a, b, c, ...: the numbers of such shapes
+  # To infer z of a shape: chains of each, their steps, half of them with noise,
+  # delta-tau and sigma of eq. (20).
+  latent.num_starts = 4
+  latent.num_steps = 200
+  latent.step_size = 0.01
+  latent.noise_std = 4.0
+  latent.num_reconstructed = 20  # test shapes, in evaluate
+
   config.evaluate = evaluate = ml_collections.ConfigDict()
   evaluate.num_shapes = 100  # at most, of each set that is compared
   # Of the fresh chains, as in `sample`.
@@ -124,5 +152,17 @@ def get_config() -> ml_collections.ConfigDict:
   evaluate.noise_steps = 100
   evaluate.temperature = 1.0
   evaluate.seed = 0
+  evaluate.splits = 10  # of the inception score
+  evaluate.judge = ''  # a workdir or exported model; '': none
+  # Multi-grid is compared with the fresh chains of this model, from noise at
+  # temperature 0; '': of none.
+  evaluate.baseline = ''
+  evaluate.baseline_steps = 200
+
+  config.classify = classify = ml_collections.ConfigDict()
+  classify.windows = (4, 2)  # of the max pooling, one for each layer
+  classify.more_windows = ()  # likewise, of a further row; (): none
+  classify.fractions = (0.01, 0.05, 0.1, 1.0)  # of the labels
+  classify.draws = 5  # of each share below 1
 
   return config

@@ -18,6 +18,7 @@ def get_config():
   config.chains.num_chains = 4
   config.chains.num_steps = 3
   config.chains.noise_iterations = 2
+  config.chains.settle_iterations = 2
   config.optimizer.constant_iterations = 2
   config.train.num_iterations = 6
   config.train.checkpoint_every = 2

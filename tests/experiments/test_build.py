@@ -1,5 +1,6 @@
 """Configs become objects; what is not possible is refused with the value."""
 
+import functools
 import importlib
 import pathlib
 
@@ -11,6 +12,7 @@ import pytest
 import dnet_jax
 from experiments import build
 from experiments import datasets
+from experiments.configs import coop
 from experiments.configs import default
 from experiments.configs import synthesis
 from experiments.configs import synthesis_all
@@ -37,15 +39,41 @@ def test_every_config_only_overrides_fields_of_default(name):
     ours, theirs = config[group], default.get_config()[group]
     if hasattr(ours, 'keys'):
       assert {*ours.keys()} == {*theirs.keys()}
-  # Every config builds a network that takes its grid.
+  # Every config builds networks that take its grid.
   side = 32 if 'synthesis' in name else config.data.furniture_size
-  shape = jax.eval_shape(
-    build.model(config).descriptor.init,
-    jax.random.key(0),
-    jnp.zeros((1, side, side, side, 1)),
-  )
-  assert jax.tree.leaves(shape)
+  y = jnp.zeros((1, side, side, side, 1))
+  built = build.model(config, classes=('one', 'two'))
+  if built.descriptor is not None:
+    shape = jax.eval_shape(built.descriptor.init, jax.random.key(0), y)
+    assert jax.tree.leaves(shape)
+  if built.generator is not None:
+    z = jnp.zeros((1, config.generator.latent_dim))
+    made, _ = jax.eval_shape(
+      functools.partial(built.generator.init_with_output, train=False),
+      jax.random.key(0),
+      z,
+    )
+    assert made.shape == y.shape
   build.optimizer(config)
+
+
+@pytest.mark.parametrize('category', ['sofa', 'toilet', 'night_stand'])
+def test_coop_is_section_6_4(category):
+  config = importlib.import_module(f'experiments.configs.coop_{category}')
+  assert config.get_config().data.category == category
+  paper = coop.get_config(f'{category},paper')
+  assert (paper.data.scaling, paper.data.batch_size) == ('symmetric', 50)
+  assert paper.chains.num_chains == 50
+  optimizer, generator = paper.optimizer, paper.generator
+  assert (optimizer.learning_rate, optimizer.b1) == (0.001, 0.4)
+  assert (generator.learning_rate, generator.b1) == (0.0003, 0.6)
+  sizes = dnet_jax.DESCRIPTORS[paper.model.network]
+  assert sizes['features'] == (64, 128, 256)
+  assert sizes['kernel_sizes'] == (9, 7, 4)
+  sizes = dnet_jax.GENERATORS[generator.network]
+  assert sizes == dict(features=(256, 128, 64, 1), factors=(1, 2, 2, 2))
+  with pytest.raises(ValueError, match='spoon'):
+    coop.get_config('spoon')
 
 
 @pytest.mark.parametrize('category', synthesis.CATEGORIES)
@@ -156,3 +184,53 @@ def test_every_epoch_is_a_permutation():
     datasets.batch_indices(10, 2, 0, seed=3, shuffle=False)
     == datasets.batch_indices(10, 2, 5, seed=3, shuffle=False)
   )
+
+
+def test_held_out_shapes_stand_in_for_the_test_split():
+  options = dict(furniture_size=8, furniture_shapes=20)
+  whole = datasets.load('', 'all', **options)
+  part = datasets.load('', 'all', hold_out=0.25, **options)
+  assert len(part.test) == len(whole.train) / 4
+  assert len(part.train) + len(part.test) == len(whole.train)
+  together = np.concatenate([part.train, part.test]).reshape(
+    len(whole.train), -1
+  )
+  rows = sorted(map(bytes, together.astype(np.uint8)))
+  expected = whole.train.reshape(len(whole.train), -1).astype(np.uint8)
+  assert rows == sorted(map(bytes, expected))
+  again = datasets.load('', 'all', hold_out=0.25, **options)
+  np.testing.assert_array_equal(part.test, again.test)
+  with pytest.raises(ValueError, match=r'1\.5'):
+    datasets.load('', 'all', hold_out=1.5, **options)
+
+
+def test_augmented_shapes_are_moved_shapes():
+  rng = np.random.default_rng(0)
+  shapes = np.zeros((200, 9, 9, 9))
+  shapes[:, 3, 5, 2] = 1
+  # One voxel, moved by at most two along each axis, by every amount.
+  moved = datasets.augment(shapes, rng, shift_voxels=2)
+  steps = np.argwhere(moved)[:, 1:] - [3, 5, 2]
+  assert len(steps) == 200 and {*steps.ravel()} == {-2, -1, 0, 1, 2}
+  # Mirrors of x and y, never of z.
+  mirrored = np.argwhere(datasets.augment(shapes, rng, mirror=True))[:, 1:]
+  assert {*map(tuple, mirrored)} == {(3, 5, 2), (5, 5, 2), (3, 3, 2), (5, 3, 2)}
+  # Turns keep the middle and the height, scales the middle.
+  ball = np.zeros((4, 9, 9, 9))
+  ball[:, 3:6, 3:6, 2:5] = 1
+  turned = datasets.augment(ball, rng, turn_degrees=90)
+  assert (turned.any((1, 2)) == ball.any((1, 2))).all()
+  assert {*np.unique(turned)} == {0, 1}
+  np.testing.assert_array_equal(datasets.augment(ball, rng), ball)
+
+
+def test_balanced_indices_are_balanced_and_a_function_of_the_step():
+  labels = np.repeat([0, 1, 2], [5, 50, 500])
+  drawn = datasets.balanced_indices(labels, 3000, 0, seed=1)
+  counts = np.bincount(labels[drawn])
+  # Five standard deviations of a binomial.
+  assert abs(counts - 1000).max() < 5 * np.sqrt(3000 * 2 / 9)
+  np.testing.assert_array_equal(
+    drawn, datasets.balanced_indices(labels, 3000, 0, seed=1)
+  )
+  assert (drawn != datasets.balanced_indices(labels, 3000, 1, seed=1)).any()

@@ -1,16 +1,25 @@
 """Sampling, scoring and exporting trained models."""
 
+import json
 import os
+import tempfile
 
 import jax
 import numpy as np
 import pytest
+from scipy import special
 import trimesh
 
+from data_prep import furniture
+from data_prep import voxel_file
 import dnet_jax
 from experiments import build
+from experiments import datasets
 from experiments import evaluate
 from experiments import exported
+from experiments import judge as judges
+from experiments import junk
+from experiments import scores
 from experiments import train
 from experiments.configs import test as test_config
 
@@ -160,16 +169,155 @@ def test_evaluate_tells_real_from_noise(folder, capsys):
     'persistent',
     'fresh',
     'training shapes',
+    'test shapes',
     'mean shape',
     'noise',
   }
-  assert table['training shapes']['mmd'] < table['noise']['mmd']
+  for metric in ('mmd', 'mmd_chamfer', 'jensen_shannon'):
+    assert table['training shapes'][metric] < table['noise'][metric]
+    assert metric not in table['test shapes']
   assert 'training shapes' in capsys.readouterr().out
   assert len(os.listdir(os.path.join(folder, 'evaluations'))) == 1
 
 
 def test_scores_of_the_test_set_itself():
   data = build.data(test_config.get_config())
-  scores = evaluate.scores(data.test, data.train, data.test)
-  assert scores['coverage'] == 1.0 and scores['mmd'] == 0.0
-  assert 0 < scores['pairwise_iou'] < 1
+  values = scores.scores(data.test, data.train, data.test)
+  assert values['coverage'] == values['coverage_chamfer'] == 1.0
+  assert values['mmd'] == values['mmd_chamfer'] == 0.0
+  assert values['jensen_shannon'] == 0.0
+  assert 0 < values['pairwise_iou'] < 1
+
+
+@pytest.fixture(scope='module')
+def judge_folder(tmp_path_factory):
+  """An exported judge of the furniture, tiny."""
+  path = tmp_path_factory.mktemp('judge')
+  config = test_config.get_config()
+  config.algorithm = 'classify'
+  config.data.category = 'all'
+  config.data.furniture_shapes = 40
+  config.data.batch_size = 32
+  config.data.hold_out = 0.2
+  config.data.mirror = True
+  config.classifier.network = 'tiny'
+  config.classifier.dropout = 0.0
+  config.classifier.junk_share = 0.25
+  config.optimizer.learning_rate = 0.003
+  config.optimizer.b1 = 0.9
+  config.optimizer.constant_iterations = 150
+  config.train.num_iterations = 150
+  config.train.checkpoint_every = 150
+  train.train(config, str(path / 'run'))
+  exported.export(str(path / 'run'), str(path / 'model'))
+  return str(path / 'model')
+
+
+def test_judge_knows_the_furniture_and_rejects_junk(judge_folder, tmp_path):
+  out = str(tmp_path / 'judge.json')
+  result = evaluate.evaluate(None, judge_folder, out)
+  with open(out) as file:
+    assert json.load(file) == result
+  classes = len(result['card']['classes'])
+  confusion = np.array(result['confusion'])
+  assert confusion.shape == (classes, classes)
+  accuracy = np.trace(confusion) / confusion.sum()
+  assert result['accuracy'] == pytest.approx(accuracy)
+  # Far above chance, after seconds of learning.
+  assert result['accuracy'] > 2 / classes
+  rejection = result['rejection']
+  assert rejection['noise']['rejected'] > rejection['real shapes']['rejected']
+  assert {*junk.UNSEEN} <= {
+    k for k, v in rejection.items() if not v.get('seen')
+  }
+  assert result['held_out']['shapes'] > 0
+  # Never over an existing file, and that before anything is computed.
+  with pytest.raises(FileExistsError, match=r'judge\.json'):
+    evaluate.evaluate(None, 'nowhere', out)
+
+
+def test_opinion_is_a_softmax_with_and_without_none(judge_folder):
+  trained = exported.load(judge_folder)
+  voxels = build.data(trained.config).test[:3]
+  opinion = judges.make(trained).opinion(voxels)
+  y = datasets.to_network(voxels, trained.mean, trained.scale)
+  classifier = trained.model.classifier
+  variables = trained.variables['classifier']
+  # The mean over mirror images.
+  logits = np.mean(
+    [
+      classifier.apply(variables, image, train=False)
+      for image in (y, y[:, ::-1], y[:, :, ::-1], y[:, ::-1, ::-1])
+    ],
+    axis=0,
+  )
+  np.testing.assert_allclose(
+    opinion.probabilities,
+    special.softmax(logits[:, :-1], axis=1),
+    atol=1e-5,
+  )
+  np.testing.assert_allclose(
+    opinion.none, special.softmax(logits, axis=1)[:, -1], atol=1e-5
+  )
+  # The last layer sees the features that are reported.
+  last = variables['params']['last']
+  np.testing.assert_allclose(
+    opinion.features @ last['kernel'] + last['bias'], logits, atol=1e-4
+  )
+  with pytest.raises(ValueError, match=r'\(4, 4, 4\)'):
+    judges.make(trained).opinion(np.ones((1, 4, 4, 4)))
+
+
+def test_a_judge_is_a_classifier(folder):
+  with pytest.raises(ValueError, match='maximum_likelihood'):
+    judges.load(folder)
+  assert judges.load('') is None
+
+
+def test_evaluate_shapes_of_a_file_with_a_judge(judge_folder, tmp_path):
+  config = test_config.get_config()
+  config.evaluate.judge = judge_folder
+  data = build.data(config)
+  path = str(tmp_path / 'voxels.npz')
+  np.savez(path, voxels=data.test)
+  table = evaluate.evaluate(config, path)['scores']
+  assert table['shapes']['mmd'] == 0.0
+  for row in table.values():
+    assert 0 <= row['class_probability'] <= 1
+    assert 0 <= row['classification_error'] <= 1
+  assert table['shapes']['frechet'] < table['noise']['frechet']
+  assert os.listdir(tmp_path / 'evaluations') == ['evaluation.json']
+  # Of several categories: the inception score.
+  config.data.category = 'all'
+  table = evaluate.evaluate(config, path)['scores']
+  assert 1 <= table['test shapes']['inception_score'] <= 10
+  assert 'class_probability' not in table['shapes']
+
+
+def test_files_that_hold_no_shapes(tmp_path):
+  config = test_config.get_config()
+  path = str(tmp_path / 'voxels.npz')
+  with pytest.raises(FileNotFoundError, match='voxels'):
+    evaluate.evaluate(config, path)
+  np.savez(path, voxels=np.full((3, 8, 8, 8), np.nan))
+  with pytest.raises(ValueError, match='finite'):
+    evaluate.evaluate(config, path)
+  with pytest.raises(ValueError, match='--config'):
+    evaluate.evaluate(None, path)
+  np.savez(tmp_path / 'one.npz', voxels=np.ones((8, 8, 8)))
+  with pytest.raises(ValueError, match=r'\(8, 8, 8\)'):
+    evaluate.evaluate(config, str(tmp_path / 'one.npz'))
+  np.savez(tmp_path / 'other.npz', voxels=np.ones((3, 4, 4, 4)))
+  with pytest.raises(ValueError, match=r'\(4, 4, 4\)'):
+    evaluate.evaluate(config, str(tmp_path / 'other.npz'))
+
+
+def test_voxel_files_are_scored_by_their_test_split():
+  data = furniture.make_furniture(size=8, num_train=3, num_test=2)
+  with tempfile.TemporaryDirectory() as folder:
+    path = os.path.join(folder, 'furniture.npz')
+    voxel_file.save(path, data)
+    np.testing.assert_array_equal(
+      scores.read_shapes(path, 'all'), data.voxels['test']
+    )
+    assert len(scores.read_shapes(path, 'chair')) == 2

@@ -1,0 +1,300 @@
+"""Section 6.5: what the features of a descriptor are worth to a classifier.
+
+A descriptor that has learned without labels is the feature extractor: its
+feature maps are max-pooled and concatenated (8,100 numbers for the paper's
+network), and logistic regression, one versus all, learns from them and from
+the labels of all training shapes or of a few. Beside them stand the same
+regression on raw voxels, on their principal components, and on the features
+of the same network before it has learned.
+"""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import os
+from typing import Any
+import warnings
+
+from absl import logging
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from sklearn import decomposition
+from sklearn import exceptions
+from sklearn import linear_model
+from sklearn import model_selection
+from sklearn import multiclass
+from sklearn import preprocessing
+
+from data_prep import voxel_file
+from dnet_jax import features as pooling
+from experiments import build
+from experiments import datasets
+from experiments import exported
+from experiments import figures
+from experiments import results
+
+_CHUNK = 50  # Shapes whose feature maps are computed at once.
+_COMPONENTS = 200  # Principal components of the baseline.
+# Regularisation, from which one is chosen: C of scikit-learn.
+_STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+
+
+def extract(
+  trained: exported.Trained,
+  params: Any,
+  voxels: np.ndarray,
+  windows: Sequence[int],
+) -> np.ndarray:
+  """Pooled features of shapes.
+
+  Args:
+    trained: a model with a descriptor.
+    params: of the descriptor.
+    voxels: `(n, D, H, W)`.
+    windows: of the max pooling, one for each layer.
+
+  Returns:
+    `(n, features)` float32.
+  """
+
+  @jax.jit
+  def look(params, y):
+    maps = trained.descriptor.apply(params, y, method='feature_maps')
+    return pooling.pooled_features(maps, windows)
+
+  parts = []
+  for i in range(0, len(voxels), _CHUNK):
+    some = voxels[i : i + _CHUNK]
+    y = datasets.to_network(some, trained.mean, trained.scale)
+    # As many shapes in each call, so that it compiles once.
+    y = np.concatenate([y, np.zeros((_CHUNK - len(y), *y.shape[1:]), y.dtype)])
+    parts.append(np.asarray(look(params, jnp.asarray(y)))[: len(some)])
+  return np.concatenate(parts)
+
+
+def _rotation(x: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+  """Coordinates in the span of fewer shapes than features.
+
+  Regression with an l2 penalty finds a solution in the span of the training
+  shapes, so that nothing is lost by rotating into it.
+  """
+  if x.shape[1] <= len(x):
+    return lambda y: y
+  basis, _ = np.linalg.qr(x.T)
+  return lambda y: y @ basis
+
+
+def _regression(strength):
+  return multiclass.OneVsRestClassifier(
+    linear_model.LogisticRegression(C=strength, max_iter=300, tol=1e-3)
+  )
+
+
+def _fit(strength, x, labels):
+  with warnings.catch_warnings():
+    # A fit that stops early is judged like any other; and a class of which a
+    # fold has no shape is never predicted there.
+    warnings.simplefilter('ignore', exceptions.ConvergenceWarning)
+    warnings.simplefilter('ignore', UserWarning)
+    return _regression(strength).fit(x, labels)
+
+
+def accuracy(
+  x: np.ndarray,
+  labels: np.ndarray,
+  x_test: np.ndarray,
+  test_labels: np.ndarray,
+  seed: int = 0,
+) -> tuple[float, float]:
+  """Test accuracy of logistic regression, one versus all.
+
+  The features are standardised by the training shapes. The regularisation is
+  the one that is best on a fifth of the training shapes that is held out, or,
+  of fewer than 500, in five-fold cross-validation among them; then all
+  training shapes are fitted.
+
+  Args:
+    x: features `(n, d)` of the training shapes.
+    labels: theirs, `(n,)`.
+    x_test: features `(m, d)`.
+    test_labels: `(m,)`.
+    seed: of what is held out.
+
+  Returns:
+    The accuracy, and C.
+  """
+  scaler = preprocessing.StandardScaler().fit(x)
+  x, x_test = scaler.transform(x), scaler.transform(x_test)
+  rotate = _rotation(x)
+  x, x_test = rotate(x), rotate(x_test)
+  if len(x) < 500:
+    folds = model_selection.KFold(5, shuffle=True, random_state=seed)
+  else:
+    folds = model_selection.StratifiedShuffleSplit(
+      1, test_size=0.2, random_state=seed
+    )
+  right = dict.fromkeys(_STRENGTHS, 0)
+  for inside, outside in folds.split(x, labels):
+    for strength in _STRENGTHS:
+      fitted = _fit(strength, x[inside], labels[inside])
+      right[strength] += (fitted.predict(x[outside]) == labels[outside]).sum()
+  best = max(_STRENGTHS, key=lambda strength: right[strength])
+  fitted = _fit(best, x, labels)
+  return float((fitted.predict(x_test) == test_labels).mean()), best
+
+
+def few(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+  """Indices of a share of the shapes, stratified, at least one of a class.
+
+  >>> few(np.repeat([0, 1], [100, 20]), 0.1, 0).shape
+  (12,)
+  >>> labels = np.repeat([0, 1], [100, 20])
+  >>> labels[few(labels, 0.01, 0)].tolist()
+  [0, 1]
+  """
+  if not 0 < fraction <= 1:
+    raise ValueError(f'classify.fractions must be in (0, 1], got {fraction}')
+  rng = np.random.default_rng(seed)
+  chosen = []
+  for label in np.unique(labels):
+    of_class = rng.permutation(np.flatnonzero(labels == label))
+    chosen.append(of_class[: max(round(fraction * len(of_class)), 1)])
+  return np.sort(np.concatenate(chosen))
+
+
+def compare(
+  extractors: Mapping[str, tuple[np.ndarray, np.ndarray]],
+  labels: np.ndarray,
+  test_labels: np.ndarray,
+  *,
+  fractions: Sequence[float],
+  draws: int,
+) -> dict[str, Any]:
+  """Accuracies by kind of feature and by share of the labels.
+
+  Args:
+    extractors: for each name, features of training and of test shapes.
+    labels: of the training shapes.
+    test_labels: of the test shapes.
+    fractions: shares of the training shapes whose labels are known; 1: all.
+    draws: of a share below 1.
+
+  Returns:
+    For each name `features` (their number) and `accuracy`: for each share, as
+    a string, `mean` and `std` over the draws, the labels of one draw, the
+    draws and the C that each chose.
+  """
+  table = {}
+  for name, (x, x_test) in extractors.items():
+    table[name] = {'features': x.shape[1], 'accuracy': {}}
+    for fraction in fractions:
+      values, strengths = [], []
+      for draw in range(draws if fraction < 1 else 1):
+        chosen = few(labels, fraction, draw)
+        value, strength = accuracy(
+          x[chosen], labels[chosen], x_test, test_labels, draw
+        )
+        values.append(value)
+        strengths.append(strength)
+      table[name]['accuracy'][f'{fraction:g}'] = {
+        'mean': round(float(np.mean(values)), 4),
+        'std': round(float(np.std(values)), 4),
+        'labels': len(chosen),
+        'draws': len(values),
+        'C': strengths,
+      }
+      logging.info(
+        '%s, %g of the labels: %.4f (C %s)',
+        name,
+        fraction,
+        np.mean(values),
+        strengths,
+      )
+  return table
+
+
+def classify(
+  config: ml_collections.ConfigDict | None,
+  workdir: str,
+  out: str | None = None,
+) -> dict[str, Any]:
+  """Scores a model as a feature extractor, section 6.5 and Table 5.
+
+  Args:
+    config: whose `data` and `classify` settings count; None: those of the
+      workdir.
+    workdir: of a run, or an exported model, with a descriptor.
+    out: a file to write the result to as well; must not exist.
+
+  Returns:
+    What is written to `workdir/evaluations/classification.json`, `_001`, ...
+
+  Raises:
+    ValueError: for a model without a descriptor, or data without test shapes
+      or with one class only.
+  """
+  if out is not None:
+    voxel_file.refuse_existing(out)
+  trained, config = exported.open_with(config, workdir)
+  if trained.descriptor is None:
+    raise ValueError(
+      f'{workdir} has no descriptor whose features could be classified'
+    )
+  settings = config.classify
+  data = build.data(config)
+  if not len(data.test) or len(data.classes) < 2:
+    raise ValueError(
+      f'{data.source} has {len(data.test)} test shapes of '
+      f'{len(data.classes)} classes: use --config.data.category=all'
+    )
+  both = data.train, data.test
+  untrained = trained.descriptor.init(
+    jax.random.key(config.seed), jnp.zeros((0, *trained.shape))
+  )
+  ours = [extract(trained, trained.params, v, settings.windows) for v in both]
+  extractors = {
+    'ours': ours,
+    'the same network, untrained': [
+      extract(trained, untrained, v, settings.windows) for v in both
+    ],
+  }
+  if settings.more_windows:
+    extractors['ours, finer pooling'] = [
+      extract(trained, trained.params, v, settings.more_windows) for v in both
+    ]
+  raw = [v.reshape(len(v), -1).astype(np.float32) for v in both]
+  number = min(_COMPONENTS, *raw[0].shape)
+  principal = decomposition.PCA(number, random_state=0).fit(raw[0])
+  extractors['principal components'] = [principal.transform(x) for x in raw]
+  extractors['raw voxels'] = raw
+  result = results.header(trained.config.name) | {
+    'table': 'classification',
+    'data': data.source,
+    'train_shapes': len(data.train),
+    'test_shapes': len(data.test),
+    'card': dict(trained.card),
+    'settings': {
+      k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()
+    },
+    'scores': compare(
+      extractors,
+      data.train_labels,
+      data.test_labels,
+      fractions=settings.fractions,
+      draws=settings.draws,
+    ),
+  }
+  path = figures.unused_path(
+    os.path.join(workdir, 'evaluations'), 'classification', '.json'
+  )
+  for name in (path, out):
+    if name is not None:
+      results.write(name, result)
+  for name, row in result['scores'].items():
+    print(f'{name:30}{row["features"]:8}', end='')
+    for value in row['accuracy'].values():
+      print(f'{value["mean"]:10.4f} ({value["std"]:.4f})', end='')
+    print()
+  return result

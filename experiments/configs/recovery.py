@@ -1,0 +1,67 @@
+"""Table 4 and Figure 3: recovery of hidden voxels, Algorithm 4, section 6.2.
+
+python -m experiments.main \
+  --config=experiments/configs/recovery.py:toilet \
+  --config.data.path=modelnet10_32.npz --workdir=runs/recovery --mode=train
+
+The same with --mode=evaluate gives the category's row of Table 4, beside
+baselines, and Figure 3. After the category, `,paper` takes the paper's network
+of 3 layers and `,paper2` that of 2 layers, with its settings: for a GPU.
+
+Reached for toilets in 8 minutes on one busy CPU core: an error of 0.0130 of
+thresholded voxels and 0.0355 of real-valued ones, where Table 4 has 0.0119 and
+a local average of the visible voxels 0.0263 and 0.0519.
+"""
+
+from experiments.configs import default
+from experiments.configs import synthesis
+
+_SIZES = ('', 'paper', 'paper2')
+
+
+def get_config(argument: str = 'toilet'):
+  """Returns the config of `CATEGORY`, `CATEGORY,paper` or `CATEGORY,paper2`."""
+  category, _, size = argument.partition(',')
+  if category not in (*synthesis.CATEGORIES, 'all') or size not in _SIZES:
+    raise ValueError(
+      'recovery.py takes CATEGORY, CATEGORY,paper or CATEGORY,paper2 with a '
+      f"category of {synthesis.CATEGORIES} or 'all'; got {argument!r}"
+    )
+  config = default.get_config()
+  config.name = f'recovery_{category}'
+  config.algorithm = 'recovery'
+  config.data.category = category
+  config.chains.noise_iterations = 0
+  config.chains.temperature = 0.0
+  if size:
+    # 6.2, but for delta-tau and the noise: the text says 0.07, the authors'
+    # code moves by 0.07^2 / 2 and without noise.
+    config.model.network = {
+      'paper': 'paper_3_layer',
+      'paper2': 'paper_2_layer',
+    }[size]
+    config.data.batch_size = 50
+    config.chains.num_steps = 90
+    config.chains.step_size = 0.0049
+    config.optimizer.clip_norm = 0.0
+    config.optimizer.constant_iterations = 1000
+    config.train.num_iterations = 1000
+  else:
+    # What is hidden at random follows from what is near: small filters.
+    config.model.network = 'custom'
+    config.model.features = (32,)
+    config.model.kernel_sizes = (6,)
+    config.model.strides = (2,)
+    config.model.init_std = 0.01
+    config.data.batch_size = 10
+    config.corruption.fill_std = 0.7
+    config.chains.num_steps = 8
+    config.chains.step_size = 0.08
+    config.optimizer.learning_rate = 0.01
+    config.optimizer.constant_iterations = 120
+    config.train.num_iterations = 300
+  # As many steps as in learning, all without noise.
+  for settings in (config.evaluate, config.sample):
+    settings.num_steps = config.chains.num_steps
+    settings.noise_steps = 0
+  return config

@@ -1,0 +1,121 @@
+"""What is hidden: how much of it, where, and independent of its company."""
+
+import jax
+import numpy as np
+import pytest
+
+import dnet_jax
+from dnet_jax import corruptions
+
+SHAPE = (8, 6, 10, 1)
+KINDS = {
+  'random_voxels': corruptions.random_voxels(0.7),
+  'random_box': corruptions.random_box(0.2),
+  'half_space': corruptions.half_space(0.4),
+  'mixture': corruptions.mixture(
+    [corruptions.random_box(0.2), corruptions.half_space(0.4)]
+  ),
+}
+
+
+def hidden(kind, n=12, seed=0):
+  keys = dnet_jax.chain_keys(jax.random.key(seed), n)
+  visible = np.asarray(KINDS[kind](keys, SHAPE))
+  assert visible.shape == (n, *SHAPE) and visible.dtype == bool
+  return ~visible[..., 0]
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_each_chain_has_its_own_whatever_is_beside_it(kind):
+  corrupt = jax.jit(KINDS[kind], static_argnums=1)
+  keys = dnet_jax.chain_keys(jax.random.key(3), 6)
+  whole = np.asarray(corrupt(keys, SHAPE))
+  # As two devices would have it, with `axis_name` in `chain_keys`.
+  split = np.concatenate([corrupt(keys[:3], SHAPE), corrupt(keys[3:], SHAPE)])
+  np.testing.assert_array_equal(whole, split)
+  assert len(np.unique(whole.reshape(6, -1), axis=0)) == 6
+
+
+@pytest.mark.parametrize('fraction', [0.0, 0.333, 0.7, 1.0])
+def test_exact_fraction(fraction):
+  keys = dnet_jax.chain_keys(jax.random.key(0), 3)
+  size = np.prod(SHAPE)
+  for corrupt in (
+    corruptions.random_voxels(fraction),
+    corruptions.half_space(fraction),
+  ):
+    counts = (~np.asarray(corrupt(keys, SHAPE))).sum(axis=(1, 2, 3, 4))
+    assert counts.tolist() == [round(fraction * size)] * 3
+
+
+def test_random_voxels_are_everywhere_alike():
+  # 480 voxels of 200 shapes: each share within 5 standard errors of 0.7.
+  share = hidden('random_voxels', 200).mean(axis=0)
+  assert abs(share - 0.7).max() < 5 * np.sqrt(0.7 * 0.3 / 200)
+  # And not in lumps: a neighbour is no more often hidden than any voxel.
+  h = hidden('random_voxels', 200)
+  both = (h[:, 1:] & h[:, :-1]).mean()
+  assert abs(both - 0.49) < 0.01
+
+
+def test_a_box_is_a_box_inside_the_grid():
+  volumes = []
+  for h in hidden('random_box', 40):
+    sides = [np.flatnonzero(h.any(axis=(b, c))) for b, c in
+             ((1, 2), (0, 2), (0, 1))]  # fmt: skip
+    box = np.zeros_like(h)
+    box[np.ix_(*sides)] = True
+    np.testing.assert_array_equal(h, box)
+    for side in sides:
+      assert (np.diff(side) == 1).all()
+    volumes.append(h.mean())
+  # Rounded to whole voxels, so only about 0.2.
+  assert abs(np.mean(volumes) - 0.2) < 0.03
+  assert len(set(volumes)) > 5
+
+
+def test_half_spaces_are_convex_on_both_sides():
+  rng = np.random.default_rng(0)
+  place = np.stack(np.meshgrid(*map(np.arange, SHAPE[:3]), indexing='ij'), -1)
+  place = place.reshape(-1, 3)
+  for h in hidden('half_space', 10):
+    for side in (h, ~h):
+      own = place[side.ravel()]
+      a, b = own[rng.integers(len(own), size=(2, 2000))]
+      middle = (a + b)[((a + b) % 2 == 0).all(axis=1)] // 2
+      assert len(middle) > 50
+      assert side[tuple(middle.T)].all()
+
+
+def test_half_spaces_look_everywhere():
+  # The mean hidden place of many planes is the middle of the grid.
+  place = np.indices(SHAPE[:3]).reshape(3, -1)
+  h = hidden('half_space', 300).reshape(300, -1)
+  centre = (h @ place.T / h.sum(axis=1, keepdims=True)).mean(axis=0)
+  middle = (np.array(SHAPE[:3]) - 1) / 2
+  assert abs(centre - middle).max() < 0.6
+
+
+def test_a_mixture_has_all_its_kinds():
+  kinds = corruptions.mixture(
+    [corruptions.random_voxels(0.5), corruptions.half_space(0.25)]
+  )
+  keys = dnet_jax.chain_keys(jax.random.key(0), 40)
+  counts = (~np.asarray(kinds(keys, SHAPE))).sum(axis=(1, 2, 3, 4))
+  assert {*counts.tolist()} == {240, 120}
+  assert 8 <= (counts == 240).sum() <= 32
+
+
+@pytest.mark.parametrize(
+  ('make', 'message'),
+  [
+    (lambda: corruptions.random_voxels(1.1), '1.1'),
+    (lambda: corruptions.random_voxels(-0.1), '-0.1'),
+    (lambda: corruptions.random_box(0.0), '0.0'),
+    (lambda: corruptions.half_space(2.0), '2.0'),
+    (lambda: corruptions.mixture([]), 'at least one'),
+  ],
+)
+def test_impossible_corruptions(make, message):
+  with pytest.raises(ValueError, match=message):
+    make()

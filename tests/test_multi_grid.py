@@ -1,0 +1,361 @@
+"""Algorithm 2 against the paper's lines written out, and what it must keep.
+
+The part on four devices runs this file in a process of its own.
+"""
+
+import functools
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import dnet_jax
+
+DEVICES = 4
+FACTORS = (2, 3)
+SIDES = (2, 6)
+STEPS, STEP_SIZE, RATE = 3, 0.05, 0.02
+P = jax.sharding.PartitionSpec
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def energy_fn(theta, y):
+  """A different pull for each voxel; not quadratic."""
+  axes = (1, 2, 3, 4)
+  return (y**2 + jnp.cos(2 * y - theta)).sum(axes)
+
+
+def thetas():
+  keys = jax.random.split(jax.random.key(9), len(SIDES))
+  return [
+    jax.random.normal(key, (side,) * 3 + (1,))
+    for key, side in zip(keys, SIDES, strict=True)
+  ]
+
+
+def batch(n=4):
+  return jax.random.normal(jax.random.key(1), (n, 6, 6, 6, 1))
+
+
+def algorithm(axis_name=None, num_steps=STEPS, step_size=STEP_SIZE):
+  learner = dnet_jax.make_learner(
+    dnet_jax.contrastive_loss(energy_fn), optax.sgd(RATE)
+  )
+  return dnet_jax.multi_grid(
+    [energy_fn] * 2,
+    [learner] * 2,
+    factors=FACTORS,
+    num_steps=num_steps,
+    step_size=step_size,
+    axis_name=axis_name,
+  )
+
+
+def block_means(y, side):
+  """`(n, 6, 6, 6, 1)` on a grid of `side`, one block at a time."""
+  y = np.asarray(y, np.float64)
+  d = y.shape[1] // side
+  result = np.zeros((len(y), side, side, side, 1))
+  for i in np.ndindex(side, side, side):
+    block = tuple(slice(d * j, d * (j + 1)) for j in i)
+    result[(slice(None), *i)] = y[(slice(None), *block)].mean((1, 2, 3))
+  return result
+
+
+def repeated(y, d):
+  return np.kron(np.asarray(y), np.ones((1, d, d, d, 1)))
+
+
+def written_out(y_obs, theta):
+  """One iteration of Algorithm 2 at T = 0 in NumPy, for `energy_fn`."""
+  theta = [np.asarray(t, np.float64) for t in theta]
+  y = block_means(y_obs, 1)  # line 3
+  samples, new = [], []
+  for s, side in enumerate(SIDES):  # line 4
+    y = repeated(y, FACTORS[s])
+    for _ in range(STEPS):  # eq. (7): -dE/dY = -2 y + 2 sin(2 y - theta)
+      y = y + STEP_SIZE / 2 * (-2 * y + 2 * np.sin(2 * y - theta[s]))
+    samples.append(y)
+    # Line 5, eq. (8): f = -E, and df/dtheta = -sin(2 y - theta).
+    gradient = -np.sin(2 * block_means(y_obs, side) - theta[s]).mean(
+      0
+    ) + np.sin(2 * y - theta[s]).mean(0)
+    new.append(theta[s] + RATE * gradient)
+  return samples, new
+
+
+def test_an_iteration_is_the_papers():
+  init, step, _ = algorithm()
+  state, metrics = jax.jit(step)(
+    jax.random.key(0), init(None, thetas()), batch(), 0.0
+  )
+  samples, expected = written_out(batch(), thetas())
+  for learner, theta in zip(state.learners, expected, strict=True):
+    np.testing.assert_allclose(learner.params, theta, atol=1e-6)
+  for grid, y in enumerate(samples, 1):
+    start = repeated(
+      block_means(batch(), 1) if grid == 1 else samples[grid - 2],
+      FACTORS[grid - 1],
+    )
+    move = np.sqrt(((y - start) ** 2).mean())
+    np.testing.assert_allclose(
+      metrics[f'chain_move/grid{grid}'], move, rtol=1e-5
+    )
+    np.testing.assert_allclose(
+      metrics[f'chain_max/grid{grid}'], abs(y).max(), rtol=1e-5
+    )
+  assert metrics['value'] == metrics['value/grid2'] != metrics['value/grid1']
+  # Had each grid begun at the data, as contrastive divergence does, it would
+  # be another one.
+  cheating = block_means(batch(), 2)
+  assert abs(cheating - samples[0]).max() > 0.1
+
+
+@functools.partial(jax.jit, static_argnames=('factors', 'num_steps'))
+def _sampled(keys, y, thetas, factors, num_steps, step_size, temperature):
+  return dnet_jax.sample_grids(
+    keys,
+    [functools.partial(energy_fn, theta) for theta in thetas],
+    y,
+    factors,
+    num_steps=num_steps,
+    step_size=step_size,
+    temperature=temperature,
+  )
+
+
+def sampled(
+  y,
+  keys=None,
+  theta=None,
+  *,
+  factors=FACTORS,
+  num_steps=STEPS,
+  step_size=(STEP_SIZE,) * 2,
+  temperature=(1.0,) * 2,
+):
+  if keys is None:
+    keys = dnet_jax.chain_keys(jax.random.key(3), len(y))
+  theta = thetas() if theta is None else theta
+  return _sampled(keys, y, theta, factors, num_steps, step_size, temperature)
+
+
+def averages(n=3):
+  return jnp.arange(1.0, n + 1).reshape(n, 1, 1, 1, 1)
+
+
+def test_chains_begin_at_the_upscaled_coarser_shape():
+  samples = sampled(averages(), num_steps=0)
+  assert [y.shape for y in samples] == [(3, d, d, d, 1) for d in SIDES]
+  for y in samples:
+    np.testing.assert_array_equal(y, jnp.broadcast_to(averages(), y.shape))
+  # Only the first grid moves: the others repeat its voxels.
+  first, second = sampled(averages(), num_steps=(STEPS, 0))
+  assert float(abs(first - averages()).min()) > 1e-4
+  np.testing.assert_array_equal(second, repeated(first, 3).astype(np.float32))
+
+
+def test_each_grid_is_run_chains_from_the_coarser_sample():
+  keys = dnet_jax.chain_keys(jax.random.key(3), 3)
+  temperatures, steps, sizes = (0.5, 0.0), (2, STEPS), (0.1, 0.02)
+  samples = sampled(
+    averages(), num_steps=steps, step_size=sizes, temperature=temperatures
+  )
+  y = averages()
+  for s, theta in enumerate(thetas()):
+    y, _ = dnet_jax.run_chains(
+      jax.vmap(jax.random.fold_in, (0, None))(keys, s),
+      functools.partial(energy_fn, theta),
+      dnet_jax.from_coarse(y, FACTORS[s]),
+      num_steps=steps[s],
+      step_size=sizes[s],
+      temperature=temperatures[s],
+    )
+    np.testing.assert_allclose(samples[s], y, atol=1e-6)
+
+
+def test_a_coarse_shape_is_sharpened():
+  # From grid 1 of a sample comes the other one of the same sample.
+  whole = sampled(averages(), temperature=(0.0,) * 2)
+  finer = sampled(
+    whole[0],
+    dnet_jax.chain_keys(jax.random.key(8), 3),
+    thetas()[1:],
+    factors=FACTORS[1:],
+    step_size=(STEP_SIZE,),
+    temperature=(0.0,),
+  )
+  for a, b in zip(finer, whole[1:], strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_chains_do_not_know_of_each_other():
+  keys = dnet_jax.chain_keys(jax.random.key(3), 3)
+  together = sampled(averages(), keys)
+  for i in range(3):
+    alone = sampled(averages()[i : i + 1], keys[i : i + 1])
+    for a, b in zip(alone, together, strict=True):
+      np.testing.assert_allclose(a[0], b[i], atol=1e-6)
+  # Chains with the same average differ by their noise, on every grid.
+  same = sampled(jnp.ones((3, 1, 1, 1, 1)), keys)
+  assert all(float(abs(y[0] - y[1]).mean()) > 0.01 for y in same)
+  # Without noise they are equal.
+  same = sampled(jnp.ones((3, 1, 1, 1, 1)), keys, temperature=(0.0,) * 2)
+  for y in same:
+    np.testing.assert_array_equal(y[0], y[1])
+
+
+def test_grids_draw_different_noise():
+  # Energies without force, so that y is the start and the noise alone.
+  keys = dnet_jax.chain_keys(jax.random.key(0), 2)
+  flat = [lambda y: 0 * y.sum((1, 2, 3, 4))] * 2
+  first, second = jax.jit(
+    lambda keys, y: dnet_jax.sample_grids(
+      keys, flat, y, (1, 1), num_steps=1, step_size=1.0
+    )
+  )(keys, jnp.zeros((2, 4, 4, 4, 1)))
+  noise = np.stack([np.ravel(first), np.ravel(second - first)])
+  assert abs(np.corrcoef(noise)[0, 1]) < 5 / np.sqrt(noise.shape[1])
+
+
+@pytest.mark.parametrize(
+  ('name', 'value'),
+  [
+    ('num_steps', (1, 2, 3)),
+    ('step_size', (0.1,)),
+    ('temperature', (1.0, 1.0, 1.0, 1.0)),
+    ('factors', (2, 2, 2)),
+  ],
+)
+def test_as_many_numbers_as_grids(name, value):
+  with pytest.raises(ValueError, match=name):
+    sampled(averages(), **{name: value})
+  if name == 'factors':
+    with pytest.raises(ValueError, match='got 2, 1 and factors'):
+      dnet_jax.multi_grid(
+        [energy_fn] * 2,
+        [None],
+        factors=FACTORS,
+        num_steps=1,
+        step_size=1.0,
+      )
+  elif name != 'temperature':
+    init, step, _ = algorithm(**{name: value})
+    with pytest.raises(ValueError, match=name):
+      step(jax.random.key(0), init(None, thetas()), batch(), 1.0)
+
+
+def test_factors_that_do_not_divide_the_data():
+  init, step, _ = algorithm()
+  with pytest.raises(ValueError, match=r'factor 3 .*7, 6'):
+    step(
+      jax.random.key(0), init(None, thetas()), jnp.ones((4, 7, 6, 6, 1)), 1.0
+    )
+  # Sides may differ as long as blocks fit: only the networks want cubes.
+  wide = jnp.ones((2, 12, 6, 6, 1))
+  shapes = [y.shape[1:4] for y in dnet_jax.pyramid(wide, FACTORS)]
+  assert shapes == [(2, 1, 1), (4, 2, 2), (12, 6, 6)]
+
+
+def test_it_learns_what_is_known():
+  """For E = |y - theta|^2 / 2, theta must become the data's mean, eq. (8).
+
+  Chains are at E[y~] = theta + a^K (start - theta), a = 1 - dt / 2, so
+  eq. (8) vanishes where the chains' mean is the data's; with many steps, where
+  theta is.
+  """
+  y = batch(16) * 0.2 + jnp.linspace(-1, 1, 216).reshape(6, 6, 6, 1)
+  learner = dnet_jax.make_learner(
+    dnet_jax.contrastive_loss(
+      quadratic := lambda t, y: ((y - t) ** 2).sum((1, 2, 3, 4)) / 2
+    ),
+    optax.sgd(0.5),
+  )
+  init, step, _ = dnet_jax.multi_grid(
+    [quadratic] * 2, [learner] * 2, factors=FACTORS, num_steps=20, step_size=1.0
+  )
+  state = init(None, [jnp.zeros((d, d, d, 1)) for d in SIDES])
+  step = jax.jit(step)
+  for i in range(40):
+    state, _ = step(jax.random.key(i), state, y, jnp.array([0.1, 0.0]))
+  for s, d in enumerate(SIDES):
+    error = abs(state.learners[s].params - block_means(y, d).mean(0)).max()
+    # What is left of the noise: 16 chains, a few iterations' worth of them.
+    noise = np.sqrt((0.1, 0.0)[s] / 16)
+    assert error < 1e-4 + 6 * noise
+    assert float(abs(state.learners[s].params).max()) > 0.5
+
+
+# Four devices.
+
+
+def run(how):
+  init, step, chain_axes = algorithm(None if how == 'one' else 'devices')
+  state = init(None, thetas())
+  y = batch(8)
+  if how == 'one':
+    step = jax.jit(step)
+  elif how == 'pmap':
+    step = jax.pmap(
+      step,
+      'devices',
+      in_axes=(None, chain_axes, 0, None),
+      out_axes=(chain_axes, None),
+    )
+    y = y.reshape(DEVICES, 2, *y.shape[1:])
+  else:
+    auto = (jax.sharding.AxisType.Auto,)
+    mesh = jax.make_mesh((DEVICES,), ('devices',), axis_types=auto)
+    specs = type(chain_axes)(P(), P())
+    step = jax.jit(
+      jax.shard_map(
+        step,
+        mesh=mesh,
+        in_specs=(P(), specs, P('devices'), P()),
+        out_specs=(specs, P()),
+        check_vma=False,
+      )
+    )
+  for i in range(2):
+    state, metrics = step(
+      jax.random.key(i), state, y, np.array([1.0, 0.0], np.float32)
+    )
+  leaves = jax.tree.leaves((state, metrics))
+  return [np.asarray(leaf, np.float64).ravel() for leaf in leaves]
+
+
+@pytest.fixture(scope='module')
+def results(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('multi_grid')
+  environment = os.environ | {
+    'XLA_FLAGS': f'--xla_force_host_platform_device_count={DEVICES}',
+    'JAX_PLATFORMS': 'cpu',
+    'PYTHONPATH': str(ROOT),
+  }
+  subprocess.run(
+    [sys.executable, '-W', 'error', __file__, str(folder)],
+    env=environment,
+    check=True,
+  )
+  return {path.stem: np.load(path) for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize('how', ['pmap', 'shard_map'])
+def test_four_devices_equal_one(results, how):
+  one, many = results['one'], results[how]
+  assert list(one) == list(many)
+  for name in one:
+    scale = max(np.abs(one[name]).max(), 1.0)
+    np.testing.assert_allclose(many[name], one[name], atol=2e-5 * scale)
+
+
+if __name__ == '__main__':
+  assert jax.device_count() == DEVICES
+  for kind in ('one', 'pmap', 'shard_map'):
+    np.savez(pathlib.Path(sys.argv[1]) / kind, *run(kind))
