@@ -246,7 +246,8 @@ def test_metrics_are_of_the_chains():
   y = jax.random.normal(jax.random.key(1), (5, *SHAPE))
   state = init(jax.random.key(0), params())
   _, metrics = step(jax.random.key(2), state, y, 1.0)
-  keys = dnet_jax.chain_keys(jax.random.key(2), 5)
+  _, key_chains = jax.random.split(jax.random.key(2))
+  keys = dnet_jax.chain_keys(key_chains, 5)
   moved, _ = dnet_jax.run_chains(
     keys,
     functools.partial(Counted(), params()),
