@@ -83,7 +83,10 @@ def test_results_reach_their_cells():
     'recovery_chair': {
       'table': 'recovery',
       'category': 'chair',
-      'scores': {'model': {'error': 0.02}, 'mean': {'error': 0.08}},
+      'scores': {
+        'model': {'error': 0.02, 'error_binary': 0.01},
+        'mean': {'error': 0.08},
+      },
     },
     'classification': {
       'table': 'classification',
@@ -110,7 +113,8 @@ def test_results_reach_their_cells():
   chair = dict(
     zip(header, next(r for r in rows if r[0] == 'chair'), strict=True)
   )
-  assert chair['ours'] == '0.0200' and chair['mean'] == '0.0800'
+  assert chair['ours'] == '0.0200 / 0.0100'
+  assert chair['mean'] == '0.0800 / –'
   judge = {'judge': results['judge']}
   assert cells(tables.classification(judge))[1][-1] == '93.0'
   rows = cells(tables.classification(results))
