@@ -6,6 +6,7 @@ gradient with respect to one chain depends on that chain only.
 """
 
 from collections.abc import Callable
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -16,23 +17,27 @@ from dnet_jax import types
 def descriptor_energy(
   descriptor_fn: Callable[[types.Params, types.Array], types.Array],
   reference_std: float | None = 0.5,
+  reference_means: Sequence[float] = (0.0,),
 ) -> Callable[[types.Params, types.Array], types.Array]:
   """The energy of a 3D DescriptorNet, eq. (3).
 
   `E(Y; theta) = ||Y||^2 / (2 s^2) - f(Y; theta)` with the Gaussian reference
   distribution N(0, s^2 I), or `E = -f` with the uniform one. (The density of
-  the latter is proper on a bounded range only.)
+  the latter is proper on a bounded range only.) With several `reference_means`
+  the reference of each voxel is the even mixture of N(m, s^2) over them: two,
+  for empty and for full, make voxels choose, where s is small.
 
   Args:
     descriptor_fn: `f(params, y) -> (*chains,)`, for example
       `Descriptor(...).apply`.
     reference_std: s of the reference distribution; None: uniform.
+    reference_means: m, one or more.
 
   Returns:
     `energy(params, y) -> (*chains,)` for y `(*chains, D, H, W, C)`.
 
   Raises:
-    ValueError: when `reference_std` is not positive.
+    ValueError: when `reference_std` is not positive, or there is no mean.
 
   >>> axes = (-4, -3, -2, -1)
   >>> energy = descriptor_energy(lambda theta, y: theta * y.sum(axes))
@@ -44,12 +49,21 @@ def descriptor_energy(
       f'reference_std must be positive, or None for the uniform reference '
       f'distribution; got {reference_std}'
     )
+  if not len(reference_means):
+    raise ValueError('reference_means needs at least one mean')
 
   def energy(params, y):
     f = descriptor_fn(params, y)
     if reference_std is None:
       return -f
-    return jnp.sum(y**2, axis=(-4, -3, -2, -1)) / (2 * reference_std**2) - f
+    return jnp.sum(reference(y), axis=(-4, -3, -2, -1)) - f
+
+  def reference(y):
+    # Of each voxel, up to a constant.
+    wells = [(y - m) ** 2 / (2 * reference_std**2) for m in reference_means]
+    if len(wells) == 1:
+      return wells[0]
+    return -jax.nn.logsumexp(-jnp.stack(wells), axis=0)
 
   return energy
 

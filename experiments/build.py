@@ -146,7 +146,9 @@ def model(
     networks = (settings.network,)
   descriptors = tuple(_descriptor(settings, name) for name in networks)
   energies = tuple(
-    dnet_jax.descriptor_energy(descriptor.apply, std)
+    dnet_jax.descriptor_energy(
+      descriptor.apply, std, tuple(settings.reference_means)
+    )
     for descriptor in descriptors
   )
   generator = classifier = None

@@ -54,9 +54,10 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> Any:
   """
   experiment = build.experiment(config)
   checkpoints.check_config(workdir, config.to_dict(), may_differ=MAY_DIFFER)
-  initial = None
-  if config.train.init_from:
-    initial = exported.load(config.train.init_from).variables
+  initial = {}
+  for folder in config.train.init_from.split(','):
+    if folder:
+      initial |= exported.load(folder).variables
   events = []
   restored = checkpoints.restore(
     workdir,

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 import dnet_jax
 
@@ -28,6 +29,30 @@ def test_descriptor_energy_is_eq_3(chains, reference_std):
   score = dnet_jax.score(functools.partial(energy_fn, THETA))(jnp.asarray(y))
   pull = 0 * y if reference_std is None else y / reference_std**2
   np.testing.assert_allclose(score, THETA - pull, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('means', [(0.0,), (0.0, 1.0), (-1.0, 0.3, 1.0)])
+def test_reference_is_a_mixture_of_normals(means):
+  y = np.random.default_rng(1).normal(size=(4, 2, 3, 1, 1))
+  energy_fn = functools.partial(
+    dnet_jax.descriptor_energy(linear, 0.3, means), 0 * THETA
+  )
+  density = np.mean([stats.norm.pdf(y, m, 0.3) for m in means], axis=0)
+  expected = -np.log(density).sum((1, 2, 3, 4))
+  energy = np.asarray(energy_fn(jnp.asarray(y)))
+  # Up to a constant.
+  np.testing.assert_allclose(
+    energy - energy[0], expected - expected[0], rtol=1e-4, atol=1e-4
+  )
+  # Far away too, where densities are 0 in float32.
+  far = jnp.full((1, 2, 3, 1, 1), 50.0)
+  score = dnet_jax.score(energy_fn)(far)
+  np.testing.assert_allclose(score, -(50.0 - means[-1]) / 0.3**2, rtol=1e-5)
+
+
+def test_reference_needs_a_mean():
+  with pytest.raises(ValueError, match='at least one mean'):
+    dnet_jax.descriptor_energy(linear, 0.5, ())
 
 
 def test_reference_std_must_be_positive():

@@ -43,6 +43,8 @@ def get_config() -> ml_collections.ConfigDict:
   model.dtype = 'float32'  # of the computation; or bfloat16
   model.reference = 'gaussian'  # or uniform: eq. (3) without its first term
   model.reference_std = 0.5
+  # Of each voxel, as the network sees it; two: empty and full.
+  model.reference_means = (0.0,)
 
   # Multi-grid: sides of the grids, coarse first, the last that of the data,
   # and the networks, one name for each; empty: one model.
@@ -102,7 +104,9 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.train = train = ml_collections.ConfigDict()
   train.num_iterations = 500
-  train.init_from = ''  # a workdir or exported model to start from
+  # A workdir or exported model to start from; or several, with commas between
+  # them, such as one with a descriptor and one with a generator.
+  train.init_from = ''
   train.checkpoint_every = 25
   train.keep_checkpoints = 2
   train.picture_every = 50

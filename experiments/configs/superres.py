@@ -51,8 +51,11 @@ def get_config(argument: str = 'toilet'):
     config.model.kernel_sizes = (8,)
     config.model.strides = (2,)
     config.model.init_std = 0.01
+    # Wells for empty and full voxels, as in recovery.py.
+    config.model.reference_std = 0.4
+    config.model.reference_means = (0.0, 1.0)
     config.data.batch_size = 10
-    config.chains.num_steps = 8
+    config.chains.num_steps = 10
     config.chains.step_size = 0.08
     config.optimizer.learning_rate = 0.01
     config.optimizer.constant_iterations = 80
