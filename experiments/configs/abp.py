@@ -6,8 +6,7 @@ python -m experiments.main \
 
 The paper only names the algorithm. Sigma of eq. (20) and delta-tau of the
 latent chains belong together: a smaller sigma, or a finer grid, needs smaller
-steps, in proportion to sigma^2 and to one over the number of voxels. Tried so
-far on 16^3 only, with sigma 1.5, which is 4 of 32^3.
+steps, in proportion to sigma^2 and to one over the number of voxels.
 """
 
 from experiments.configs import coop
@@ -20,6 +19,8 @@ def get_config(argument: str = 'toilet'):
   config.algorithm = 'alternating_back_propagation'
   config.generator.noise_std = 4.0
   config.generator.learning_rate = 0.001
+  config.optimizer.constant_iterations = 600
+  config.train.num_iterations = 600
   config.chains.num_steps = 10
   config.chains.step_size = 0.01
   config.chains.noise_iterations = -1

@@ -44,11 +44,15 @@ def get_config(argument: str = 'sofa'):
   config.model.grids = (4, 8, 16, 32)
   config.model.grid_networks = ('grid_4', 'grid_8', 'grid_16', 'grid_32')
   config.model.init_std = 0.02
+  config.model.reference_means = (0.0, 1.0)
+  config.model.reference_std = 0.4
   config.data.batch_size = 25
+  config.chains.num_steps = 10
+  config.chains.step_size = 0.05
   # Averages of one number each would all become one shape: coarse chains have
   # noise, a little, since a voxel of 4^3 varies by 0.06 over the sofas. The
   # fine ones sharpen what comes, without.
-  config.chains.grid_temperatures = (0.05, 0.02, 0.0, 0.0)
-  config.train.num_iterations = 160
-  config.optimizer.constant_iterations = 90
+  config.chains.grid_temperatures = (0.02, 0.01, 0.0, 0.0)
+  config.train.num_iterations = 300
+  config.optimizer.constant_iterations = 150
   return config
