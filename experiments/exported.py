@@ -260,16 +260,12 @@ def export(workdir: str, out: str, *, num_chains: int = 50) -> None:
       small[name] = np.asarray(x, np.float16)
     if not np.isfinite(small[name]).all():
       raise ValueError(f'{name} has values that float16 cannot hold')
-  # The data is not part of the model, nor is where it lay.
-  config = trained.config.copy_and_resolve_references()
-  with config.unlocked():
-    config.data.path = os.path.basename(config.data.path)
   partial = f'{out}.partial'
   shutil.rmtree(partial, ignore_errors=True)
   os.makedirs(partial)
   np.savez_compressed(os.path.join(partial, _FILE), **small)
   for name, content in (
-    ('config.json', config.to_dict()),
+    ('config.json', _portable(trained.config)),
     ('card.json', trained.card),
   ):
     with open(os.path.join(partial, name), 'w', encoding='utf-8') as file:
@@ -297,7 +293,9 @@ def _portable(config) -> dict[str, Any]:
   """The config without the folders of the machine that it ran on."""
   content = config.to_dict()
   for group, field in (('data', 'path'), ('train', 'init_from')):
-    content[group][field] = os.path.basename(content[group][field])
+    content[group][field] = ','.join(
+      os.path.basename(path) for path in content[group][field].split(',')
+    )
   return content
 
 

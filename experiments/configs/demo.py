@@ -18,8 +18,18 @@ def get_config():
   config.model.features = (64, 64)
   config.model.kernel_sizes = (8, 4)
   config.model.strides = (2, 2)
-  config.optimizer.constant_iterations = 120
-  config.train.num_iterations = 300
+  # As in synthesis.py.
+  config.model.init_std = 0.005
+  config.model.reference_means = (0.0, 1.0)
+  config.model.reference_std = 0.4
+  config.chains.num_steps = 15
+  config.chains.step_size = 0.05
+  config.chains.noise_iterations = 0
+  config.chains.restart_probability = 0.1
+  config.chains.settle_iterations = 20
+  config.chains.start_std = 0.12
+  config.optimizer.constant_iterations = 80
+  config.train.num_iterations = 160
   config.train.picture_every = 100
   config.train.checkpoint_every = 50
   config.sample.num_samples = 20

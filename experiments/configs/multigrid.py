@@ -21,7 +21,7 @@ def get_config(argument: str = 'sofa'):
     raise ValueError(
       f'multigrid.py takes CATEGORY or CATEGORY,paper, got {argument!r}'
     )
-  config = synthesis.get_config(category)
+  config = synthesis.get_config(argument)
   config.name = f'multigrid_{category}'
   config.algorithm = 'multi_grid'
   config.chains.noise_iterations = -1
@@ -53,6 +53,6 @@ def get_config(argument: str = 'sofa'):
   # noise, a little, since a voxel of 4^3 varies by 0.06 over the sofas. The
   # fine ones sharpen what comes, without.
   config.chains.grid_temperatures = (0.02, 0.01, 0.0, 0.0)
-  config.train.num_iterations = 300
-  config.optimizer.constant_iterations = 150
+  config.train.num_iterations = 200
+  config.optimizer.constant_iterations = 100
   return config

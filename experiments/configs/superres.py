@@ -59,7 +59,7 @@ def get_config(argument: str = 'toilet'):
     config.chains.step_size = 0.08
     config.optimizer.learning_rate = 0.01
     config.optimizer.constant_iterations = 80
-    config.train.num_iterations = 200
+    config.train.num_iterations = 150
   for settings in (config.evaluate, config.sample):
     settings.num_steps = config.chains.num_steps
     settings.noise_steps = 0

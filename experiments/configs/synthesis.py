@@ -45,4 +45,23 @@ def get_config(argument: str = 'toilet'):
     config.optimizer.clip_norm = 0.0
     config.optimizer.constant_iterations = 3000
     config.train.num_iterations = 3000
+    return config
+  # Two wells, for empty and full voxels, five times the paper's step, no noise
+  # (see WORKSPACE.md), and restarts from weak noise: of a standard deviation of
+  # 0.3, single voxels are left where two wells do not pull them back.
+  config.model.init_std = 0.005
+  config.model.reference_means = (0.0, 1.0)
+  config.model.reference_std = 0.4
+  config.chains.num_steps = 15
+  config.chains.step_size = 0.05
+  config.chains.noise_iterations = 0
+  config.chains.restart_probability = 0.1
+  config.chains.settle_iterations = 30
+  config.chains.start_std = 0.12
+  config.train.num_iterations = 350
+  config.optimizer.constant_iterations = 150
+  for settings in (config.evaluate, config.sample):
+    settings.noise_steps = 0
+  if category == 'chair':
+    config.model.network = 'medium'
   return config

@@ -18,5 +18,6 @@ def get_config(argument: str = ''):
   config = synthesis.get_config(f'all,{argument}' if argument else 'all')
   if not argument:
     config.chains.num_slots = 4
-    config.train.num_iterations = 300
+    config.train.num_iterations = 250
+    config.optimizer.constant_iterations = 120
   return config

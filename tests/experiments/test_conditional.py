@@ -301,6 +301,34 @@ def test_scores_by_hand():
   assert shifted['chamfer_1000'] > 0
 
 
+def test_exported_model_names_no_folder_of_its_machine(
+  workdir, synthesis, tmp_path
+):
+  exported.export(workdir, str(tmp_path / 'model'))
+  with open(tmp_path / 'model' / 'config.json', encoding='utf-8') as file:
+    text = file.read()
+  assert os.path.dirname(synthesis) not in text
+  assert json.loads(text)['train']['init_from'] == 'synthesis'
+
+
+def test_begins_with_several_models(synthesis, workdir, tmp_path):
+  """Of what two models have, the later one counts."""
+  config = config_of('recovery')
+  config.train.num_iterations = 0
+  for folders, theirs in (
+    ((workdir, synthesis), synthesis),
+    ((synthesis, workdir), workdir),
+  ):
+    config.train.init_from = ','.join(folders)
+    path = str(tmp_path / os.path.basename(theirs))
+    train.train(config, path)
+    jax.tree.map(
+      np.testing.assert_array_equal,
+      exported.load(path).params,
+      exported.load(theirs).params,
+    )
+
+
 @pytest.mark.parametrize('algorithm', ['recovery', 'super_resolution'])
 def test_evaluate_dispatches(workdir, synthesis, algorithm, tmp_path):
   where = workdir
