@@ -36,6 +36,7 @@ def run(
   temperature: float,
   step_size: float,
   seed: int,
+  start_std: float = 0.0,
 ) -> np.ndarray:
   """Moves chains of a trained model.
 
@@ -50,6 +51,8 @@ def run(
     temperature: T of section 2.5.
     step_size: delta-tau; 0: that of learning.
     seed: of the chains.
+    start_std: standard deviation of the noise where fresh chains begin; 0:
+      that of learning.
 
   Returns:
     Voxels `(num_samples, D, H, W)`, mean added back, not thresholded.
@@ -84,6 +87,8 @@ def run(
     )
   if temperature < 0:
     raise ValueError(f'sample.temperature must be >= 0, got {temperature}')
+  if start_std < 0:
+    raise ValueError(f'sample.start_std must be >= 0, got {start_std}')
   keys = dnet_jax.chain_keys(jax.random.key(seed), num_samples)
   if start == 'generator':
     voxels = latent.shapes(trained, latent.draw(trained, num_samples, seed))
@@ -94,7 +99,7 @@ def run(
     position = trained.chains[:num_samples]
   else:
     position = dnet_jax.from_noise(
-      keys, trained.shape, chains.start_std
+      keys, trained.shape, start_std or chains.start_std
     ).position
 
   return moves.move(
@@ -156,6 +161,7 @@ def sample(
       trained,
       start=settings.start,
       noise_steps=settings.noise_steps,
+      start_std=settings.start_std,
       **options,
     )
   folder = figures.unused_path(os.path.join(workdir, 'samples'), settings.start)
@@ -229,6 +235,7 @@ def _model_sets(trained, settings):
     num_steps=settings.num_steps,
     noise_steps=settings.noise_steps,
     temperature=settings.temperature,
+    start_std=settings.start_std,
     **common,
   )
   return sets

@@ -132,6 +132,7 @@ def get_config() -> ml_collections.ConfigDict:
   sample.noise_steps = 0  # of these, the first ones at `temperature`; the
   sample.temperature = 1.0  # rest at 0
   sample.step_size = 0.0  # 0: that of the chains
+  sample.start_std = 0.0  # of the noise of 'noise'; 0: that of the chains
   sample.mesh_format = 'obj'  # obj, ply or stl; '': no meshes
   sample.seed = 0
 
@@ -155,6 +156,7 @@ def get_config() -> ml_collections.ConfigDict:
   evaluate.num_steps = 200
   evaluate.noise_steps = 100
   evaluate.temperature = 1.0
+  evaluate.start_std = 0.0
   evaluate.seed = 0
   evaluate.splits = 10  # of the inception score
   evaluate.judge = ''  # a workdir or exported model; '': none

@@ -26,10 +26,10 @@ def get_config():
   config.chains.step_size = 0.05
   config.chains.noise_iterations = 0
   config.chains.restart_probability = 0.1
-  config.chains.settle_iterations = 20
+  config.chains.settle_iterations = 6
   config.chains.start_std = 0.12
-  config.optimizer.constant_iterations = 80
-  config.train.num_iterations = 160
+  config.optimizer.constant_iterations = 140
+  config.train.num_iterations = 280
   config.train.picture_every = 100
   config.train.checkpoint_every = 50
   config.sample.num_samples = 20

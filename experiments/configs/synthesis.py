@@ -56,12 +56,18 @@ def get_config(argument: str = 'toilet'):
   config.chains.step_size = 0.05
   config.chains.noise_iterations = 0
   config.chains.restart_probability = 0.1
-  config.chains.settle_iterations = 30
+  config.chains.settle_iterations = 6
   config.chains.start_std = 0.12
-  config.train.num_iterations = 350
-  config.optimizer.constant_iterations = 150
+  config.train.num_iterations = 300
+  config.optimizer.constant_iterations = 130
   for settings in (config.evaluate, config.sample):
     settings.noise_steps = 0
   if category == 'chair':
     config.model.network = 'medium'
+    # Learned with more noise, so that no part of a thin shape is left empty,
+    # and sampled with less, so that no voxel is left alone.
+    config.chains.start_std = 0.2
+    config.chains.restart_probability = 0.2
+    for settings in (config.evaluate, config.sample):
+      settings.start_std = 0.17
   return config

@@ -1,5 +1,6 @@
 """Sampling, scoring and exporting trained models."""
 
+import functools
 import json
 import os
 import tempfile
@@ -82,7 +83,8 @@ def test_no_steps_give_the_chains_themselves(workdir):
   np.testing.assert_array_equal(voxels, expected)
 
 
-def test_samples_are_the_librarys(workdir):
+@pytest.mark.parametrize('start_std', [0.0, 0.7])
+def test_samples_are_the_librarys(workdir, start_std):
   # Fresh chains are `dnet_jax.sample` and nothing else.
   trained = exported.load(workdir)
   voxels = evaluate.run(
@@ -94,11 +96,12 @@ def test_samples_are_the_librarys(workdir):
     temperature=1.0,
     step_size=0.02,
     seed=5,
+    start_std=start_std,
   )
   keys = dnet_jax.chain_keys(jax.random.key(5), 2)
-  std = trained.config.chains.start_std
+  std = start_std or trained.config.chains.start_std
   y = dnet_jax.from_noise(keys, trained.shape, std).position
-  score = dnet_jax.score(trained.energy_fn)
+  score = jax.jit(dnet_jax.score(trained.energy_fn))
   for _ in range(3):
     y = y + 0.01 * score(y)
   np.testing.assert_allclose(voxels, y[..., 0] + trained.mean, atol=1e-5)
@@ -112,6 +115,7 @@ def test_samples_are_the_librarys(workdir):
     ('num_samples', 0, '0'),
     ('noise_steps', 9, '9'),
     ('temperature', -1.0, '-1'),
+    ('start_std', -0.1, '-0.1'),
   ],
 )
 def test_impossible_settings(workdir, field, value, message):
@@ -129,7 +133,9 @@ def test_exported_model_is_the_model_in_half_precision(workdir, folder):
     np.testing.assert_array_equal(np.asarray(x, np.float16), y)
   assert b.mean == a.mean and b.shape == a.shape
   y = np.asarray(a.chains)
-  np.testing.assert_allclose(a.energy_fn(y), b.energy_fn(y), rtol=1e-2)
+  np.testing.assert_allclose(
+    jax.jit(a.energy_fn)(y), jax.jit(b.energy_fn)(y), rtol=1e-2
+  )
   assert {
     'README.md',
     'card.json',
@@ -241,12 +247,14 @@ def test_opinion_is_a_softmax_with_and_without_none(judge_folder):
   voxels = build.data(trained.config).test[:3]
   opinion = judges.make(trained).opinion(voxels)
   y = datasets.to_network(voxels, trained.mean, trained.scale)
-  classifier = trained.model.classifier
+  apply = jax.jit(
+    functools.partial(trained.model.classifier.apply, train=False)
+  )
   variables = trained.variables['classifier']
   # The mean over mirror images.
   logits = np.mean(
     [
-      classifier.apply(variables, image, train=False)
+      apply(variables, image)
       for image in (y, y[:, ::-1], y[:, :, ::-1], y[:, ::-1, ::-1])
     ],
     axis=0,
