@@ -22,7 +22,7 @@ lint: venv
 	$(BIN)/ruff format --check .
 
 test: lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist=worksteal
 
 demo: venv
 	$(BIN)/python -m experiments.main --mode=train --workdir=$(DEMO) \
