@@ -111,7 +111,7 @@ def expected_of(name):
   ]
   + [('odd_same', None), ('paper_first', None)],
 )
-def test_matches_float64_to_second_order(name, method):
+def test_matches_float64_to_second_order(name, method, optimised):
   _, _, taps, strides, padding, _, _ = CASES[name]
   if method == 'toom':
     assert toom_fits(taps, strides), 'choose cases that suit every method'
@@ -168,14 +168,19 @@ def test_transpose_is_adjoint_and_grows(padding, method):
   rng = np.random.default_rng(0)
   y = rng.normal(size=(2, 3, 2, 4, 3)).astype(np.float32)
   w = rng.normal(size=(*taps, 2, 3)).astype(np.float32)
-  x = dnet_jax.correlate_transpose(y, w, strides, padding, method=method)
+  settings = dict(strides=strides, padding=padding, method=method)
+  correlate = jax.jit(functools.partial(dnet_jax.correlate, **settings))
+  transpose = jax.jit(
+    functools.partial(dnet_jax.correlate_transpose, **settings)
+  )
+  x = transpose(y, w)
   sides = zip(y.shape[1:4], strides, taps, strict=True)
   grid = tuple(
     d * s if padding == 'SAME' else (d - 1) * s + k for d, s, k in sides
   )
   assert x.shape == (2, *grid, 2)
   v = rng.normal(size=x.shape).astype(np.float32)
-  left = np.vdot(y, dnet_jax.correlate(v, w, strides, padding, method=method))
+  left = np.vdot(y, correlate(v, w))
   scale = np.linalg.norm(v) * np.linalg.norm(x)
   assert abs(left - np.vdot(v, x)) < WORST * scale
   plain = lax.conv_transpose(
@@ -236,15 +241,21 @@ def test_bfloat16_keeps_its_dtype(method, transpose):
   x = jnp.asarray(rng.normal(size=(2, 4, 4, 4, 2)), jnp.bfloat16)
   w = jnp.asarray(rng.normal(size=(3, 3, 3, 2, 2)), jnp.bfloat16)
 
-  def total(x, w):
-    return jnp.sum(function(x, w, 2, method=method).astype(jnp.float32))
+  @jax.jit
+  def compute(x, w):
+    y = function(x, w, 2, method=method)
+    in_float32 = function(x.astype(jnp.float32), w.astype(jnp.float32), 2)
 
-  y = function(x, w, 2, method=method)
+    def total(x, w):
+      return jnp.sum(function(x, w, 2, method=method).astype(jnp.float32))
+
+    return y, in_float32, jax.grad(total, (0, 1))(x, w)
+
+  y, in_float32, gradients = compute(x, w)
   assert y.dtype == jnp.bfloat16
-  in_float32 = function(x.astype(jnp.float32), w.astype(jnp.float32), 2)
   eps = float(jnp.finfo(jnp.bfloat16).eps)
   assert relative_error(y, np.asarray(in_float32, np.float64)) < 2 * eps
-  for gradient in jax.grad(total, (0, 1))(x, w):
+  for gradient in gradients:
     assert gradient.dtype == jnp.bfloat16
     assert jnp.isfinite(gradient.astype(jnp.float32)).all()
 
@@ -252,7 +263,7 @@ def test_bfloat16_keeps_its_dtype(method, transpose):
 def test_choice_of_method_is_invisible(monkeypatch):
   net = dnet_jax.Descriptor(**dnet_jax.DESCRIPTORS['tiny'], init_std=0.2)
   y = jax.random.normal(jax.random.key(0), (3, 8, 8, 8, 1))
-  params = net.init(jax.random.key(1), y)
+  params = jax.jit(net.init)(jax.random.key(1), y[:0])
   energy_fn = dnet_jax.descriptor_energy(net.apply)
   correlate = convolution.correlate
   results = []
@@ -347,12 +358,14 @@ def reachable(found, name):
 
 
 @pytest.mark.parametrize('method', ['fourier', 'toom'])
-def test_kernel_spectrum_is_computed_outside_the_loop(method, monkeypatch):
+def test_kernel_spectrum_is_computed_outside_the_loop(
+  method, monkeypatch, optimised
+):
   correlate = functools.partial(convolution.correlate, method=method)
   monkeypatch.setattr(convolution, 'correlate', correlate)
   net = dnet_jax.Descriptor(**dnet_jax.DESCRIPTORS['tiny'])
   y = jnp.zeros((2, 9, 9, 9, 1))
-  params = net.init(jax.random.key(0), y)
+  params = jax.eval_shape(net.init, jax.random.key(0), y)
   energy_fn = dnet_jax.descriptor_energy(net.apply)
 
   @jax.jit

@@ -1,36 +1,16 @@
-"""Algorithm 3 against its definition, where its answer is known, on devices.
-
-The file runs itself in a process of its own: how many devices there are is
-settled when JAX starts.
-"""
+"""Algorithm 3 against its definition, and where its answer is known."""
 
 import functools
-import os
-import pathlib
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 
 import dnet_jax
-from dnet_jax import convolution
 from tests import reference
 
-DEVICES = 4
 DIM = 3
-P = jax.sharding.PartitionSpec
-ROOT = pathlib.Path(__file__).parents[1]
-# Compilation is all the time that this takes.
-RUNS = (
-  ('cooperative', 'pmap'),
-  ('cooperative', 'shard_map'),
-  ('alternating', 'shard_map'),
-  ('classification', 'pmap'),
-)
 STEP_SIZE, NUM_STEPS, RATE, STD = 0.1, 2, 1e-2, 0.8
 
 
@@ -63,7 +43,7 @@ def variables():
   return params, model_state.pop('params'), model_state
 
 
-def cooperative(axis_name=None):
+def algorithm(axis_name=None):
   descriptor, generator = networks(axis_name)
   energy_fn = dnet_jax.descriptor_energy(descriptor.apply, STD)
   generator_fn = dnet_jax.generator_fn(generator, train=True)
@@ -85,67 +65,15 @@ def cooperative(axis_name=None):
   )
 
 
-def alternating(axis_name=None):
-  _, generator = networks(axis_name)
-  generator_fn = dnet_jax.generator_fn(generator, train=True)
-  return dnet_jax.alternating_back_propagation(
-    generator_fn,
-    dnet_jax.generator_fn(generator, train=False),
-    dnet_jax.make_learner(
-      dnet_jax.teaching_loss(generator_fn), optax.sgd(RATE)
-    ),
-    latent_dim=DIM,
-    num_chains=12,
-    num_slots=2,
-    num_steps=3,
-    step_size=0.01,
-    noise_std=0.5,
-    axis_name=axis_name,
-  )
-
-
-def classifier(axis_name=None):
-  return dnet_jax.Classifier(
-    2,
-    features=(3,),
-    kernel_sizes=(3,),
-    strides=(2,),
-    dropout=0.0,  # The masks of devices differ, by design.
-    axis_name=axis_name,
-  )
-
-
-def classification(axis_name=None):
-  net = classifier(axis_name)
-  return dnet_jax.classification(
-    dnet_jax.make_learner(
-      dnet_jax.classification_loss(dnet_jax.classifier_fn(net)),
-      optax.sgd(RATE),
-    ),
-    axis_name=axis_name,
-  )
-
-
-def observed(num):
-  return jax.random.normal(jax.random.key(1), (num, 4, 4, 4, 1))
-
-
-def direct(patch):
-  """XLA's own convolution: the others compile for long, and have tests."""
-  patch.setattr(convolution, '_choose', lambda *args: None)
-
-
-def test_one_step_is_algorithm_3_written_out(monkeypatch):
-  direct(monkeypatch)
+def test_one_step_is_algorithm_3_written_out():
   params, generator_params, model_state = variables()
   descriptor, generator = networks()
-  algorithm = cooperative()
-  state = algorithm.init(
-    jax.random.key(0), params, generator_params, model_state
-  )
-  batch, key = observed(5), jax.random.key(4)
+  init, step, _ = algorithm()
+  state = init(jax.random.key(0), params, generator_params, model_state)
+  batch = jax.random.normal(jax.random.key(1), (5, 4, 4, 4, 1))
+  key = jax.random.key(4)
   # At temperature 0 the chains' own noise plays no part.
-  state, metrics = jax.jit(algorithm.step)(key, state, batch, 0.0)
+  state, metrics = jax.jit(step)(key, state, batch, 0.0)
 
   # Line 3: Z ~ N(0, I), Y^ = g(Z) + epsilon.
   key_z, key_noise, _ = jax.random.split(key, 3)
@@ -241,7 +169,7 @@ def test_linear_descriptor_and_generator_find_the_mean():
     return y.reshape(*z.shape[:-1], *shape), model_state
 
   rate = optax.cosine_decay_schedule(0.1, 600, 0.01)
-  algorithm = dnet_jax.cooperative(
+  init, algorithm_step, _ = dnet_jax.cooperative(
     energy_fn,
     dnet_jax.make_learner(
       dnet_jax.contrastive_loss(energy_fn), optax.sgd(rate)
@@ -256,7 +184,7 @@ def test_linear_descriptor_and_generator_find_the_mean():
     step_size=0.2,
   )
   batch = s * jax.random.normal(jax.random.key(0), (64, *shape)) + 1.5
-  state = algorithm.init(
+  state = init(
     jax.random.key(1),
     jnp.zeros(shape),
     {'w': jnp.eye(2), 'b': jnp.zeros(2)},
@@ -267,7 +195,7 @@ def test_linear_descriptor_and_generator_find_the_mean():
   def learn(state):
     def step(i, state):
       key = jax.random.fold_in(jax.random.key(2), i)
-      return algorithm.step(key, state, batch, 1.0)[0]
+      return algorithm_step(key, state, batch, 1.0)[0]
 
     return jax.lax.fori_loop(0, 600, step, state)
 
@@ -277,95 +205,3 @@ def test_linear_descriptor_and_generator_find_the_mean():
   student = state.generator.params
   np.testing.assert_allclose(student['b'], mean.ravel(), atol=0.05)
   assert float(abs(student['w']).max()) < 0.1
-
-
-def begin(name):
-  params, generator_params, model_state = variables()
-  if name == 'cooperative':
-    return (params, generator_params, model_state), observed(12)
-  if name == 'alternating':
-    return (generator_params, model_state), observed(12)
-  batch = {'y': observed(12), 'labels': jnp.arange(12) % 2}
-  model_state = dict(
-    jax.jit(functools.partial(classifier().init, train=False))(
-      jax.random.key(2), batch['y']
-    )
-  )
-  return (model_state.pop('params'), model_state), batch
-
-
-ALGORITHMS = {
-  'cooperative': cooperative,
-  'alternating': alternating,
-  'classification': classification,
-}
-
-
-def run(name, how):
-  axis_name = None if how == 'one' else 'devices'
-  init, step, chain_axes = ALGORITHMS[name](axis_name)
-  arguments, batch = begin(name)
-  state = init(jax.random.key(0), *arguments)
-  if how == 'one':
-    step = jax.jit(step)
-  elif how == 'pmap':
-    step = jax.pmap(
-      step,
-      axis_name,
-      in_axes=(None, chain_axes, 0, None),
-      out_axes=(chain_axes, None),
-    )
-    batch = jax.tree.map(lambda a: a.reshape(4, 3, *a.shape[1:]), batch)
-  else:
-    auto = (jax.sharding.AxisType.Auto,)
-    mesh = jax.make_mesh((DEVICES,), ('devices',), axis_types=auto)
-    specs = type(chain_axes)(
-      *(P() if axis is None else P(None, 'devices') for axis in chain_axes)
-    )
-    step = jax.jit(
-      jax.shard_map(
-        step,
-        mesh=mesh,
-        in_specs=(P(), specs, P('devices'), P()),
-        out_specs=(specs, P()),
-        check_vma=False,
-      )
-    )
-  for i in range(3):
-    state, metrics = step(jax.random.key(i), state, batch, 1.0)
-  leaves = jax.tree.leaves((state, metrics))
-  return [np.asarray(leaf, np.float64).ravel() for leaf in leaves]
-
-
-@pytest.fixture(scope='module')
-def results(tmp_path_factory):
-  folder = tmp_path_factory.mktemp('parallel')
-  flag = f'--xla_force_host_platform_device_count={DEVICES}'
-  environment = os.environ | {
-    'XLA_FLAGS': flag,
-    'JAX_PLATFORMS': 'cpu',
-    'PYTHONPATH': str(ROOT),
-  }
-  subprocess.run(
-    [sys.executable, '-W', 'error', __file__, str(folder)],
-    env=environment,
-    check=True,
-  )
-  return {path.stem: np.load(path) for path in folder.iterdir()}
-
-
-@pytest.mark.parametrize(('name', 'how'), RUNS)
-def test_four_devices_are_one(results, name, how):
-  # Batch statistics too are those of the whole batch.
-  one, many = results[f'{name}-one'], results[f'{name}-{how}']
-  assert list(one) == list(many)
-  for leaf in one:
-    scale = max(np.abs(one[leaf]).max(), 1.0)
-    np.testing.assert_allclose(many[leaf], one[leaf], atol=5e-5 * scale)
-
-
-if __name__ == '__main__':
-  assert jax.device_count() == DEVICES
-  direct(pytest.MonkeyPatch())
-  for pair in (*((name, 'one') for name in ALGORITHMS), *RUNS):
-    np.savez(pathlib.Path(sys.argv[1]) / '-'.join(pair), *run(*pair))

@@ -1,13 +1,6 @@
-"""Algorithm 2 against the paper's lines written out, and what it must keep.
-
-The part on four devices runs this file in a process of its own.
-"""
+"""Algorithm 2 against the paper's lines written out, and what it must keep."""
 
 import functools
-import os
-import pathlib
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +10,9 @@ import pytest
 
 import dnet_jax
 
-DEVICES = 4
 FACTORS = (2, 3)
 SIDES = (2, 6)
 STEPS, STEP_SIZE, RATE = 3, 0.05, 0.02
-P = jax.sharding.PartitionSpec
-ROOT = pathlib.Path(__file__).parents[1]
 
 
 def energy_fn(theta, y):
@@ -290,72 +280,3 @@ def test_it_learns_what_is_known():
     noise = np.sqrt((0.1, 0.0)[s] / 16)
     assert error < 1e-4 + 6 * noise
     assert float(abs(state.learners[s].params).max()) > 0.5
-
-
-# Four devices.
-
-
-def run(how):
-  init, step, chain_axes = algorithm(None if how == 'one' else 'devices')
-  state = init(None, thetas())
-  y = batch(8)
-  if how == 'one':
-    step = jax.jit(step)
-  elif how == 'pmap':
-    step = jax.pmap(
-      step,
-      'devices',
-      in_axes=(None, chain_axes, 0, None),
-      out_axes=(chain_axes, None),
-    )
-    y = y.reshape(DEVICES, 2, *y.shape[1:])
-  else:
-    auto = (jax.sharding.AxisType.Auto,)
-    mesh = jax.make_mesh((DEVICES,), ('devices',), axis_types=auto)
-    specs = type(chain_axes)(P(), P())
-    step = jax.jit(
-      jax.shard_map(
-        step,
-        mesh=mesh,
-        in_specs=(P(), specs, P('devices'), P()),
-        out_specs=(specs, P()),
-        check_vma=False,
-      )
-    )
-  for i in range(2):
-    state, metrics = step(
-      jax.random.key(i), state, y, np.array([1.0, 0.0], np.float32)
-    )
-  leaves = jax.tree.leaves((state, metrics))
-  return [np.asarray(leaf, np.float64).ravel() for leaf in leaves]
-
-
-@pytest.fixture(scope='module')
-def results(tmp_path_factory):
-  folder = tmp_path_factory.mktemp('multi_grid')
-  environment = os.environ | {
-    'XLA_FLAGS': f'--xla_force_host_platform_device_count={DEVICES}',
-    'JAX_PLATFORMS': 'cpu',
-    'PYTHONPATH': str(ROOT),
-  }
-  subprocess.run(
-    [sys.executable, '-W', 'error', __file__, str(folder)],
-    env=environment,
-    check=True,
-  )
-  return {path.stem: np.load(path) for path in folder.iterdir()}
-
-
-@pytest.mark.parametrize('how', ['pmap', 'shard_map'])
-def test_four_devices_equal_one(results, how):
-  one, many = results['one'], results[how]
-  assert list(one) == list(many)
-  for name in one:
-    scale = max(np.abs(one[name]).max(), 1.0)
-    np.testing.assert_allclose(many[name], one[name], atol=2e-5 * scale)
-
-
-if __name__ == '__main__':
-  assert jax.device_count() == DEVICES
-  for kind in ('one', 'pmap', 'shard_map'):
-    np.savez(pathlib.Path(sys.argv[1]) / kind, *run(kind))

@@ -1,5 +1,6 @@
 """A generator's latent space, on a tiny cooperative run."""
 
+import functools
 import json
 import os
 
@@ -9,7 +10,6 @@ import pytest
 import trimesh
 
 import dnet_jax
-from dnet_jax import convolution
 from experiments import build
 from experiments import checkpoints
 from experiments import evaluate
@@ -17,6 +17,7 @@ from experiments import exported
 from experiments import latent
 from experiments import train
 from experiments.configs import test as test_config
+from tests import runs
 
 DIM = 4
 
@@ -42,14 +43,6 @@ def _config(**overrides):
   return config
 
 
-@pytest.fixture(scope='module', autouse=True)
-def direct():
-  # XLA's own convolution: the others compile for long, and have tests.
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(convolution, '_choose', lambda *args: None)
-    yield
-
-
 @pytest.fixture(scope='module')
 def workdir(tmp_path_factory):
   path = str(tmp_path_factory.mktemp('run') / 'run')
@@ -60,12 +53,6 @@ def workdir(tmp_path_factory):
 @pytest.fixture(scope='module')
 def trained(workdir):
   return exported.load(workdir)
-
-
-def _equal(a, b):
-  assert jax.tree.structure(a) == jax.tree.structure(b)
-  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-    np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
 
 
 def _arrays(folder):
@@ -90,36 +77,16 @@ def _check_files(folder, arrays):
 def test_a_resumed_cooperative_run_is_the_run(workdir, tmp_path):
   # Iteration 5 of 6 fails, between two checkpoints.
   config = _config()
-  experiment = build.experiment(config)
-  calls = []
-
-  def failing(*args):
-    calls.append(1)
-    if len(calls) == 6:
-      raise KeyboardInterrupt
-    return experiment.parallel.step(*args)
-
   stopped = str(tmp_path / 'stopped')
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(
-      build,
-      'experiment',
-      lambda config: experiment._replace(
-        parallel=experiment.parallel._replace(step=failing)
-      ),
-    )
-    with pytest.raises(KeyboardInterrupt):
-      train.train(config, stopped)
-  assert checkpoints.steps(stopped)[-1] == 4
+  assert runs.stop(config, stopped, call=6) == 4
   state = train.train(config, stopped)
-  like = {'algorithm': experiment.init(), 'rollbacks': 0}
+  first = build.experiment(config).init()
+  like = {'algorithm': first, 'rollbacks': 0}
   _, whole = checkpoints.restore(workdir, like)
-  _equal(state, whole['algorithm'])
+  runs.assert_equal(state, whole['algorithm'])
   # Negative control: both networks and the averages have moved.
   for name in ('learner', 'generator'):
-    before, after = (
-      jax.tree.leaves(getattr(s, name)) for s in (experiment.init(), state)
-    )
+    before, after = (jax.tree.leaves(getattr(s, name)) for s in (first, state))
     moved = [
       np.asarray(a != b).any() for a, b in zip(before, after, strict=True)
     ]
@@ -138,9 +105,8 @@ def test_generate_is_one_pass_of_the_generator(workdir, trained, tmp_path):
   assert arrays['voxels'].shape == arrays['refined'].shape == (3, 8, 8, 8)
   z = latent.draw(trained, 5, config.sample.seed)
   np.testing.assert_array_equal(arrays['z'], z[:3])
-  expected = trained.model.generator.apply(
-    trained.variables['generator'], z[:3], train=False
-  )
+  apply = functools.partial(trained.model.generator.apply, train=False)
+  expected = jax.jit(apply)(trained.variables['generator'], z[:3])
   # Parameters of an export are float16.
   np.testing.assert_allclose(
     arrays['voxels'], (expected[..., 0] + 1) / 2, atol=0.02
@@ -166,7 +132,7 @@ def test_sample_starts_at_the_generator(trained):
     start, latent.shapes(trained, latent.draw(trained, 2, 3))
   )
   y = 2 * start[..., None] - 1
-  score = dnet_jax.score(trained.energy_fn)
+  score = jax.jit(dnet_jax.score(trained.energy_fn))
   for _ in range(3):
     y = y + 0.01 * score(y)
   np.testing.assert_allclose(moved, (y[..., 0] + 1) / 2, atol=1e-5)
@@ -269,10 +235,8 @@ def test_latent_factors_of_a_generated_shape_are_found(trained, partly):
   z = latent.infer(trained, voxels, visible, **settings)
   # Also of what was hidden: far better than any draw of the prior.
   error = _error(trained, z, voxels)
-  draws = latent.draw(trained, 30, 8)
-  best = np.mean(
-    [min(_error(trained, d[None], y) for d in draws) for y in voxels]
-  )
+  draws = latent.shapes(trained, latent.draw(trained, 30, 8))
+  best = np.mean([((draws - y) ** 2).mean((1, 2, 3)).min() for y in voxels])
   assert error < best / 3
   if partly:  # Hidden voxels are not read.
     other = np.where(visible, voxels, 1 - voxels)
@@ -363,4 +327,6 @@ def test_alternating_back_propagation_trains_and_generates(tmp_path):
 
   # Cooperative learning may begin there; its descriptor is a fresh one.
   begun = build.experiment(_config()).init(trained.variables)
-  _equal(begun.generator.params, trained.variables['generator']['params'])
+  runs.assert_equal(
+    begun.generator.params, trained.variables['generator']['params']
+  )

@@ -1,5 +1,6 @@
 """Multi-grid models: learned, resumed, exported, sampled, sharpened, scored."""
 
+import functools
 import json
 import os
 
@@ -18,6 +19,7 @@ from experiments import train
 from experiments.configs import multigrid as multigrid_config
 from experiments.configs import multigrid_sofa
 from experiments.configs import test as test_config
+from tests import runs
 
 GRIDS = (2, 8)
 
@@ -55,36 +57,14 @@ def folder(workdir, tmp_path_factory):
   return path
 
 
-def test_a_stopped_run_goes_on_to_the_bit(workdir, tmp_path, monkeypatch):
-  experiment = build.experiment(_config())
-  calls = []
-
-  def failing(*args):
-    calls.append(1)
-    if len(calls) == 4:
-      raise KeyboardInterrupt
-    return experiment.parallel.step(*args)
-
+def test_a_stopped_run_goes_on_to_the_bit(workdir, tmp_path):
   stopped = str(tmp_path / 'stopped')
-  with monkeypatch.context() as patch:
-    patch.setattr(
-      build,
-      'experiment',
-      lambda config: experiment._replace(
-        parallel=experiment.parallel._replace(step=failing)
-      ),
-    )
-    with pytest.raises(KeyboardInterrupt):
-      train.train(_config(), stopped)
-  assert checkpoints.steps(stopped)[-1] == 2
+  assert runs.stop(_config(), stopped, call=4) == 2
   state = train.train(_config(), stopped)
-  like = {'algorithm': experiment.init(), 'rollbacks': 0}
+  like = {'algorithm': build.experiment(_config()).init(), 'rollbacks': 0}
   step, whole = checkpoints.restore(workdir, like)
   assert step == 4
-  for a, b in zip(
-    jax.tree.leaves(state), jax.tree.leaves(whole['algorithm']), strict=True
-  ):
-    np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+  runs.assert_equal(state, whole['algorithm'])
   # All grids have learned.
   for before, after in zip(
     like['algorithm'].learners, state.learners, strict=True
@@ -109,18 +89,23 @@ def test_samples_are_the_librarys(kind, request):
   assert [y.shape for y in made] == [(3, d, d, d) for d in GRIDS]
   y = datasets.draw_averages(trained.variables['histogram'], 3, 5)
   y = datasets.to_network(y, trained.mean)
-  expected = dnet_jax.sample_grids(
-    dnet_jax.chain_keys(jax.random.key(5), 3),
-    [
-      lambda y, f=f, p=trained.variables['grids'][f'grid{i}']: f(p, y)
-      for i, f in enumerate(trained.model.grid_energies, 1)
-    ],
-    y,
-    (2, 4),
+  sample = functools.partial(
+    dnet_jax.sample_grids,
     num_steps=3,
     step_size=0.01,
     temperature=(0.1, 0.0),
   )
+  expected = jax.jit(
+    lambda keys, grids, y: sample(
+      keys,
+      [
+        functools.partial(f, grids[f'grid{i}'])
+        for i, f in enumerate(trained.model.grid_energies, 1)
+      ],
+      y,
+      (2, 4),
+    )
+  )(dnet_jax.chain_keys(jax.random.key(5), 3), trained.variables['grids'], y)
   for a, b in zip(made, expected, strict=True):
     np.testing.assert_allclose(a, b[..., 0] + trained.mean, atol=1e-5)
 

@@ -1,58 +1,66 @@
-"""The same run on one device and on four, under shard_map and pmap."""
+"""The same run on one device and on four, under shard_map and pmap.
+
+The file runs itself on four devices (see `devices`).
+"""
 
 import os
-import subprocess
+import shutil
 import sys
 
+import jax
 import numpy as np
 import pytest
 
-_SCRIPT = """
-import sys
-import jax
-import numpy as np
+from experiments import checkpoints
 from experiments import train
-from experiments.configs import test
+from experiments.configs import test as test_config
+from tests import devices
 
-workdir, mode, devices = sys.argv[1:]
-assert jax.device_count() == int(devices)
-config = test.get_config()
-config.parallel = mode
-config.train.picture_every = 1000
-state = train.train(config, workdir)
-np.savez(workdir + '.npz', *map(np.asarray, jax.tree.leaves(state)))
-"""
+MODES = ('shard_map', 'pmap')
 
 
-def _run(workdir, mode, devices):
-  flag = f'--xla_force_host_platform_device_count={devices}'
-  subprocess.run(
-    [sys.executable, '-W', 'error', '-c', _SCRIPT, workdir, mode, str(devices)],
-    env=os.environ | {'XLA_FLAGS': flag, 'PYTHONPATH': '.'},
-    check=True,
-    timeout=300,
-  )
-  with np.load(f'{workdir}.npz') as file:
-    return [file[name] for name in file.files]
+def run(folder, mode):
+  config = test_config.get_config()
+  config.parallel = mode
+  config.train.picture_every = 1000
+  state = train.train(config, os.path.join(folder, mode))
+  return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
 
 
 @pytest.fixture(scope='module')
 def one_device(tmp_path_factory):
-  return _run(str(tmp_path_factory.mktemp('one') / 'run'), 'shard_map', 1)
+  assert jax.device_count() == 1
+  return run(str(tmp_path_factory.mktemp('one')), 'shard_map')
 
 
-@pytest.mark.parametrize('mode', ['shard_map', 'pmap'])
-def test_four_devices_give_the_run_of_one(tmp_path, mode, one_device):
-  four = _run(str(tmp_path / 'run'), mode, 4)
-  assert len(four) == len(one_device)
+@pytest.fixture(scope='module')
+def four_devices(tmp_path_factory):
+  folder = str(tmp_path_factory.mktemp('four'))
+  devices.run(__file__, folder)
+  return folder
+
+
+@pytest.mark.parametrize('mode', MODES)
+def test_four_devices_give_the_run_of_one(mode, four_devices, one_device):
+  with np.load(os.path.join(four_devices, f'{mode}.npz')) as file:
+    four = [file[name] for name in file.files]
   for a, b in zip(four, one_device, strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5)
 
 
-def test_resume_on_another_number_of_devices(tmp_path, one_device):
-  # A checkpoint knows nothing of devices.
-  workdir = str(tmp_path / 'run')
-  _run(workdir, 'pmap', 4)
-  again = _run(workdir, 'pmap', 1)
+def test_resume_on_another_number_of_devices(
+  tmp_path, four_devices, one_device
+):
+  # A checkpoint knows nothing of devices: the last iterations on one.
+  shutil.copytree(os.path.join(four_devices, 'pmap'), tmp_path / 'pmap')
+  shutil.rmtree(tmp_path / 'pmap' / 'checkpoints' / '00000006')
+  assert checkpoints.steps(tmp_path / 'pmap')[-1] == 4
+  again = run(str(tmp_path), 'pmap')
   for a, b in zip(again, one_device, strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5)
+
+
+if __name__ == '__main__':
+  assert jax.device_count() == devices.NUMBER
+  for kind in MODES:
+    np.savez(os.path.join(sys.argv[1], kind), *run(sys.argv[1], kind))

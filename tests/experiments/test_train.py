@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from experiments import checkpoints
 from experiments import train
 from experiments import writer
 from experiments.configs import test as test_config
+from tests import runs
 
 
 def _config(**overrides):
@@ -24,12 +26,6 @@ def _config(**overrides):
   config.train.picture_every = 1000
   config.update_from_flattened_dict(overrides)
   return config
-
-
-def _equal(a, b):
-  assert jax.tree.structure(a) == jax.tree.structure(b)
-  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-    np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
 
 
 @pytest.mark.parametrize(
@@ -71,34 +67,20 @@ def test_persistent_cd_owns_its_shapes(tmp_path):
     )
 
 
-def test_resume_is_the_run(tmp_path):
-  config = _config()
-  whole = train.train(config, str(tmp_path / 'whole'))
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+  """A run to its end: the workdir, which nothing may change, and the state."""
+  workdir = tmp_path_factory.mktemp('run') / 'whole'
+  return workdir, train.train(_config(), str(workdir))
 
+
+def test_resume_is_the_run(tmp_path, whole):
+  config = _config()
   # Iteration 5 of 6 fails, between two checkpoints.
   stopped = str(tmp_path / 'stopped')
-  experiment = build.experiment(config)
-  calls = []
-
-  def failing(*args):
-    calls.append(1)
-    if len(calls) == 6:
-      raise KeyboardInterrupt
-    return experiment.parallel.step(*args)
-
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(
-      build,
-      'experiment',
-      lambda config: experiment._replace(
-        parallel=experiment.parallel._replace(step=failing)
-      ),
-    )
-    with pytest.raises(KeyboardInterrupt):
-      train.train(config, stopped)
-  assert checkpoints.steps(stopped)[-1] == 4
-  _equal(train.train(config, stopped), whole)
-  a, b = (writer.read_metrics(tmp_path / name) for name in ('whole', 'stopped'))
+  assert runs.stop(config, stopped, call=6) == 4
+  runs.assert_equal(train.train(config, stopped), whole[1])
+  a, b = (writer.read_metrics(folder) for folder in (whole[0], stopped))
   for x, y in zip(a, b, strict=True):
     x.pop('seconds_per_step', None)
     y.pop('seconds_per_step', None)
@@ -108,7 +90,7 @@ def test_resume_is_the_run(tmp_path):
 def test_killed_at_any_moment(tmp_path):
   # SIGKILL at several moments, then once to the end: bit-identical.
   config = _config()
-  config.train.num_iterations = 30
+  config.train.num_iterations = 20
   config.train.checkpoint_every = 1
   whole = train.train(config, str(tmp_path / 'whole'))
   workdir = str(tmp_path / 'killed')
@@ -117,7 +99,7 @@ def test_killed_at_any_moment(tmp_path):
     '-m',
     'experiments.main',
     '--config=experiments/configs/test.py',
-    '--config.train.num_iterations=30',
+    '--config.train.num_iterations=20',
     '--config.train.checkpoint_every=1',
     '--config.train.picture_every=1000',
     f'--workdir={workdir}',
@@ -133,47 +115,40 @@ def test_killed_at_any_moment(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
   before = checkpoints.steps(workdir)[-1]
-  assert before < 30
+  assert before < 20
   state = train.train(config, workdir)
-  _equal(state, whole)
+  runs.assert_equal(state, whole)
   kinds = [event['kind'] for event in writer.read_events(workdir)]
   assert kinds.count('start') == 1 and kinds.count('resume') == 2
   steps = [row['step'] for row in writer.read_metrics(workdir)]
-  assert steps == list(range(30))
+  assert steps == list(range(20))
 
 
-def test_other_config_is_refused_with_the_fields(tmp_path):
-  config = _config()
-  config.train.num_iterations = 1
-  workdir = str(tmp_path / 'run')
-  train.train(config, workdir)
-  config.chains.step_size = 0.02
+def test_other_config_is_refused_with_the_fields(whole):
+  config = _config(**{'chains.step_size': 0.02})
   with pytest.raises(ValueError, match=r'chains\.step_size: 0\.01 -> 0\.02'):
-    train.train(config, workdir)
+    train.train(config, str(whole[0]))
 
 
 def _poisoned(config, when, patch):
-  """Patches `build.experiment` so that chains are poisoned at some calls."""
-  experiment = build.experiment(config)
-  calls = []
+  """Chains are poisoned at some calls of the step."""
 
-  def step(key, state, batch, temperature):
-    state, metrics = experiment.parallel.step(key, state, batch, temperature)
-    calls.append(1)
-    if when(len(calls)):
-      positions = state.memory.positions.at[0, 0, 0, 0, 0, 0].set(jnp.nan)
-      memory = state.memory._replace(positions=positions)
-      state = state._replace(memory=memory)
-      metrics = metrics | {'chain_max': jnp.inf}
-    return state, metrics
+  def change(step):
+    calls = []
 
-  patch.setattr(
-    build,
-    'experiment',
-    lambda config: experiment._replace(
-      parallel=experiment.parallel._replace(step=step)
-    ),
-  )
+    def poisoned(key, state, batch, temperature):
+      state, metrics = step(key, state, batch, temperature)
+      calls.append(1)
+      if when(len(calls)):
+        positions = state.memory.positions.at[0, 0, 0, 0, 0, 0].set(jnp.nan)
+        memory = state.memory._replace(positions=positions)
+        state = state._replace(memory=memory)
+        metrics = metrics | {'chain_max': jnp.inf}
+      return state, metrics
+
+    return poisoned
+
+  runs.change_step(patch, config, change)
 
 
 def test_divergence_rolls_back(tmp_path, monkeypatch):
@@ -240,25 +215,21 @@ def test_unwritable_workdir(tmp_path):
     train.train(_config(), str(blocked / 'run'))
 
 
-def test_corrupt_latest_checkpoint_falls_back(tmp_path):
+def test_corrupt_latest_checkpoint_falls_back(tmp_path, whole):
   config = _config()
-  workdir = str(tmp_path / 'run')
-  whole = train.train(config, workdir)
+  workdir = shutil.copytree(whole[0], str(tmp_path / 'run'))
   newest = os.path.join(workdir, 'checkpoints', '00000006')
   with open(os.path.join(newest, 'manifest.json'), 'w') as file:
     file.write('{')
-  _equal(train.train(config, workdir), whole)
+  runs.assert_equal(train.train(config, workdir), whole[1])
   kinds = [event['kind'] for event in writer.read_events(workdir)]
   assert 'corrupt_checkpoint' in kinds
   names = os.listdir(os.path.join(workdir, 'checkpoints'))
   assert any('corrupt' in name for name in names)
 
 
-def test_config_on_disk_is_the_config(tmp_path):
-  config = _config()
-  config.train.num_iterations = 1
-  train.train(config, str(tmp_path / 'run'))
-  with open(tmp_path / 'run' / 'config.json') as file:
+def test_config_on_disk_is_the_config(whole):
+  with open(whole[0] / 'config.json') as file:
     saved = json.load(file)['chains']
   # JSON has no tuples.
-  assert saved == json.loads(json.dumps(config.chains.to_dict()))
+  assert saved == json.loads(json.dumps(_config().chains.to_dict()))
