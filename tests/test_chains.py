@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,12 +55,12 @@ def test_starts_hold_what_they_were_given():
   np.testing.assert_array_equal(starts['data'].position, y)
   start = starts['corrupted'].position
   np.testing.assert_array_equal(start, jnp.where(visible, y, 0.25))
-  moved = {
-    name: dnet_jax.run_chains(
-      jax.random.key(0), energy_fn, start, num_steps=20, step_size=0.1
-    )[0]
-    for name, start in starts.items()
-  }
+  run = functools.partial(dnet_jax.run_chains, num_steps=20, step_size=0.1)
+  moved = jax.jit(
+    lambda key: {
+      name: run(key, energy_fn, start)[0] for name, start in starts.items()
+    }
+  )(jax.random.key(0))
   assert all(bool(jnp.isfinite(y).all()) for y in moved.values())
   np.testing.assert_array_equal(moved['corrupted'][visible], y[visible])
   assert bool((moved['corrupted'][~visible] != 0.25).all())

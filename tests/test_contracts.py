@@ -245,16 +245,18 @@ def test_metrics_are_of_the_chains():
   init, step, _ = algorithm('contrastive_divergence', Counted(), 'langevin')
   y = jax.random.normal(jax.random.key(1), (5, *SHAPE))
   state = init(jax.random.key(0), params())
-  _, metrics = step(jax.random.key(2), state, y, 1.0)
+  _, metrics = jax.jit(step)(jax.random.key(2), state, y, 1.0)
   _, key_chains = jax.random.split(jax.random.key(2))
   keys = dnet_jax.chain_keys(key_chains, 5)
-  moved, _ = dnet_jax.run_chains(
-    keys,
-    functools.partial(Counted(), params()),
-    dnet_jax.from_data(y),
-    num_steps=3,
-    step_size=0.1,
-  )
+  moved, _ = jax.jit(
+    lambda keys, y: dnet_jax.run_chains(
+      keys,
+      functools.partial(Counted(), params()),
+      dnet_jax.from_data(y),
+      num_steps=3,
+      step_size=0.1,
+    )
+  )(keys, y)
   np.testing.assert_allclose(
     metrics['chain_max'], np.abs(moved).max(), rtol=1e-5
   )

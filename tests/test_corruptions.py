@@ -18,20 +18,23 @@ KINDS = {
 }
 
 
+def draw(corrupt, keys):
+  return np.asarray(jax.jit(corrupt, static_argnums=1)(keys, SHAPE))
+
+
 def hidden(kind, n=12, seed=0):
-  keys = dnet_jax.chain_keys(jax.random.key(seed), n)
-  visible = np.asarray(KINDS[kind](keys, SHAPE))
+  visible = draw(KINDS[kind], dnet_jax.chain_keys(jax.random.key(seed), n))
   assert visible.shape == (n, *SHAPE) and visible.dtype == bool
   return ~visible[..., 0]
 
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_each_chain_has_its_own_whatever_is_beside_it(kind):
-  corrupt = jax.jit(KINDS[kind], static_argnums=1)
+  corrupt = KINDS[kind]
   keys = dnet_jax.chain_keys(jax.random.key(3), 6)
-  whole = np.asarray(corrupt(keys, SHAPE))
+  whole = draw(corrupt, keys)
   # As two devices would have it, with `axis_name` in `chain_keys`.
-  split = np.concatenate([corrupt(keys[:3], SHAPE), corrupt(keys[3:], SHAPE)])
+  split = np.concatenate([draw(corrupt, keys[:3]), draw(corrupt, keys[3:])])
   np.testing.assert_array_equal(whole, split)
   assert len(np.unique(whole.reshape(6, -1), axis=0)) == 6
 
@@ -44,7 +47,7 @@ def test_exact_fraction(fraction):
     corruptions.random_voxels(fraction),
     corruptions.half_space(fraction),
   ):
-    counts = (~np.asarray(corrupt(keys, SHAPE))).sum(axis=(1, 2, 3, 4))
+    counts = (~draw(corrupt, keys)).sum(axis=(1, 2, 3, 4))
     assert counts.tolist() == [round(fraction * size)] * 3
 
 
@@ -101,7 +104,7 @@ def test_a_mixture_has_all_its_kinds():
     [corruptions.random_voxels(0.5), corruptions.half_space(0.25)]
   )
   keys = dnet_jax.chain_keys(jax.random.key(0), 40)
-  counts = (~np.asarray(kinds(keys, SHAPE))).sum(axis=(1, 2, 3, 4))
+  counts = (~draw(kinds, keys)).sum(axis=(1, 2, 3, 4))
   assert {*counts.tolist()} == {240, 120}
   assert 8 <= (counts == 240).sum() <= 32
 

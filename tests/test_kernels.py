@@ -33,7 +33,7 @@ def test_langevin_is_eq_7(temperature, projected):
   kernel = dnet_jax.langevin(
     energy_fn, DT, temperature=temperature, project=lambda dy: dy @ project
   )
-  state, info = kernel.step(key, kernel.init(y))
+  state, info = jax.jit(lambda key, y: kernel.step(key, kernel.init(y)))(key, y)
   noise = jax.random.normal(key, y.shape)
   expected = reference.langevin_step(
     np.asarray(y, np.float64),
@@ -54,9 +54,9 @@ def test_temperature_zero_is_gradient_descent_exactly():
     dnet_jax.sample(jax.random.key(seed), kernel, y, 10)[0] for seed in (0, 1)
   ]
   np.testing.assert_array_equal(*results)
-  expected = y
+  expected, score = y, jax.jit(dnet_jax.score(energy_fn))
   for _ in range(10):
-    expected = expected + DT / 2 * dnet_jax.score(energy_fn)(expected)
+    expected = expected + DT / 2 * score(expected)
   np.testing.assert_allclose(results[0], expected, rtol=1e-6, atol=1e-7)
 
 
@@ -128,13 +128,14 @@ def test_no_steps_change_nothing(kernel):
 def test_mala_rejects_to_where_it_was_and_caches_the_truth():
   # A step so large that chains both move and stay.
   kernel = dnet_jax.mala(energy_fn, 1.5)
-  state = kernel.init(start((200,)))
-  new, info = kernel.step(jax.random.key(0), state)
+  init, step = jax.jit(kernel.init), jax.jit(kernel.step)
+  state = init(start((200,)))
+  new, info = step(jax.random.key(0), state)
   moved = (new.position != state.position).all(-1)
   np.testing.assert_array_equal(moved, info.accepted)
   assert 0 < moved.mean() < 1
   np.testing.assert_array_equal(new.position[~moved], state.position[~moved])
-  fresh = kernel.init(new.position)
+  fresh = init(new.position)
   for value, expected in zip(new, fresh, strict=True):
     np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6)
 

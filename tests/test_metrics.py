@@ -1,3 +1,6 @@
+import types
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,6 +12,19 @@ from sklearn import neighbors
 
 from dnet_jax import metrics
 from tests import reference
+
+# Compiled as a whole: op by op takes most of the time.
+JITTED = types.SimpleNamespace(
+  iou=jax.jit(metrics.iou),
+  nearest_neighbour_accuracy=jax.jit(metrics.nearest_neighbour_accuracy),
+  recovery_error=jax.jit(metrics.recovery_error),
+  inception_score=jax.jit(metrics.inception_score, static_argnames='splits'),
+  frechet_distance=jax.jit(metrics.frechet_distance),
+  surface=jax.jit(metrics.surface),
+  squared_distance_transform=jax.jit(metrics.squared_distance_transform),
+  chamfer_distances=jax.jit(metrics.chamfer_distances),
+  jensen_shannon_divergence=jax.jit(metrics.jensen_shannon_divergence),
+)
 
 
 @pytest.fixture
@@ -22,14 +38,14 @@ def shapes():
 def test_iou(shapes):
   a, b = shapes
   expected = reference.pairwise(reference.iou, a, b)
-  values = metrics.iou(a.astype(np.float32), b.astype(np.float32))
+  values = JITTED.iou(a.astype(np.float32), b.astype(np.float32))
   np.testing.assert_allclose(values, expected, rtol=1e-6)
   # The threshold, an empty shape beside a full one, and two empty ones.
   empty, full = jnp.zeros((1, 4)), jnp.full((1, 4), 0.3)
-  assert metrics.iou(full, full, threshold=0.3).item() == 1.0
-  assert metrics.iou(empty, full, threshold=0.2).item() == 0.0
-  assert metrics.iou(empty, empty).item() == 1.0
-  diagonal = np.diag(metrics.iou(a, a))
+  assert JITTED.iou(full, full, threshold=0.3).item() == 1.0
+  assert JITTED.iou(empty, full, threshold=0.2).item() == 0.0
+  assert JITTED.iou(empty, empty).item() == 1.0
+  diagonal = np.diag(JITTED.iou(a, a))
   np.testing.assert_array_equal(diagonal, np.ones(len(a)))
 
 
@@ -75,7 +91,7 @@ def test_nearest_neighbour_accuracy_against_brute_force_and_sklearn():
   everything = np.concatenate([a, b])
   distance = sk_metrics.pairwise_distances(everything)
   expected = reference.nearest_neighbour_accuracy(distance, len(a))
-  value = metrics.nearest_neighbour_accuracy(
+  value = JITTED.nearest_neighbour_accuracy(
     jnp.asarray(distance[:20, :20]),
     jnp.asarray(distance[20:, 20:]),
     jnp.asarray(distance[:20, 20:]),
@@ -85,7 +101,7 @@ def test_nearest_neighbour_accuracy_against_brute_force_and_sklearn():
   index = neighbors.NearestNeighbors(n_neighbors=1).fit(everything)
   nearest = index.kneighbors(return_distance=False)[:, 0]
   np.testing.assert_allclose(value, (label[nearest] == label).mean(), rtol=1e-6)
-  far = metrics.nearest_neighbour_accuracy(
+  far = JITTED.nearest_neighbour_accuracy(
     jnp.zeros((3, 3)), jnp.zeros((4, 4)), jnp.ones((3, 4))
   )
   assert far.item() == 1.0
@@ -101,38 +117,38 @@ def test_recovery_error_against_brute_force():
   y, y_true = rng.random((2, 3, 4, 4, 4, 1))
   visible = rng.random(y.shape) < 0.3
   np.testing.assert_allclose(
-    metrics.recovery_error(y, y_true, visible),
+    JITTED.recovery_error(y, y_true, visible),
     reference.recovery_error(y, y_true, visible),
     rtol=1e-5,
   )
   np.testing.assert_allclose(
-    metrics.recovery_error(y, y_true, visible, threshold=0.5),
+    JITTED.recovery_error(y, y_true, visible, threshold=0.5),
     reference.recovery_error(y > 0.5, y_true > 0.5, visible),
     rtol=1e-5,
   )
   # What is visible does not count, and what hides nothing has no error.
   other = np.where(visible, y + 7, y)
-  assert metrics.recovery_error(other, y, visible).max() == 0
-  assert jnp.isnan(metrics.recovery_error(y, y_true, visible | True)).all()
+  assert JITTED.recovery_error(other, y, visible).max() == 0
+  assert jnp.isnan(JITTED.recovery_error(y, y_true, visible | True)).all()
   with pytest.raises(ValueError, match=r'\(2, 4, 4, 4, 1\)'):
-    metrics.recovery_error(y[:2], y_true, visible)
+    JITTED.recovery_error(y[:2], y_true, visible)
 
 
 def test_inception_score_against_brute_force():
   rng = np.random.default_rng(0)
   p = rng.dirichlet(np.full(6, 0.3), 40)
   p[0] = np.eye(6)[2]  # 0 log 0
-  mean, std = metrics.inception_score(p, splits=3)
+  mean, std = JITTED.inception_score(p, splits=3)
   parts = [reference.inception_score(q) for q in (p[:14], p[14:27], p[27:])]
   np.testing.assert_allclose(mean, np.mean(parts), rtol=1e-5)
   np.testing.assert_allclose(std, np.std(parts), rtol=1e-4)
   # Its floor and its ceiling.
   alike = np.tile(p[:1], (20, 1))
-  np.testing.assert_allclose(metrics.inception_score(alike)[0], 1, rtol=1e-6)
+  np.testing.assert_allclose(JITTED.inception_score(alike)[0], 1, rtol=1e-6)
   certain = np.eye(6)[rng.permutation(np.repeat(np.arange(6), 5))]
-  np.testing.assert_allclose(metrics.inception_score(certain)[0], 6, rtol=1e-6)
+  np.testing.assert_allclose(JITTED.inception_score(certain)[0], 6, rtol=1e-6)
   with pytest.raises(ValueError, match='41'):
-    metrics.inception_score(p, splits=41)
+    JITTED.inception_score(p, splits=41)
 
 
 def test_class_probability_and_classification_error():
@@ -155,23 +171,23 @@ def test_frechet_distance_against_scipy(sizes):
   root = np.sqrt(np.maximum(values.real, 0)).sum()
   expected = ((a.mean(0) - b.mean(0)) ** 2).sum()
   expected += np.trace(cov_a) + np.trace(cov_b) - 2 * root
-  distance = metrics.frechet_distance(a, b)
+  distance = JITTED.frechet_distance(a, b)
   np.testing.assert_allclose(distance, expected, rtol=1e-4)
   scale = np.trace(cov_a)
-  assert metrics.frechet_distance(a, a).item() < 1e-5 * scale
+  assert JITTED.frechet_distance(a, a).item() < 1e-5 * scale
   with pytest.raises(ValueError, match=r'\(1, 8\)'):
-    metrics.frechet_distance(a[:1], b)
+    JITTED.frechet_distance(a[:1], b)
 
 
 def test_surface_and_distance_transform_against_scipy(shapes):
   rng = np.random.default_rng(3)
   grids = rng.random((4, 5, 6, 7)) < 0.5
-  for grid, surface in zip(grids, metrics.surface(grids), strict=True):
+  for grid, surface in zip(grids, JITTED.surface(grids), strict=True):
     points = np.argwhere(surface)
     np.testing.assert_array_equal(points, reference.surface(grid))
     expected = ndimage.distance_transform_edt(~np.asarray(surface)) ** 2
     np.testing.assert_allclose(
-      metrics.squared_distance_transform(surface), expected, rtol=1e-6
+      JITTED.squared_distance_transform(surface), expected, rtol=1e-6
     )
 
 
@@ -182,13 +198,13 @@ def test_chamfer_distances_against_brute_force():
   b[0] = True
   assert a.any((1, 2, 3)).all()
   expected = reference.pairwise(reference.chamfer, a, b)
-  np.testing.assert_allclose(metrics.chamfer_distances(a, b), expected, 1e-5)
+  np.testing.assert_allclose(JITTED.chamfer_distances(a, b), expected, 1e-5)
   # Empty shapes: far from all others, and equal to each other.
   empty = np.zeros((1, 5, 6, 4))
-  both = metrics.chamfer_distances(empty, np.concatenate([empty, b]))
+  both = JITTED.chamfer_distances(empty, np.concatenate([empty, b]))
   assert both[0, 0] == 0 and (both[0, 1:] > expected.max()).all()
   with pytest.raises(ValueError, match=r'\(4, 5, 6, 4\)'):
-    metrics.chamfer_distances(a[:, :4], b)
+    JITTED.chamfer_distances(a[:, :4], b)
 
 
 def test_jensen_shannon_divergence_against_scipy():
@@ -207,21 +223,21 @@ def test_jensen_shannon_divergence_against_scipy():
   expected = spatial.distance.jensenshannon(
     distribution(a), distribution(b), base=2
   )
-  value = metrics.jensen_shannon_divergence(a, b)
+  value = JITTED.jensen_shannon_divergence(a, b)
   np.testing.assert_allclose(value, expected**2, rtol=1e-4)
-  assert metrics.jensen_shannon_divergence(a, a).item() < 1e-6
+  assert JITTED.jensen_shannon_divergence(a, a).item() < 1e-6
   # An empty shape beside others does not count; a set of them is as far as
   # can be.
   more = np.concatenate([a, np.zeros((1, 4, 4, 4))])
   np.testing.assert_allclose(
-    metrics.jensen_shannon_divergence(more, b), value, rtol=1e-5
+    JITTED.jensen_shannon_divergence(more, b), value, rtol=1e-5
   )
-  assert metrics.jensen_shannon_divergence(more[-1:], b).item() == 1
+  assert JITTED.jensen_shannon_divergence(more[-1:], b).item() == 1
 
 
 def test_duplicates(shapes):
   a, _ = shapes
   repeated = np.concatenate([a, a[:3], a[:2]])
-  value = metrics.duplicates(metrics.iou(repeated, repeated))
+  value = metrics.duplicates(JITTED.iou(repeated, repeated))
   assert value.item() == pytest.approx(5 / 12)
-  assert metrics.duplicates(metrics.iou(a, a)).item() == 0
+  assert metrics.duplicates(JITTED.iou(a, a)).item() == 0
