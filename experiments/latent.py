@@ -6,6 +6,7 @@ latent factors `(n, d)`.
 """
 
 from collections.abc import Mapping
+import functools
 import os
 import pathlib
 import time
@@ -62,11 +63,18 @@ def draw(trained: exported.Trained, num: int, seed: int) -> np.ndarray:
 
 
 def _generate(trained):
-  """`z -> y`, as the network sees it, with running averages."""
+  """`(variables, z) -> y`, as the network sees it, with running averages.
+
+  The variables are an argument: as constants, XLA would fold them, slowly.
+  """
   generator_fn = dnet_jax.generator_fn(trained.model.generator, train=False)
-  model_state = dict(trained.variables['generator'])
-  params = model_state.pop('params')
-  return lambda z: generator_fn(params, model_state, z)[0]
+
+  def generate(variables, z):
+    model_state = dict(variables)
+    params = model_state.pop('params')
+    return generator_fn(params, model_state, z)[0]
+
+  return generate
 
 
 def shapes(trained: exported.Trained, z: np.ndarray) -> np.ndarray:
@@ -81,8 +89,10 @@ def shapes(trained: exported.Trained, z: np.ndarray) -> np.ndarray:
   """
   _check(trained)
   generate = jax.jit(_generate(trained))
+  variables = trained.variables['generator']
   y = [
-    np.asarray(generate(z[i : i + _CHUNK])) for i in range(0, len(z), _CHUNK)
+    np.asarray(generate(variables, z[i : i + _CHUNK]))
+    for i in range(0, len(z), _CHUNK)
   ]
   return datasets.to_voxels(np.concatenate(y), trained.mean, trained.scale)
 
@@ -270,8 +280,10 @@ def infer(
   given = datasets.to_network(voxels, trained.mean, trained.scale)
 
   @jax.jit
-  def run(keys, y, visible):
-    energy_fn = dnet_jax.posterior_energy(generate, y, noise_std, visible)
+  def run(variables, keys, y, visible):
+    energy_fn = dnet_jax.posterior_energy(
+      functools.partial(generate, variables), y, noise_std, visible
+    )
     start = dnet_jax.from_noise(keys, (trained.config.generator.latent_dim,))
     for phase, temperature in ((1, 1.0), (2, 0.0)):
       z, _ = dnet_jax.run_chains(
@@ -292,6 +304,7 @@ def infer(
   for i in range(0, len(voxels), size):
     some = keys[i : i + size]
     z, energies = run(
+      trained.variables['generator'],
       some.reshape(-1),
       jnp.repeat(given[i : i + size], num_starts, axis=0),
       jnp.repeat(visible[i : i + size, ..., None], num_starts, axis=0),
@@ -572,17 +585,23 @@ def seconds_per_shape(
     num: shapes that are made at once.
   """
   z = jnp.asarray(draw(trained, num, 0))
+  variables = trained.variables['generator']
   generate = jax.jit(_generate(trained))
-  seconds = {'generated': _seconds(generate, z) / num}
+  seconds = {'generated': _seconds(generate, variables, z) / num}
   if trained.energy_fn is not None:
-    kernel = dnet_jax.langevin(
-      trained.energy_fn, trained.config.chains.step_size, temperature=0.0
-    )
-    move = jax.jit(
-      lambda keys, y: dnet_jax.sample(keys, kernel, y, _TIMED_STEPS)[0]
-    )
+
+    @jax.jit
+    def move(params, keys, y):
+      kernel = dnet_jax.langevin(
+        functools.partial(trained.model.energy_fn, params),
+        trained.config.chains.step_size,
+        temperature=0.0,
+      )
+      return dnet_jax.sample(keys, kernel, y, _TIMED_STEPS)[0]
+
     keys = dnet_jax.chain_keys(jax.random.key(0), num)
-    step = _seconds(move, keys, generate(z)) / _TIMED_STEPS / num
+    step = _seconds(move, trained.params, keys, generate(variables, z))
+    step /= _TIMED_STEPS * num
     steps = trained.config.chains.num_steps
     seconds['refined'] = seconds['generated'] + steps * step
     seconds['langevin from noise'] = num_steps * step
