@@ -7,6 +7,8 @@ and then, for Figure 8 (samples/grids/grids.png in the workdir):
 
 python -m experiments.main --workdir=runs/multigrid --mode=sample
 
+About ten minutes of one CPU core for sofas; numbers are in README.md.
+
 After the category, `,paper` takes the grids, networks and numbers of section
 6.6 (see multigrid_sofa.py), for which the data has 64 voxels a side.
 """
