@@ -1,20 +1,40 @@
 """Programs of tests are tiny: nearly all of their time is compilation.
 
-So XLA optimises nothing but where a test asks for it (`optimised`), and one
-cache of compiled programs serves the session: its tests, its workers and their
-subprocesses, all of which inherit the environment.
+So XLA compiles fast code nowhere but where a test asks for it (`optimised`),
+and one cache of compiled programs serves the session: its tests, its workers
+and their subprocesses, all of which inherit the environment.
 """
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 
 import pytest
 
+from tests import devices
+
 _CACHE = 'JAX_COMPILATION_CACHE_DIR'
+# The emitters before these compile a step in a third of the time.
+_EMITTERS = 'xla_cpu_use_fusion_emitters'
+
+
+def _knows(flag):
+  """Whether XLA has that flag: it aborts where it meets one that it has not."""
+  make = 'from jaxlib import xla_client; xla_client.make_cpu_client()'
+  done = subprocess.run(
+    [sys.executable, '-c', make],
+    env=os.environ | {'XLA_FLAGS': flag},
+    capture_output=True,
+    check=False,
+  )
+  return done.returncode == 0
 
 
 def pytest_configure(config):
+  # One that another process is writing just now: it is compiled anew.
+  config.addinivalue_line('filterwarnings', f'ignore:{devices.HALF_WRITTEN}')
   # Before anything imports JAX or NumPy, which read these once.
   if _CACHE not in os.environ:
     config.stash_dir = tempfile.mkdtemp(prefix='dnet_jax_tests_')
@@ -22,6 +42,8 @@ def pytest_configure(config):
     os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
     os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
     os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
+    if _knows(flag := f'--{_EMITTERS}=false'):
+      os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {flag}'
     # One worker a core: more threads only wait for each other, and spin.
     os.environ['OPENBLAS_NUM_THREADS'] = os.environ['OMP_NUM_THREADS'] = '1'
 
@@ -36,11 +58,11 @@ def pytest_unconfigure(config):
 
 @pytest.fixture
 def optimised():
-  """Programs as they are outside tests: long chains, and what XLA hoists."""
-  import jax
-
-  name = 'jax_disable_most_optimizations'
-  before = jax.config.read(name)
-  jax.config.update(name, False)
-  yield
-  jax.config.update(name, before)
+  """Options of `jax.jit` that compile a program as outside tests."""
+  options = {
+    'xla_backend_optimization_level': 3,
+    'xla_llvm_disable_expensive_passes': False,
+  }
+  if _EMITTERS in os.environ.get('XLA_FLAGS', ''):
+    options[_EMITTERS] = True
+  return options

@@ -136,7 +136,7 @@ def test_matches_float64_to_second_order(name, method, optimised):
     )
   ]
 
-  @jax.jit
+  @functools.partial(jax.jit, compiler_options=optimised)
   def compute(x, w, y_bar):
     y, pull = jax.vjp(correlate, x, w)
 
@@ -368,7 +368,7 @@ def test_kernel_spectrum_is_computed_outside_the_loop(
   params = jax.eval_shape(net.init, jax.random.key(0), y)
   energy_fn = dnet_jax.descriptor_energy(net.apply)
 
-  @jax.jit
+  @functools.partial(jax.jit, compiler_options=optimised)
   def run(key, params, y):
     bound = functools.partial(energy_fn, params)
     kernel = dnet_jax.langevin(bound, 0.01)

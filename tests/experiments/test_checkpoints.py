@@ -20,6 +20,7 @@ import optax
 import pytest
 
 from experiments import checkpoints
+from tests import devices
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -433,16 +434,7 @@ for name, x in state.items():
 
 
 def test_shardings_and_another_number_of_devices(tmp_path):
-  subprocess.run(
-    [sys.executable, '-W', 'error', '-c', SHARDED, tmp_path],
-    cwd=ROOT,
-    env=os.environ
-    | {
-      'JAX_PLATFORMS': 'cpu',
-      'XLA_FLAGS': '--xla_force_host_platform_device_count=4',
-    },
-    check=True,
-  )
+  devices.run('-c', SHARDED, tmp_path)
   like = {'w': jnp.zeros(5), 'chains': jnp.zeros(16)}
   _, restored = checkpoints.restore(tmp_path, like)
   np.testing.assert_array_equal(restored['chains'], np.arange(16.0))
