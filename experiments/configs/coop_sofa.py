@@ -2,7 +2,10 @@
 
 python -m experiments.main \
   --config=experiments/configs/coop_sofa.py \
-  --config.data.path=modelnet10_32.npz --workdir=runs/coop_sofa --mode=train
+  --config.data.path=modelnet10_32.npz --workdir=runs/coop_sofa --mode=train \
+  --config.train.init_from=runs/abp_sofa
+
+after abp.py:sofa, see there; from random weights it has not been run.
 """
 
 from experiments.configs import coop

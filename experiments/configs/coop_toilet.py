@@ -2,7 +2,10 @@
 
 python -m experiments.main \
   --config=experiments/configs/coop_toilet.py \
-  --config.data.path=modelnet10_32.npz --workdir=runs/coop_toilet --mode=train
+  --config.data.path=modelnet10_32.npz --workdir=runs/coop_toilet --mode=train \
+  --config.train.init_from=runs/abp_toilet
+
+after abp.py:toilet, see there; from random weights it has not been run.
 """
 
 from experiments.configs import coop
