@@ -3,7 +3,9 @@
 python -m experiments.main \
   --config=experiments/configs/coop_night_stand.py \
   --config.data.path=modelnet10_32.npz --workdir=runs/coop_night_stand \
-  --mode=train
+  --mode=train --config.train.init_from=runs/abp_night_stand
+
+after abp.py:night_stand, see there; from random weights it has not been run.
 """
 
 from experiments.configs import coop
