@@ -21,6 +21,7 @@ def get_config(argument: str = 'toilet'):
   config.generator.learning_rate = 0.001
   config.optimizer.constant_iterations = 600
   config.train.num_iterations = 600
+  config.train.init_from = ''
   config.chains.num_steps = 10
   config.chains.step_size = 0.01
   config.chains.noise_iterations = -1

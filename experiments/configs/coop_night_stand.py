@@ -3,9 +3,9 @@
 python -m experiments.main \
   --config=experiments/configs/coop_night_stand.py \
   --config.data.path=modelnet10_32.npz --workdir=runs/coop_night_stand \
-  --mode=train --config.train.init_from=runs/abp_night_stand
+  --mode=train
 
-after abp.py:night_stand, see there; from random weights it has not been run.
+after abp.py:night_stand in runs/abp_night_stand; see coop.py.
 """
 
 from experiments.configs import coop

@@ -2,10 +2,9 @@
 
 python -m experiments.main \
   --config=experiments/configs/coop_sofa.py \
-  --config.data.path=modelnet10_32.npz --workdir=runs/coop_sofa --mode=train \
-  --config.train.init_from=runs/abp_sofa
+  --config.data.path=modelnet10_32.npz --workdir=runs/coop_sofa --mode=train
 
-after abp.py:sofa, see there; from random weights it has not been run.
+after abp.py:sofa in runs/abp_sofa; see coop.py.
 """
 
 from experiments.configs import coop

@@ -2,10 +2,9 @@
 
 python -m experiments.main \
   --config=experiments/configs/coop_toilet.py \
-  --config.data.path=modelnet10_32.npz --workdir=runs/coop_toilet --mode=train \
-  --config.train.init_from=runs/abp_toilet
+  --config.data.path=modelnet10_32.npz --workdir=runs/coop_toilet --mode=train
 
-after abp.py:toilet, see there; from random weights it has not been run.
+after abp.py:toilet in runs/abp_toilet; see coop.py.
 """
 
 from experiments.configs import coop
