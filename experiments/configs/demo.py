@@ -5,6 +5,7 @@ python -m experiments.main --config=experiments/configs/demo.py \
 """
 
 from experiments.configs import default
+from experiments.configs import synthesis
 
 
 def get_config():
@@ -18,16 +19,7 @@ def get_config():
   config.model.features = (64, 64)
   config.model.kernel_sizes = (8, 4)
   config.model.strides = (2, 2)
-  # As in synthesis.py.
-  config.model.init_std = 0.005
-  config.model.reference_means = (0.0, 1.0)
-  config.model.reference_std = 0.4
-  config.chains.num_steps = 15
-  config.chains.step_size = 0.05
-  config.chains.noise_iterations = 0
-  config.chains.restart_probability = 0.1
-  config.chains.settle_iterations = 6
-  config.chains.start_std = 0.12
+  synthesis.small_recipe(config)
   config.optimizer.constant_iterations = 140
   config.train.num_iterations = 280
   config.train.picture_every = 100
