@@ -777,6 +777,7 @@ def machine() -> dict[str, Any]:
     'jax': jax.__version__,
     'torch': None if torch is None else torch.__version__,
     'torch_threads': None if torch is None else torch.get_num_threads(),
+    'malloc': os.environ.get('GLIBC_TUNABLES', ''),  # huge pages or not
     'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
     'command': shlex.join(
       ['python', '-m', 'benchmarks.langevin', *sys.argv[1:]]

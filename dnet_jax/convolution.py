@@ -30,6 +30,10 @@ works to any order and each pass gets the matrix product in the layout that is
 fast. Forward-mode differentiation needs `method='direct'`. `K w` depends on the
 kernel alone: inside `lax.scan`, XLA moves it out of the loop, so that all
 Langevin steps of a learning iteration share it.
+
+Memory is bounded in two ways: of many chains, some are transformed at a time,
+and where `K w` is larger than what it is applied to, a correlation and its
+adjoint in the input use the same one.
 """
 
 from collections.abc import Sequence
@@ -52,6 +56,10 @@ METHODS = ('direct', 'fourier', 'toom')
 # score of the network of 6.1 was then off by 2e-3.
 _MAX_POINTS = 6
 _TILES = (1, 2, 3, 4, 5)
+# Bytes for transformed chains: more of them are transformed a chunk at a time,
+# but not fewer than _FEWEST, since each chunk reads all of K w.
+_ROOM = 5 * 2**25
+_FEWEST = 8
 # Interpolation points, in the order in which they are taken; small numerators
 # and denominators of both signs keep the rounding error low.
 _POINTS = {
@@ -272,17 +280,28 @@ def _enter(plan, x):
   return x.reshape(f0 * f1 * f2, a.parts, t0 * t1 * t2 * m, -1)
 
 
-def _enter_transposed(plan, x, m, c):
-  """The adjoint of `_enter`."""
+def _enter_transposed(plan, x, m, c, chains_last):
+  """The adjoint of `_enter`.
+
+  With `chains_last`, of (frequency, phase and c, part and tile and m).
+  """
   a = _matrices(plan)
   (f0, f1, f2), (t0, t1, t2) = a.frequencies, a.tiles
-  x = x.reshape(f0, f1, f2, a.parts, t0, t1, t2, m, -1)
-  x = x.transpose(0, 4, 1, 5, 2, 6, 3, 7, 8)
+  if chains_last:
+    x = x.reshape(f0, f1, f2, -1, a.parts, t0, t1, t2, m)
+    x = x.transpose(0, 5, 1, 6, 2, 7, 4, 3, 8)
+  else:
+    x = x.reshape(f0, f1, f2, a.parts, t0, t1, t2, m, -1)
+    x = x.transpose(0, 4, 1, 5, 2, 6, 3, 7, 8)
   x = _apply(a.enter[2].T, x, f0 * t0 * f1 * t1)
   x = _apply(a.enter[1].T, x, f0 * t0)
   x = _apply(a.enter[0].T, x, 1)
-  x = x.reshape(*a.positions, m, *_strides(plan), c)
-  x = x.transpose(0, 4, 1, 5, 2, 6, 3, 7)
+  if chains_last:
+    x = x.reshape(*a.positions, *_strides(plan), c, m)
+    x = x.transpose(0, 3, 1, 4, 2, 5, 7, 6)
+  else:
+    x = x.reshape(*a.positions, m, *_strides(plan), c)
+    x = x.transpose(0, 4, 1, 5, 2, 6, 3, 7)
   sizes = [axis.size for axis in plan.axes]
   return _merge(plan, x, a.positions, [axis.low for axis in plan.axes], sizes)
 
@@ -299,14 +318,22 @@ def _leave(plan, y, m, n):
   return y.reshape(*(axis.out for axis in plan.axes), m, n)
 
 
-def _leave_transposed(plan, y):
-  """The adjoint of `_leave`."""
+def _leave_transposed(plan, y, chains_last=False):
+  """The adjoint of `_leave`.
+
+  With `chains_last`, (frequency, n, part and tile and m).
+  """
   a = _matrices(plan)
   (f0, f1, f2), (t0, t1, t2) = a.frequencies, a.tiles
   m, n = y.shape[3:]
+  y = y.swapaxes(3, 4) if chains_last else y
   y = _apply(a.leave[0].T, y, 1)
   y = _apply(a.leave[1].T, y, f0 * t0)
   y = _apply(a.leave[2].T, y, f0 * t0 * f1 * t1)
+  if chains_last:
+    y = y.reshape(f0, t0, f1, t1, f2, t2, a.parts, n, m)
+    y = y.transpose(0, 2, 4, 7, 6, 1, 3, 5, 8)
+    return y.reshape(f0 * f1 * f2, n, -1)
   y = y.reshape(f0, t0, f1, t1, f2, t2, a.parts, m, n)
   y = y.transpose(0, 2, 4, 6, 1, 3, 5, 7, 8)
   return y.reshape(f0 * f1 * f2, -1, n)
@@ -325,11 +352,20 @@ def _double(x):
   return jnp.concatenate([real, imaginary], 1)
 
 
-def _double_transposed(parts, x):
-  """The adjoint of `_double`."""
+def _double_transposed(parts, x, chains_last):
+  """The adjoint of `_double`; with `chains_last`, of the last two swapped."""
   if parts == 1:
-    return x[:, None]
+    return x if chains_last else x[:, None]
   m, k = x.shape[1] // 2, x.shape[2] // 2
+  if chains_last:
+    # (f, part k, part m) -> (f, k, part m)
+    return jnp.concatenate(
+      [
+        x[:, :m, :k] - x[:, m:, k:],
+        x[:, m:, :k] + x[:, :m, k:],
+      ],
+      2,
+    )
   real, imaginary = x[:, :m], x[:, m:]
   return jnp.stack(
     [
@@ -379,6 +415,59 @@ def _spectrum_transposed(plan, w, c):
   return _merge(plan, w, a.taps, (0, 0, 0), sizes)
 
 
+def _size(plan, channels):
+  """Bytes of that many transformed channels."""
+  a = _matrices(plan)
+  return 4 * math.prod(a.frequencies) * a.parts * channels
+
+
+def _kernel_size(plan, c, n):
+  """Bytes of K w."""
+  return _size(plan, math.prod(_strides(plan)) * c * n)
+
+
+def _chain_size(plan, c, n):
+  """Bytes of one chain's transforms; the input is there twice: `_double`."""
+  phases = math.prod(_strides(plan)) * c
+  tiles = math.prod(_matrices(plan).tiles)
+  return tiles * _size(plan, _matrices(plan).parts * phases + n)
+
+
+def _shares(plan, chains, c, n) -> bool:
+  """Whether a correlation and its adjoint in the input use the same K w.
+
+  The adjoint's chains are then the last axis, which costs time: only where
+  K w is larger than what it is applied to.
+  """
+  return _kernel_size(plan, c, n) > chains * _chain_size(plan, c, n)
+
+
+def _chunk(chains, size, room) -> int:
+  """How many chains, of `size` bytes each, to transform at once."""
+  most = max(_FEWEST, int(room / size))
+  return -(-chains // -(-chains // most))
+
+
+def _split_chains(x, size):
+  """(D, H, W, m, c) -> (chunks, D, H, W, size, c), the last one padded."""
+  d, h, w, m, c = x.shape
+  count = -(-m // size)
+  x = jnp.pad(x, ((0, 0),) * 3 + ((0, count * size - m), (0, 0)))
+  return jnp.moveaxis(x.reshape(d, h, w, count, size, c), 3, 0)
+
+
+def _in_chunks(plan, function, x, c, n):
+  """Applies a function of (D, H, W, m, channels) to a chunk at a time."""
+  m = x.shape[3]
+  # Where K w is large, the rest has to be small.
+  room = _ROOM / 2 if _shares(plan, m, c, n) else _ROOM
+  size = _chunk(m, _chain_size(plan, c, n), room)
+  if size == m:
+    return function(x)
+  y = jnp.moveaxis(lax.map(function, _split_chains(x, size)), 0, 3)
+  return y.reshape(*y.shape[:3], -1, y.shape[5])[:, :, :, :m]
+
+
 # The three bilinear maps, on (D, H, W, m, channels). Each one's derivatives
 # are the two others.
 
@@ -386,27 +475,52 @@ def _spectrum_transposed(plan, w, c):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _correlate(plan, x, w):
   """y: (D', H', W', m, n)."""
-  spectrum = _matmul(_double(_enter(plan, x)), _spectrum(plan, w))
-  return _leave(plan, spectrum, x.shape[3], w.shape[4])
+  c, n = w.shape[3:]
+  k = _spectrum(plan, w)
+
+  def some(x):
+    return _leave(plan, _matmul(_double(_enter(plan, x)), k), x.shape[3], n)
+
+  return _in_chunks(plan, some, x, c, n)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _adjoint_input(plan, y, w):
   """x: (D, H, W, m, c)."""
-  spectrum = _matmul(
-    _leave_transposed(plan, y), _spectrum(plan, w, transposed=True)
-  )
-  spectrum = _double_transposed(_matrices(plan).parts, spectrum)
-  return _enter_transposed(plan, spectrum, y.shape[3], w.shape[3])
+  c, n = w.shape[3:]
+  last = _shares(plan, y.shape[3], c, n)
+  k = _spectrum(plan, w, transposed=not last)
+
+  def some(y):
+    spectrum = _leave_transposed(plan, y, last)
+    spectrum = _matmul(k, spectrum) if last else _matmul(spectrum, k)
+    spectrum = _double_transposed(_matrices(plan).parts, spectrum, last)
+    return _enter_transposed(plan, spectrum, y.shape[3], c, last)
+
+  return _in_chunks(plan, some, y, c, n)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _adjoint_kernel(plan, x, y):
   """w: (taps..., c, n)."""
-  spectrum = _matmul(
-    _double(_enter(plan, x)).swapaxes(1, 2), _leave_transposed(plan, y)
+  m, c = x.shape[3:]
+
+  def some(x, y):
+    x = _double(_enter(plan, x)).swapaxes(1, 2)
+    return _matmul(x, _leave_transposed(plan, y))
+
+  # A sum as large as K w is written for each chunk.
+  room = max(_ROOM, _kernel_size(plan, c, y.shape[4]) / 2)
+  size = _chunk(m, _chain_size(plan, c, y.shape[4]), room)
+  if size == m:
+    return _spectrum_transposed(plan, some(x, y), c)
+  x, y = _split_chains(x, size), _split_chains(y, size)
+  spectrum, _ = lax.scan(
+    lambda total, xy: (total + some(*xy), None),
+    some(x[0], y[0]),
+    (x[1:], y[1:]),
   )
-  return _spectrum_transposed(plan, spectrum, x.shape[4])
+  return _spectrum_transposed(plan, spectrum, c)
 
 
 def _keep(function):

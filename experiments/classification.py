@@ -46,6 +46,7 @@ def extract(
   params: Any,
   voxels: np.ndarray,
   windows: Sequence[int],
+  mirror: bool = False,
 ) -> np.ndarray:
   """Pooled features of shapes.
 
@@ -54,15 +55,23 @@ def extract(
     params: of the descriptor.
     voxels: `(n, D, H, W)`.
     windows: of the max pooling, one for each layer.
+    mirror: the mean over the shape and its mirror images along x, y and both,
+      which is the same for a left and a right one.
 
   Returns:
     `(n, features)` float32.
   """
+  images = ((), (1,), (2,), (1, 2)) if mirror else ((),)
 
   @jax.jit
   def look(params, y):
-    maps = trained.descriptor.apply(params, y, method='feature_maps')
-    return pooling.pooled_features(maps, windows)
+    total = 0.0
+    for axes in images:
+      maps = trained.descriptor.apply(
+        params, jnp.flip(y, axes), method='feature_maps'
+      )
+      total += pooling.pooled_features(maps, windows)
+    return total / len(images)
 
   parts = []
   for i in range(0, len(voxels), _CHUNK):
@@ -253,17 +262,18 @@ def classify(
   untrained = trained.descriptor.init(
     jax.random.key(config.seed), jnp.zeros((0, *trained.shape))
   )
-  ours = [extract(trained, trained.params, v, settings.windows) for v in both]
-  extractors = {
-    'ours': ours,
-    'the same network, untrained': [
-      extract(trained, untrained, v, settings.windows) for v in both
-    ],
+  kinds = {
+    'ours': (trained.params, settings.windows),
+    'the same network, untrained': (untrained, settings.windows),
   }
   if settings.more_windows:
-    extractors['ours, finer pooling'] = [
-      extract(trained, trained.params, v, settings.more_windows) for v in both
-    ]
+    kinds['ours, finer pooling'] = (trained.params, settings.more_windows)
+  extractors = {}
+  for name, (params, windows) in kinds.items():
+    for suffix, mirror in (('', False), (', mean over mirror images', True)):
+      extractors[name + suffix] = [
+        extract(trained, params, v, windows, mirror) for v in both
+      ]
   raw = [v.reshape(len(v), -1).astype(np.float32) for v in both]
   number = min(_COMPONENTS, *raw[0].shape)
   principal = decomposition.PCA(number, random_state=0).fit(raw[0])

@@ -216,6 +216,68 @@ def judge(results: Results) -> str:
   return _markdown([*header, 'largest of the ten', 'entropy'], rows)
 
 
+def speed(results: Results) -> str:
+  """Scores and learning steps of benchmarks/langevin.py, beside PyTorch."""
+  rows = []
+  for result in results.values():
+    for row in result.get('networks', []):
+      name = row['network'].removeprefix('paper_')
+      memory, compiled = row.get('memory_mib', {}), row['compile_seconds']
+      for call in ('score', 'learn'):
+        ours, torch = (
+          row['seconds'].get(label, {}).get(call) for label in ('ours', 'torch')
+        )
+        what = f'{row["chains"]} chains'
+        if call == 'learn':
+          what += f' + {row["batch"]} shapes'
+          what += f', K = {row["num_steps"]}' if row['num_steps'] else ''
+        errors = (row.get('error', {}).get(k) for k in ('ours', 'torch'))
+        rows.append(
+          [
+            f'{row["section"]} {name}, {row["grid"]}^3',
+            f'{call}, {what}',
+            _number(ours, 2),
+            _number(torch, 2),
+            _number(torch and torch / ours, 2),
+            ' / '.join(
+              _number(memory.get(f'{k} {call}'), 0) for k in ('ours', 'torch')
+            ),
+            ' / '.join('–' if e is None else f'{e:.0e}' for e in errors)
+            if call == 'score'
+            else '',
+            _number(
+              compiled['ours'].get('score_many' if call == 'score' else call), 1
+            ),
+          ]
+        )
+  header = ['network', 'call', 'ours, s', 'PyTorch, s', 'ratio']
+  header += ['memory, MiB', 'error', 'compiles in, s']
+  return _markdown(header, rows)
+
+
+def growth(results: Results) -> str:
+  """How the cost of a score grows, of benchmarks/langevin.py --growth."""
+  rows = []
+  for result in results.values():
+    for row in result.get('growth', []):
+      ours, torch = (
+        row['seconds'].get(label, {}).get('score')
+        for label in ('ours', 'torch')
+      )
+      rows.append(
+        [
+          row['network'],
+          _number(ours, 3),
+          _number(1e3 * ours / row['chains'], 1),
+          _number(torch, 3),
+          _number(torch and torch / ours, 2),
+          _number(row['xla_buffers_mib']['ours']['score_many'], 0),
+        ]
+      )
+  header = ['score of 6.1', 'ours, s', 'ms a chain', 'PyTorch, s', 'ratio']
+  return _markdown([*header, 'buffers, MiB'], rows)
+
+
 TABLES: Mapping[str, Callable[[Results], str]] = {
   'inception': inception,
   'class_probability': class_probability,
@@ -225,6 +287,8 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
   'classification': classification,
   'distances': distances,
   'judge': judge,
+  'speed': speed,
+  'growth': growth,
 }
 
 

@@ -284,6 +284,46 @@ def test_choice_of_method_is_invisible(monkeypatch):
       assert relative_error(value, np.asarray(expected, np.float64)) < WORST
 
 
+@pytest.mark.parametrize('shares', [True, False])
+@pytest.mark.parametrize('method', ['fourier', 'toom'])
+def test_chunks_and_shared_kernels_are_invisible(method, shares, monkeypatch):
+  monkeypatch.setattr(convolution, '_ROOM', 0)
+  monkeypatch.setattr(convolution, '_FEWEST', 2)  # 2, 2 and 1 with padding
+  monkeypatch.setattr(convolution, '_shares', lambda *_: shares)
+  monkeypatch.setattr(convolution, '_kernel_size', lambda *_: 0)
+  x, w, y_bar, naive = arrays(5, (7, 6, 5), (3, 4, 2), (2, 3, 1), 'SAME', 2, 3)
+
+  @jax.jit
+  def compute(x, w, y_bar):
+    y, pull = jax.vjp(
+      lambda x, w: dnet_jax.correlate(x, w, (2, 3, 1), method=method), x, w
+    )
+    return y, *pull(y_bar)
+
+  expected = (
+    naive.value(x, w),
+    naive.adjoint_input(y_bar, w),
+    naive.adjoint_kernel(x, y_bar),
+  )
+  for pair in zip(compute(x, w, y_bar), expected, strict=True):
+    assert relative_error(*pair) < WORST
+
+
+def test_chunks_bound_the_memory(monkeypatch):
+  x, w = jnp.zeros((64, 12, 12, 12, 8)), jnp.zeros((4, 4, 4, 8, 8))
+
+  def room():
+    # A new function: jit remembers what it has traced.
+    run = jax.jit(lambda x, w: dnet_jax.correlate(x, w, method='fourier'))
+    analysis = run.lower(x, w).compile().memory_analysis()
+    return analysis.temp_size_in_bytes
+
+  whole = room()
+  monkeypatch.setattr(convolution, '_ROOM', 0)
+  monkeypatch.setattr(convolution, '_FEWEST', 2)
+  assert room() < whole / 2
+
+
 def test_direct_is_the_choice_off_the_cpu():
   x, w = jnp.ones((1, 4, 4, 4, 1)), jnp.ones((3, 3, 3, 1, 1))
   axes = convolution._axes((4,) * 3, (3,) * 3, (1,) * 3, 'SAME')
@@ -357,10 +397,14 @@ def reachable(found, name):
   return names
 
 
+@pytest.mark.parametrize('chunks', [1, 2])
 @pytest.mark.parametrize('method', ['fourier', 'toom'])
 def test_kernel_spectrum_is_computed_outside_the_loop(
-  method, monkeypatch, optimised
+  method, chunks, monkeypatch, optimised
 ):
+  if chunks > 1:
+    monkeypatch.setattr(convolution, '_ROOM', 0)
+    monkeypatch.setattr(convolution, '_FEWEST', 1)
   correlate = functools.partial(convolution.correlate, method=method)
   monkeypatch.setattr(convolution, 'correlate', correlate)
   net = dnet_jax.Descriptor(**dnet_jax.DESCRIPTORS['tiny'])

@@ -67,6 +67,23 @@ def test_the_paper_has_8100_features():
   assert number == 8100
 
 
+def test_mirrored_features_do_not_know_left_from_right(workdir):
+  trained = exported.load(workdir)
+  voxels = np.random.default_rng(0).random((3, *trained.shape[:3])) > 0.7
+
+  def features(voxels, mirror):
+    return classification.extract(
+      trained, trained.params, voxels, (2, 1), mirror
+    )
+
+  for axes in ((1,), (2,), (1, 2)):
+    image = np.flip(voxels, axes)
+    np.testing.assert_allclose(
+      features(image, True), features(voxels, True), rtol=1e-4, atol=1e-5
+    )
+    assert abs(features(image, False) - features(voxels, False)).max() > 1e-3
+
+
 @pytest.fixture
 def two_strengths(monkeypatch):
   """Fewer fits: most of the time of these tests."""
@@ -124,6 +141,7 @@ def test_classify_writes_a_result(workdir, tmp_path, capsys, two_strengths):
   config.classify.windows = (2, 1)
   config.classify.fractions = (0.2, 1.0)
   config.classify.draws = 2
+  config.classify.more_windows = (1, 1)
   out = str(tmp_path / 'classification.json')
   result = classification.classify(config, workdir, out)
   with open(out) as file:
@@ -131,8 +149,11 @@ def test_classify_writes_a_result(workdir, tmp_path, capsys, two_strengths):
   folder = os.path.join(workdir, 'evaluations')
   assert os.listdir(folder) == ['classification.json']
   assert {*result['scores']} == {
-    'ours',
-    'the same network, untrained',
+    *(
+      name + suffix
+      for name in ('ours', 'ours, finer pooling', 'the same network, untrained')
+      for suffix in ('', ', mean over mirror images')
+    ),
     'principal components',
     'raw voxels',
   }
@@ -141,6 +162,8 @@ def test_classify_writes_a_result(workdir, tmp_path, capsys, two_strengths):
   # Furniture is easy.
   assert result['scores']['raw voxels']['accuracy']['1']['mean'] > 0.5
   assert 'raw voxels' in capsys.readouterr().out
+  sizes = [row['features'] for row in result['scores'].values()]
+  assert sizes[0] == sizes[1] < sizes[4] == sizes[5]
   with pytest.raises(FileExistsError, match='classification'):
     classification.classify(config, workdir, out)
   config.data.category = 'chair'

@@ -101,6 +101,33 @@ def test_results_reach_their_cells():
       },
     },
     'judge': {'table': 'judge', 'accuracy': 0.93, 'rejection': {}},
+    'langevin': {
+      'networks': [
+        {
+          'network': 'paper_coop',
+          'section': '6.4',
+          'grid': 32,
+          'chains': 50,
+          'batch': 40,
+          'num_steps': 2,
+          'seconds': {
+            'ours': {'score': 2.0, 'learn': 8.0},
+            'torch': {'score': 5.0},
+          },
+          'memory_mib': {'ours score': 30.0, 'torch score': 20.0},
+          'error': {'ours': 3e-6},
+          'compile_seconds': {'ours': {'score_many': 1.5, 'learn': 4.0}},
+        }
+      ],
+      'growth': [
+        {
+          'network': 'chains 5',
+          'chains': 5,
+          'seconds': {'ours': {'score': 0.5}, 'torch': {'score': 1.0}},
+          'xla_buffers_mib': {'ours': {'score_many': 64.0}},
+        }
+      ],
+    },
   }
   header, *rows = cells(tables.class_probability(results))
   column = header.index('fresh')
@@ -120,6 +147,13 @@ def test_results_reach_their_cells():
   rows = cells(tables.classification(results))
   assert rows[1][2:] == ['50.0 ± 1.0', '90.0']
   assert any(row[-1] == '93.0' for row in rows)
+  _, score, learn = cells(tables.speed(results))
+  assert score[1:6] == ['score, 50 chains', '2.00', '5.00', '2.50', '30 / 20']
+  assert score[6:] == ['3e-06 / –', '1.5']
+  assert learn[1] == 'learn, 50 chains + 40 shapes, K = 2'
+  assert learn[3:6] == ['–', '–', '– / –']
+  growth = cells(tables.growth(results))[1]
+  assert growth[1:] == ['0.500', '100.0', '1.000', '2.00', '64']
 
 
 def test_files_become_tables_and_stale_ones_are_found(tmp_path):
