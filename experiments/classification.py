@@ -38,7 +38,7 @@ from experiments import results
 _CHUNK = 50  # Shapes whose feature maps are computed at once.
 _COMPONENTS = 200  # Principal components of the baseline.
 # Regularisation, from which one is chosen: C of scikit-learn.
-_STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
 def extract(
@@ -46,7 +46,7 @@ def extract(
   params: Any,
   voxels: np.ndarray,
   windows: Sequence[int],
-  mirror: bool = False,
+  mirrors: Sequence[tuple[int, ...]] = ((),),
 ) -> np.ndarray:
   """Pooled features of shapes.
 
@@ -55,23 +55,21 @@ def extract(
     params: of the descriptor.
     voxels: `(n, D, H, W)`.
     windows: of the max pooling, one for each layer.
-    mirror: the mean over the shape and its mirror images along x, y and both,
-      which is the same for a left and a right one.
+    mirrors: for each view of a shape the axes along which it is flipped.
 
   Returns:
-    `(n, features)` float32.
+    `(n, views, features)` float32.
   """
-  images = ((), (1,), (2,), (1, 2)) if mirror else ((),)
 
   @jax.jit
   def look(params, y):
-    total = 0.0
-    for axes in images:
+    views = []
+    for axes in mirrors:
       maps = trained.descriptor.apply(
         params, jnp.flip(y, axes), method='feature_maps'
       )
-      total += pooling.pooled_features(maps, windows)
-    return total / len(images)
+      views.append(pooling.pooled_features(maps, windows))
+    return jnp.stack(views, axis=1)
 
   parts = []
   for i in range(0, len(voxels), _CHUNK):
@@ -107,7 +105,10 @@ def _fit(strength, x, labels):
     # fold has no shape is never predicted there.
     warnings.simplefilter('ignore', exceptions.ConvergenceWarning)
     warnings.simplefilter('ignore', UserWarning)
-    return _regression(strength).fit(x, labels)
+    views = x.shape[1]
+    return _regression(strength).fit(
+      x.reshape(len(x) * views, -1), np.repeat(labels, views)
+    )
 
 
 def accuracy(
@@ -125,7 +126,8 @@ def accuracy(
   training shapes are fitted.
 
   Args:
-    x: features `(n, d)` of the training shapes.
+    x: features `(n, views, d)` of the training shapes. All views of a shape
+      are learned from; it is judged by the first.
     labels: theirs, `(n,)`.
     x_test: features `(m, d)`.
     test_labels: `(m,)`.
@@ -134,10 +136,13 @@ def accuracy(
   Returns:
     The accuracy, and C.
   """
+  views, size = x.shape[1:]
+  x = x.reshape(-1, size)
   scaler = preprocessing.StandardScaler().fit(x)
   x, x_test = scaler.transform(x), scaler.transform(x_test)
   rotate = _rotation(x)
   x, x_test = rotate(x), rotate(x_test)
+  x = x.reshape(-1, views, x.shape[1])
   if len(x) < 500:
     folds = model_selection.KFold(5, shuffle=True, random_state=seed)
   else:
@@ -145,10 +150,12 @@ def accuracy(
       1, test_size=0.2, random_state=seed
     )
   right = dict.fromkeys(_STRENGTHS, 0)
-  for inside, outside in folds.split(x, labels):
+  for inside, outside in folds.split(x[:, 0], labels):
     for strength in _STRENGTHS:
       fitted = _fit(strength, x[inside], labels[inside])
-      right[strength] += (fitted.predict(x[outside]) == labels[outside]).sum()
+      right[strength] += (
+        fitted.predict(x[outside, 0]) == labels[outside]
+      ).sum()
   best = max(_STRENGTHS, key=lambda strength: right[strength])
   fitted = _fit(best, x, labels)
   return float((fitted.predict(x_test) == test_labels).mean()), best
@@ -184,7 +191,8 @@ def compare(
   """Accuracies by kind of feature and by share of the labels.
 
   Args:
-    extractors: for each name, features of training and of test shapes.
+    extractors: for each name, features of training, `(n, views, d)`, and of
+      test shapes, `(m, d)`.
     labels: of the training shapes.
     test_labels: of the test shapes.
     fractions: shares of the training shapes whose labels are known; 1: all.
@@ -197,7 +205,7 @@ def compare(
   """
   table = {}
   for name, (x, x_test) in extractors.items():
-    table[name] = {'features': x.shape[1], 'accuracy': {}}
+    table[name] = {'features': x.shape[2], 'accuracy': {}}
     for fraction in fractions:
       values, strengths = [], []
       for draw in range(draws if fraction < 1 else 1):
@@ -268,17 +276,21 @@ def classify(
   }
   if settings.more_windows:
     kinds['ours, finer pooling'] = (trained.params, settings.more_windows)
+  if settings.mirror:
+    kinds['ours, mirror images learned too'] = kinds['ours']
   extractors = {}
   for name, (params, windows) in kinds.items():
-    for suffix, mirror in (('', False), (', mean over mirror images', True)):
-      extractors[name + suffix] = [
-        extract(trained, params, v, windows, mirror) for v in both
-      ]
+    mirrors = ((), (1,), (2,), (1, 2)) if 'mirror' in name else ((),)
+    x = extract(trained, params, data.train, windows, mirrors)
+    extractors[name] = x, extract(trained, params, data.test, windows)[:, 0]
   raw = [v.reshape(len(v), -1).astype(np.float32) for v in both]
   number = min(_COMPONENTS, *raw[0].shape)
   principal = decomposition.PCA(number, random_state=0).fit(raw[0])
-  extractors['principal components'] = [principal.transform(x) for x in raw]
-  extractors['raw voxels'] = raw
+  for name, (x, x_test) in {
+    'principal components': [principal.transform(x) for x in raw],
+    'raw voxels': raw,
+  }.items():
+    extractors[name] = x[:, None], x_test
   result = results.header(trained.config.name) | {
     'table': 'classification',
     'data': data.source,

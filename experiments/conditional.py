@@ -42,7 +42,9 @@ def _steps(settings) -> dict[str, Any]:
   """The settings of chains in `config.sample` or `config.evaluate`."""
   names = ('num_steps', 'noise_steps', 'temperature')
   chosen = {name: settings[name] for name in names}
-  return chosen | {'step_size': settings.get('step_size', 0.0)}
+  # Not in the configs of models that were exported before there were these.
+  more = {'step_size': 0.0, 'sharp_steps': 0, 'sharp_std': 0.2}
+  return chosen | {name: settings.get(name, v) for name, v in more.items()}
 
 
 def corrupted(
@@ -413,13 +415,19 @@ def _recovery_report(trained, data, config, voxels):
 def _super_resolution_report(trained, data, config, voxels):
   settings, factor = config.evaluate, config.factor
   low = downscale(voxels, factor)
-  y = super_resolve(
-    trained, low, factor, seed=settings.seed, **_steps(settings)
-  )
+  steps = _steps(settings)
+  ours = {'model': steps | {'sharp_steps': 0}}
+  if steps['sharp_steps']:
+    ours['model, sharpened'] = steps
+  ours = {
+    name: super_resolve(trained, low, factor, seed=settings.seed, **some)
+    for name, some in ours.items()
+  }
+  y = ours['model']
   baselines = _super_resolution_baselines(data, low, factor)
   scores = {
     name: super_resolution_scores(shapes, voxels)
-    for name, shapes in ({'model': y} | baselines).items()
+    for name, shapes in (ours | baselines).items()
   }
   return {'factor': factor}, low, y, scores
 

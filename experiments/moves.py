@@ -24,8 +24,10 @@ def move(
   noise_steps: int,
   temperature: float,
   step_size: float,
+  sharp_steps: int = 0,
+  sharp_std: float = 0.2,
 ) -> np.ndarray:
-  """Moves chains, first with noise and then without.
+  """Moves chains, first with noise and then without, and sharpens them.
 
   Args:
     trained: the model.
@@ -37,6 +39,10 @@ def move(
       learning; the rest at 0, plain descent.
     temperature: T of section 2.5.
     step_size: delta-tau; 0: that of learning.
+    sharp_steps: after these, steps at T = 0 with narrow wells, for values near
+      empty and full; in the directions in which chains may move, as all steps.
+    sharp_std: the reference's standard deviation there, which also bounds
+      the step, by its square.
 
   Returns:
     Voxels `(n, D, H, W)`, mean added back, not thresholded.
@@ -53,21 +59,33 @@ def move(
     raise ValueError(f'temperature must be >= 0, got {temperature}')
   if temperature == 0:
     noise_steps = 0
+  if sharp_steps < 0 or sharp_std <= 0:
+    raise ValueError(
+      'sharp_steps must be >= 0 and sharp_std > 0, got '
+      f'{sharp_steps} and {sharp_std}'
+    )
   energy_fn = build.model(trained.config).energy_fn
-  phases = (
-    (build.kernel(trained.config), noise_steps, temperature),
-    (dnet_jax.langevin, num_steps - noise_steps, 0.0),
-  )
+  step_size = step_size or trained.config.chains.step_size
+  phases = [
+    (build.kernel(trained.config), energy_fn, step_size, noise_steps),
+    (dnet_jax.langevin, energy_fn, step_size, num_steps - noise_steps),
+  ]
+  if sharp_steps:
+    narrow = trained.config.copy_and_resolve_references()
+    narrow.model.reference_std = sharp_std
+    sharp_fn = build.model(narrow).energy_fn
+    small = min(step_size, sharp_std**2)
+    phases.append((dnet_jax.langevin, sharp_fn, small, sharp_steps))
 
   @jax.jit
   def run(params, keys, *arrays):
     start, finish = start_fn(*arrays)
-    for phase, (kernel, steps, t) in enumerate(phases, 1):
+    for phase, (kernel, energy, size, steps) in enumerate(phases, 1):
       if steps:
         step = kernel(
-          functools.partial(energy_fn, params),
-          step_size or trained.config.chains.step_size,
-          temperature=t,
+          functools.partial(energy, params),
+          size,
+          temperature=temperature if phase == 1 else 0.0,
           project=start.project,
         )
         keys_phase = jax.vmap(jax.random.fold_in, (0, None))(keys, phase)

@@ -132,6 +132,10 @@ def get_config() -> ml_collections.ConfigDict:
   sample.noise_steps = 0  # of these, the first ones at `temperature`; the
   sample.temperature = 1.0  # rest at 0
   sample.step_size = 0.0  # 0: that of the chains
+  # Recovery and super-resolution: after these, steps at T = 0 with wells of
+  # this standard deviation, for values near empty and full.
+  sample.sharp_steps = 0
+  sample.sharp_std = 0.2
   sample.start_std = 0.0  # of the noise of 'noise'; 0: that of the chains
   sample.mesh_format = 'obj'  # obj, ply or stl; '': no meshes
   sample.seed = 0
@@ -157,6 +161,8 @@ def get_config() -> ml_collections.ConfigDict:
   evaluate.noise_steps = 100
   evaluate.temperature = 1.0
   evaluate.start_std = 0.0
+  evaluate.sharp_steps = 0
+  evaluate.sharp_std = 0.2
   evaluate.seed = 0
   evaluate.splits = 10  # of the inception score
   evaluate.judge = ''  # a workdir or exported model; '': none
@@ -168,6 +174,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.classify = classify = ml_collections.ConfigDict()
   classify.windows = (4, 2)  # of the max pooling, one for each layer
   classify.more_windows = ()  # likewise, of a further row; (): none
+  classify.mirror = False  # one more row: learned from mirror images as well
   classify.fractions = (0.01, 0.05, 0.1, 1.0)  # of the labels
   classify.draws = 5  # of each share below 1
 

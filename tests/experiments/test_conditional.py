@@ -184,6 +184,39 @@ def test_superres_of_high_and_of_low_resolution(workdir, chair, tmp_path):
     conditional.superres(config, workdir, low)
 
 
+def test_sharpening_goes_to_the_wells_and_keeps_averages(tmp_path):
+  workdir = str(tmp_path / 'superres')
+  config = config_of('super_resolution', factor=2)
+  config.model.reference_means = (0.0, 1.0)
+  config.model.reference_std = 0.4
+  train.train(config, workdir)
+  trained = exported.load(workdir)
+  # Of whole voxels, so that they can be sharp.
+  low = np.random.default_rng(0).integers(0, 9, (2, 4, 4, 4)) / np.float32(8)
+
+  def sharpened(**sharp):
+    return conditional.super_resolve(
+      trained,
+      low,
+      2,
+      seed=0,
+      **dict(num_steps=2, noise_steps=2, temperature=1.0, step_size=0.05),
+      **sharp,
+    )
+
+  plain, sharp = sharpened(), sharpened(sharp_steps=40, sharp_std=0.1)
+  for voxels in (plain, sharp):
+    blocks = voxels.reshape(2, 4, 2, 4, 2, 4, 2).mean((2, 4, 6))
+    np.testing.assert_allclose(blocks, low, atol=1e-5)
+
+  def softness(voxels):
+    return np.minimum(abs(voxels), abs(voxels - 1)).mean()
+
+  assert softness(sharp) < 0.6 * softness(plain)
+  with pytest.raises(ValueError, match='-1'):
+    sharpened(sharp_steps=-1)
+
+
 def test_inputs_of_every_kind(tmp_path):
   mesh = trimesh.creation.box((2.0, 1.0, 0.5))
   for kind in ('off', 'obj', 'ply', 'stl'):
