@@ -4,7 +4,8 @@ python -m experiments.main --config=experiments/configs/synthesis_all.py \
   --config.data.path=modelnet10_32.npz --workdir=runs/all --mode=train
 
 Twelve minutes of one CPU core (2026-11-25); ten categories in so small a
-network stay slabs and blocks. `synthesis_all.py:paper` takes the paper's network: days on a CPU.
+network stay slabs and blocks. `synthesis_all.py:paper` takes the paper's
+network: days on a CPU.
 
 Ten categories need room in the memory: without noise a chain stays with the
 kind of shape that it has come to, so there are four sets of 25 chains, and
