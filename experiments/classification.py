@@ -271,16 +271,23 @@ def classify(
     jax.random.key(config.seed), jnp.zeros((0, *trained.shape))
   )
   kinds = {
-    'ours': (trained.params, settings.windows),
-    'the same network, untrained': (untrained, settings.windows),
+    'ours': (trained.params, settings.windows, ((),)),
+    'the same network, untrained': (untrained, settings.windows, ((),)),
   }
   if settings.more_windows:
-    kinds['ours, finer pooling'] = (trained.params, settings.more_windows)
+    kinds['ours, finer pooling'] = (
+      trained.params,
+      settings.more_windows,
+      ((),),
+    )
   if settings.mirror:
-    kinds['ours, mirror images learned too'] = kinds['ours']
+    kinds['ours, mirror images learned too'] = (
+      trained.params,
+      settings.windows,
+      ((), (1,), (2,), (1, 2)),
+    )
   extractors = {}
-  for name, (params, windows) in kinds.items():
-    mirrors = ((), (1,), (2,), (1, 2)) if 'mirror' in name else ((),)
+  for name, (params, windows, mirrors) in kinds.items():
     x = extract(trained, params, data.train, windows, mirrors)
     extractors[name] = x, extract(trained, params, data.test, windows)[:, 0]
   raw = [v.reshape(len(v), -1).astype(np.float32) for v in both]
