@@ -13,16 +13,18 @@ stride is taken into I and K: they split the axis into `stride` phases, of which
 the strided correlation is the sum of ordinary ones with ceil(k / stride) taps.
 Two families of matrices are built here:
 
-* `fourier`: the discrete Fourier transform at the smallest size that holds the
-  output without wrap-around, for any number of taps. Complex numbers are pairs
-  of reals; the first axis keeps half of its spectrum.
+* `fourier`: the discrete Fourier transform at the smallest size at which what
+  wraps around is padding, for any number of taps. Complex numbers are pairs of
+  reals; the first axis keeps half of its spectrum.
 * `toom`: Toom-Cook (Winograd's minimal filtering F(m, r)) on tiles of m
   outputs; real, fewer products, and for few taps only: its rounding error
   grows with m + r.
 
-`direct` is XLA's own convolution. `method=None` picks by a model of the cost
-on CPU, from sizes alone, when traced; elsewhere `direct`. (On an accelerator
-nothing else has been measured yet.)
+`patches` is the direct algorithm as one matrix product, of each output's voxels
+side by side, for few channels and taps, where transforms do not pay. `direct`
+is XLA's own convolution. `method=None` picks by a model of the cost on CPU,
+from sizes alone, when traced; elsewhere `direct`. (On an accelerator nothing
+else has been measured yet.)
 
 The three operations -- correlation, its adjoint in the input, its adjoint in
 the kernel -- are each other's derivatives, so reverse-mode differentiation
@@ -31,9 +33,10 @@ fast. Forward-mode differentiation needs `method='direct'`. `K w` depends on the
 kernel alone: inside `lax.scan`, XLA moves it out of the loop, so that all
 Langevin steps of a learning iteration share it.
 
-Memory is bounded in two ways: of many chains, some are transformed at a time,
-and where `K w` is larger than what it is applied to, a correlation and its
-adjoint in the input use the same one.
+Memory is bounded in three ways: of many chains, some are transformed at a time;
+where `K w` is larger than what it is applied to, a correlation and its adjoint
+in the input use the same one; and the adjoint in the kernel leaves the spectrum
+a slice at a time.
 """
 
 from collections.abc import Sequence
@@ -49,7 +52,7 @@ import numpy as np
 
 from dnet_jax import types
 
-METHODS = ('direct', 'fourier', 'toom')
+METHODS = ('direct', 'fourier', 'toom', 'patches')
 # Tiles and taps of Toom-Cook: at m + r - 1 points the relative error of a 3-D
 # product is 3e-6 (5), 2e-6 (6), 2e-5 (8). At 8 points it is no slower to split
 # into smaller tiles, and errors of 2e-5 flip ReLUs that are near zero: the
@@ -60,6 +63,7 @@ _TILES = (1, 2, 3, 4, 5)
 # but not fewer than _FEWEST, since each chunk reads all of K w.
 _ROOM = 5 * 2**25
 _FEWEST = 8
+_PATCHES_ROOM = 3 * 2**22  # Of `patches`, which has nothing else to read.
 # Interpolation points, in the order in which they are taken; small numerators
 # and denominators of both signs keep the rounding error low.
 _POINTS = {
@@ -106,7 +110,7 @@ class _Matrices(NamedTuple):
   leave: tuple[np.ndarray, ...]  # (part' out, frequency tile part)
   frequencies: tuple[int, int, int]
   tiles: tuple[int, int, int]
-  positions: tuple[int, int, int]  # of one phase of the padded input
+  positions: tuple[int, int, int]  # of one phase that hold voxels
   taps: tuple[int, int, int]  # of one phase of the padded kernel
   parts: int
 
@@ -139,26 +143,52 @@ def _winograd(m: int, r: int) -> tuple[np.ndarray, ...]:
   )
 
 
+def _positions(axis: _Axis) -> tuple[int, int]:
+  """The positions of the padded phases that hold voxels: first, past last."""
+  count = axis.out - 1 + -(-axis.taps // axis.stride)
+  first = min(max(axis.low // axis.stride, 0), count - 1)
+  past = min(-(-(axis.low + axis.size) // axis.stride), count)
+  return first, max(past, first + 1)
+
+
+def _points(method: str, tile: int, axis: _Axis) -> int:
+  """How many frequencies, or points, an axis (of a tile) has."""
+  if method == 'toom':
+    return tile + -(-axis.taps // axis.stride) - 1
+  # In each phase the outputs sum positions up to `span`, and first ... last
+  # hold voxels. In a circle of n, none of these may be a voxel and another.
+  n = 1
+  past = _positions(axis)[1]
+  for phase in range(min(axis.stride, axis.taps)):
+    span = axis.out - 1 + -(-(axis.taps - phase) // axis.stride)
+    first = max(-(-(axis.low - phase) // axis.stride), 0)
+    last = min((axis.low + axis.size - 1 - phase) // axis.stride, past - 1)
+    if first <= last:
+      n = max(n, last + 1, span - first)
+  return n
+
+
 def _axis_matrices(method: str, tile: int, axis: _Axis):
   """I (f, t, position), K (f, tap), O (o, t, f) of one axis, maybe complex."""
   taps = -(-axis.taps // axis.stride)
   m = tile or axis.out
-  n = m + taps - 1
+  n = _points(method, tile, axis)
   if method == 'fourier':
     omega = np.exp(2j * np.pi / n) ** np.arange(n)
     a = omega ** np.arange(m)[:, None] / n
     g = omega[:, None] ** np.arange(taps)
-    b = omega[:, None] ** -np.arange(n)
+    b = omega[:, None] ** -np.arange(m + taps - 1)
   else:
     a, g, b = _winograd(m, taps)
   tiles = -(-axis.out // m)
-  enter = np.zeros((n, tiles, (tiles - 1) * m + n), a.dtype)
+  first, past = _positions(axis)
+  enter = np.zeros((n, tiles, tiles * m + taps - 1), a.dtype)
   leave = np.zeros((axis.out, tiles, n), a.dtype)
   for t in range(tiles):
-    enter[:, t, t * m : t * m + n] = b
+    enter[:, t, t * m : (t + 1) * m + taps - 1] = b
   for o in range(axis.out):
     leave[o, o // m] = a[o % m]
-  return enter, g, leave
+  return enter[:, :, first:past], g, leave
 
 
 def _pairs(a: np.ndarray) -> np.ndarray:
@@ -261,6 +291,11 @@ def _merge(plan, x, lengths, lows, sizes):
   return lax.pad(x, jnp.zeros((), x.dtype), config)
 
 
+def _lows(plan):
+  """Padding before the first voxel, less positions that are all padding."""
+  return [axis.low - axis.stride * _positions(axis)[0] for axis in plan.axes]
+
+
 def _strides(plan):
   return tuple(a.stride for a in plan.axes)
 
@@ -270,7 +305,7 @@ def _enter(plan, x):
   a = _matrices(plan)
   (f0, f1, f2), (t0, t1, t2) = a.frequencies, a.tiles
   m = x.shape[3]
-  x = _split(plan, x, a.positions, [axis.low for axis in plan.axes])
+  x = _split(plan, x, a.positions, _lows(plan))
   x = x.transpose(0, 2, 4, 6, 1, 3, 5, 7)
   x = _apply(a.enter[0], x, 1)
   x = _apply(a.enter[1], x, f0 * t0)
@@ -303,7 +338,7 @@ def _enter_transposed(plan, x, m, c, chains_last):
     x = x.reshape(*a.positions, m, *_strides(plan), c)
     x = x.transpose(0, 4, 1, 5, 2, 6, 3, 7)
   sizes = [axis.size for axis in plan.axes]
-  return _merge(plan, x, a.positions, [axis.low for axis in plan.axes], sizes)
+  return _merge(plan, x, a.positions, _lows(plan), sizes)
 
 
 def _leave(plan, y, m, n):
@@ -401,18 +436,71 @@ def _spectrum(plan, w, transposed=False):
   return w.reshape(f0 * f1 * f2, -1, n)
 
 
-def _spectrum_transposed(plan, w, c):
-  """The adjoint of `_spectrum`."""
+def _spectrum_transposed(plan, slices, c, n):
+  """The adjoint of `_spectrum`, of one slice of the first axis at a time.
+
+  Args:
+    plan: the plan.
+    slices: `(i) -> (frequency of two axes, part phase c, n)`, the spectrum at
+      frequency i of the first axis. All of it is never there at once.
+    c: channels in.
+    n: channels out.
+  """
   a = _matrices(plan)
   f0, f1, _ = a.frequencies
-  n = w.shape[2]
-  w = _apply(a.kernel[2].T, w, f0 * f1)
-  w = _apply(a.kernel[1].T, w, f0)
-  w = _apply(a.kernel[0].T, w, 1)
+
+  def leave(i):
+    w = _apply(a.kernel[2].T, slices(i), f1)
+    return _apply(a.kernel[1].T, w, 1)
+
+  w = _apply(a.kernel[0].T, lax.map(leave, jnp.arange(f0)), 1)
   w = w.reshape(*a.taps, *_strides(plan), c, n)
   w = w.transpose(0, 3, 1, 4, 2, 5, 6, 7)
   sizes = [axis.taps for axis in plan.axes]
   return _merge(plan, w, a.taps, (0, 0, 0), sizes)
+
+
+def _columns(plan, x):
+  """(m, D, H, W, c) -> (m, D', H', W', taps and c), of each output's voxels."""
+  pads = [(0, 0, 0), *((*_pads(a), 0) for a in plan.axes), (0, 0, 0)]
+  x = lax.pad(x, jnp.zeros((), x.dtype), pads)
+  for i in (3, 2, 1):
+    axis = plan.axes[i - 1]
+    length = (axis.out - 1) * axis.stride + 1
+    shifted = [
+      lax.slice_in_dim(x, t, t + length, axis.stride, i)
+      for t in range(axis.taps)
+    ]
+    x = jnp.stack(shifted, 4)
+  return x.reshape(*x.shape[:4], -1)
+
+
+def _columns_transposed(plan, x, c):
+  """The adjoint of `_columns`."""
+  taps = [-(-axis.taps // axis.stride) for axis in plan.axes]
+  x = x.reshape(*x.shape[:4], *(axis.taps for axis in plan.axes), c)
+  for i, axis in enumerate(plan.axes):
+    # Taps to (tap, phase), which wants sums of shifted outputs only.
+    x = jnp.moveaxis(x, 4 + i, 0)
+    x = jnp.pad(x, [(0, taps[i] * axis.stride - axis.taps)] + [(0, 0)] * 7)
+    x = x.reshape(taps[i], axis.stride, *x.shape[1:])
+    shifts = [
+      [(t, taps[i] - 1 - t) if j == 2 + i else (0, 0) for j in range(8)]
+      for t in range(taps[i])
+    ]
+    x = sum(jnp.pad(x[t], pads) for t, pads in enumerate(shifts))
+    x = jnp.moveaxis(x, 0, 4 + i)
+  lengths = x.shape[1:4]
+  x = x.transpose(0, 1, 4, 2, 5, 3, 6, 7)
+  return jax.vmap(
+    lambda x: _merge(
+      plan,
+      x,
+      lengths,
+      [axis.low for axis in plan.axes],
+      [axis.size for axis in plan.axes],
+    )
+  )(x)
 
 
 def _size(plan, channels):
@@ -436,66 +524,97 @@ def _chain_size(plan, c, n):
 def _shares(plan, chains, c, n) -> bool:
   """Whether a correlation and its adjoint in the input use the same K w.
 
-  The adjoint's chains are then the last axis, which costs time: only where
-  K w is larger than what it is applied to.
+  The adjoint's chains are then the last axis, and it takes half as long again:
+  only where K w is larger than what it is applied to, or nearly so and too
+  large to be there twice.
   """
-  return _kernel_size(plan, c, n) > chains * _chain_size(plan, c, n)
+  if plan.method == 'patches':
+    return False
+  kernel = _kernel_size(plan, c, n)
+  rest = chains * _chain_size(plan, c, n)
+  return kernel > rest or (kernel > _ROOM and 2 * kernel > rest)
 
 
-def _chunk(chains, size, room) -> int:
-  """How many chains, of `size` bytes each, to transform at once."""
-  most = max(_FEWEST, int(room / size))
-  return -(-chains // -(-chains // most))
+def _chunk(plan, chains, c, n, room) -> int:
+  """How many chains to transform at once."""
+  if plan.method == 'patches':
+    taps = math.prod(axis.taps * axis.out for axis in plan.axes)
+    size, room, fewest = 4 * taps * c, _PATCHES_ROOM, 1
+  else:
+    size, fewest = _chain_size(plan, c, n), _FEWEST
+  count = -(-chains // max(fewest, int(room / size)))
+  # A few chunks more, if that makes them equal: padding is a copy.
+  for more in range(count, 1 + 3 * count // 2):
+    if chains % more == 0:
+      return chains // more
+  return -(-chains // count)
 
 
 def _split_chains(x, size):
-  """(D, H, W, m, c) -> (chunks, D, H, W, size, c), the last one padded."""
-  d, h, w, m, c = x.shape
-  count = -(-m // size)
-  x = jnp.pad(x, ((0, 0),) * 3 + ((0, count * size - m), (0, 0)))
-  return jnp.moveaxis(x.reshape(d, h, w, count, size, c), 3, 0)
+  """(m, D, H, W, c) -> (chunks, size, D, H, W, c), the last one padded."""
+  x = jnp.pad(x, ((0, -len(x) % size),) + ((0, 0),) * 4)
+  return x.reshape(-1, size, *x.shape[1:])
 
 
 def _in_chunks(plan, function, x, c, n):
-  """Applies a function of (D, H, W, m, channels) to a chunk at a time."""
-  m = x.shape[3]
+  """Applies a function of (m, D, H, W, channels) to a chunk at a time."""
+  m = len(x)
   # Where K w is large, the rest has to be small.
   room = _ROOM / 2 if _shares(plan, m, c, n) else _ROOM
-  size = _chunk(m, _chain_size(plan, c, n), room)
+  size = _chunk(plan, m, c, n, room)
   if size == m:
     return function(x)
-  y = jnp.moveaxis(lax.map(function, _split_chains(x, size)), 0, 3)
-  return y.reshape(*y.shape[:3], -1, y.shape[5])[:, :, :, :m]
+  y = lax.map(function, _split_chains(x, size))
+  return y.reshape(-1, *y.shape[2:])[:m]
 
 
-# The three bilinear maps, on (D, H, W, m, channels). Each one's derivatives
+def _inside(x):
+  """(m, D, H, W, channels) -> (D, H, W, m, channels), as transforms take it."""
+  return jnp.moveaxis(x, 0, 3)
+
+
+def _outside(x):
+  """The inverse of `_inside`."""
+  return jnp.moveaxis(x, 3, 0)
+
+
+# The three bilinear maps, on (m, D, H, W, channels). Each one's derivatives
 # are the two others.
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _correlate(plan, x, w):
-  """y: (D', H', W', m, n)."""
+  """y: (m, D', H', W', n)."""
   c, n = w.shape[3:]
+  if plan.method == 'patches':
+    k = w.reshape(-1, n)
+    return _in_chunks(plan, lambda x: _matmul(_columns(plan, x), k), x, c, n)
   k = _spectrum(plan, w)
 
   def some(x):
-    return _leave(plan, _matmul(_double(_enter(plan, x)), k), x.shape[3], n)
+    y = _matmul(_double(_enter(plan, _inside(x))), k)
+    return _outside(_leave(plan, y, len(x), n))
 
   return _in_chunks(plan, some, x, c, n)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _adjoint_input(plan, y, w):
-  """x: (D, H, W, m, c)."""
+  """x: (m, D, H, W, c)."""
   c, n = w.shape[3:]
-  last = _shares(plan, y.shape[3], c, n)
+  if plan.method == 'patches':
+    k = w.reshape(-1, n).T
+    return _in_chunks(
+      plan, lambda y: _columns_transposed(plan, _matmul(y, k), c), y, c, n
+    )
+  last = _shares(plan, len(y), c, n)
   k = _spectrum(plan, w, transposed=not last)
 
   def some(y):
-    spectrum = _leave_transposed(plan, y, last)
+    spectrum = _leave_transposed(plan, _inside(y), last)
     spectrum = _matmul(k, spectrum) if last else _matmul(spectrum, k)
     spectrum = _double_transposed(_matrices(plan).parts, spectrum, last)
-    return _enter_transposed(plan, spectrum, y.shape[3], c, last)
+    return _outside(_enter_transposed(plan, spectrum, len(y), c, last))
 
   return _in_chunks(plan, some, y, c, n)
 
@@ -503,24 +622,29 @@ def _adjoint_input(plan, y, w):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _adjoint_kernel(plan, x, y):
   """w: (taps..., c, n)."""
-  m, c = x.shape[3:]
+  c, n = x.shape[4], y.shape[4]
 
   def some(x, y):
-    x = _double(_enter(plan, x)).swapaxes(1, 2)
-    return _matmul(x, _leave_transposed(plan, y))
+    if plan.method == 'patches':
+      columns = _columns(plan, x).reshape(y.size // n, -1)
+      w = _matmul(columns.T, y.reshape(-1, n))
+      return w.reshape(*(axis.taps for axis in plan.axes), c, n)
+    f0 = _matrices(plan).frequencies[0]
+    x = _double(_enter(plan, _inside(x))).swapaxes(1, 2)
+    y = _leave_transposed(plan, _inside(y))
+    x, y = (a.reshape(f0, -1, *a.shape[1:]) for a in (x, y))
+    return _spectrum_transposed(plan, lambda i: _matmul(x[i], y[i]), c, n)
 
-  # A sum as large as K w is written for each chunk.
-  room = max(_ROOM, _kernel_size(plan, c, y.shape[4]) / 2)
-  size = _chunk(m, _chain_size(plan, c, y.shape[4]), room)
-  if size == m:
-    return _spectrum_transposed(plan, some(x, y), c)
+  size = _chunk(plan, len(x), c, n, _ROOM)
+  if size == len(x):
+    return some(x, y)
   x, y = _split_chains(x, size), _split_chains(y, size)
-  spectrum, _ = lax.scan(
+  total, _ = lax.scan(
     lambda total, xy: (total + some(*xy), None),
     some(x[0], y[0]),
     (x[1:], y[1:]),
   )
-  return _spectrum_transposed(plan, spectrum, c)
+  return total
 
 
 def _keep(function):
@@ -555,10 +679,11 @@ def _cost(plan: _Plan, chains: int, c: int, n: int) -> float:
 
   Only ratios matter. The rates are those of two cores of a server CPU.
   """
-  taps = [-(-a.taps // a.stride) for a in plan.axes]
-  tile = [plan.tile or a.out for a in plan.axes]
-  points = [m + r - 1 for m, r in zip(tile, taps, strict=True)]
-  tiles = [-(-a.out // m) for a, m in zip(plan.axes, tile, strict=True)]
+  if plan.method == 'patches':
+    columns = chains * c * math.prod(a.out * a.taps for a in plan.axes)
+    return 2 * columns * n / 1e11 + 4 * 2 * columns / 6e9
+  points = [_points(plan.method, plan.tile, a) for a in plan.axes]
+  tiles = [-(-a.out // (plan.tile or a.out)) for a in plan.axes]
   frequencies = math.prod(points)
   pair = 1
   if plan.method == 'fourier':
@@ -570,7 +695,9 @@ def _cost(plan: _Plan, chains: int, c: int, n: int) -> float:
   leave = frequencies * pair * m * n
   kernel = frequencies * pair * phases * c * n
   products = enter * n + (enter * points[2] + leave * points[0]) * pair
-  return 2 * products / 1e11 + 4 * (5 * enter + 5 * leave + kernel) / 6e9
+  # K w is read here and made for each update.
+  moved = 5 * enter + 5 * leave + 3 * kernel
+  return 2 * products / 1e11 + 4 * moved / 6e9
 
 
 @functools.lru_cache(maxsize=1024)
@@ -581,6 +708,8 @@ def _choose(axes, method, chains, c, n, backend) -> _Plan | None:
   if method == 'direct':
     return None
   plans = []
+  if method in (None, 'patches'):
+    plans.append(_Plan('patches', 0, axes))
   if method in (None, 'fourier'):
     plans.append(_Plan('fourier', 0, axes))
   if method in (None, 'toom'):
@@ -640,12 +769,10 @@ def _check(x, kernel, method, channel_axis):
     )
 
 
-def _on_grid(function, x):
-  """Calls `function` on (D, H, W, m, c) and gives back (*chains, ...)."""
-  *chains, d, h, w, c = x.shape
-  flat = jnp.moveaxis(x.reshape(-1, d, h, w, c), 0, 3).astype(jnp.float32)
-  y = jnp.moveaxis(function(flat), 3, 0).astype(x.dtype)
-  return y.reshape(*chains, *y.shape[1:])
+def _on_chains(function, x):
+  """Calls `function` on (m, D, H, W, c) and gives back (*chains, ...)."""
+  y = function(x.reshape(-1, *x.shape[-4:]).astype(jnp.float32))
+  return y.astype(x.dtype).reshape(*x.shape[:-4], *y.shape[1:])
 
 
 def correlate(
@@ -695,7 +822,7 @@ def correlate(
     )
     return y.reshape(*x.shape[:-4], *y.shape[1:])
   w = kernel.astype(jnp.float32)
-  return _on_grid(lambda x: _correlate(plan, x, w), x)
+  return _on_chains(lambda x: _correlate(plan, x, w), x)
 
 
 def _pads(axis: _Axis) -> tuple[int, int]:
@@ -766,4 +893,4 @@ def correlate_transpose(
     )
     return jax.linear_transpose(forward, like)(y)[0]
   w = kernel.astype(jnp.float32)
-  return _on_grid(lambda y: _adjoint_input(plan, y, w), y)
+  return _on_chains(lambda y: _adjoint_input(plan, y, w), y)

@@ -1,4 +1,5 @@
 import functools
+import itertools
 import re
 
 import jax
@@ -11,7 +12,7 @@ import dnet_jax
 from dnet_jax import convolution
 from tests import reference
 
-METHODS = ('direct', 'fourier', 'toom', None)
+METHODS = (*convolution.METHODS, None)
 # Of the issue: exact to float32 rounding, worst and typical.
 WORST = 1e-4
 TYPICAL = 1e-5
@@ -285,12 +286,12 @@ def test_choice_of_method_is_invisible(monkeypatch):
 
 
 @pytest.mark.parametrize('shares', [True, False])
-@pytest.mark.parametrize('method', ['fourier', 'toom'])
+@pytest.mark.parametrize('method', ['fourier', 'toom', 'patches'])
 def test_chunks_and_shared_kernels_are_invisible(method, shares, monkeypatch):
   monkeypatch.setattr(convolution, '_ROOM', 0)
+  monkeypatch.setattr(convolution, '_PATCHES_ROOM', 0)
   monkeypatch.setattr(convolution, '_FEWEST', 2)  # 2, 2 and 1 with padding
   monkeypatch.setattr(convolution, '_shares', lambda *_: shares)
-  monkeypatch.setattr(convolution, '_kernel_size', lambda *_: 0)
   x, w, y_bar, naive = arrays(5, (7, 6, 5), (3, 4, 2), (2, 3, 1), 'SAME', 2, 3)
 
   @jax.jit
@@ -309,17 +310,20 @@ def test_chunks_and_shared_kernels_are_invisible(method, shares, monkeypatch):
     assert relative_error(*pair) < WORST
 
 
-def test_chunks_bound_the_memory(monkeypatch):
+@pytest.mark.parametrize('method', ['fourier', 'patches'])
+def test_chunks_bound_the_memory(method, monkeypatch):
   x, w = jnp.zeros((64, 12, 12, 12, 8)), jnp.zeros((4, 4, 4, 8, 8))
 
   def room():
     # A new function: jit remembers what it has traced.
-    run = jax.jit(lambda x, w: dnet_jax.correlate(x, w, method='fourier'))
+    run = jax.jit(lambda x, w: dnet_jax.correlate(x, w, method=method))
     analysis = run.lower(x, w).compile().memory_analysis()
     return analysis.temp_size_in_bytes
 
+  monkeypatch.setattr(convolution, '_PATCHES_ROOM', 2**40)
   whole = room()
   monkeypatch.setattr(convolution, '_ROOM', 0)
+  monkeypatch.setattr(convolution, '_PATCHES_ROOM', 0)
   monkeypatch.setattr(convolution, '_FEWEST', 2)
   assert room() < whole / 2
 
@@ -351,6 +355,39 @@ def test_bad_input_is_refused():
     dnet_jax.correlate(x, jnp.ones((5, 3, 3, 2, 1)), padding='VALID')
   with pytest.raises(ValueError, match='taps'):
     dnet_jax.correlate(x, jnp.ones((9, 9, 9, 2, 1)), method='toom')
+
+
+def test_fourier_wraps_around_nothing_but_padding():
+  """All small axes, one at a time, in float64."""
+  rng = np.random.default_rng(0)
+  smaller = 0
+  for size, taps, stride, low, high in itertools.product(
+    range(1, 7), range(1, 6), range(1, 4), range(-1, 5), range(-1, 5)
+  ):
+    if size + low + high < taps:
+      continue
+    out = (size + low + high - taps) // stride + 1
+    axis = convolution._Axis(size, taps, stride, low, out)
+    enter, kernel, leave = convolution._axis_matrices('fourier', 0, axis)
+    first, past = convolution._positions(axis)
+    n, _, width = enter.shape
+    assert width == past - first
+    assert len(kernel) == leave.shape[2] == n
+    smaller += n < out + kernel.shape[1] - 1
+    x, w = rng.normal(size=size), rng.normal(size=taps)
+    padded = np.zeros(100)
+    padded[10 + low : 10 + low + size] = x
+    padded = padded[10:]
+    expected = [padded[o * stride :][:taps] @ w for o in range(out)]
+    padded[: max(low, 0)] = 0
+    phases = padded[first * stride : past * stride].reshape(-1, stride)
+    w = np.pad(w, (0, kernel.shape[1] * stride - taps)).reshape(-1, stride)
+    y = leave[:, 0] @ ((enter[:, 0] @ phases) * (kernel @ w)).sum(1)
+    np.testing.assert_allclose(y, expected, atol=1e-9)
+  assert smaller > 1000
+  # 32^3 with a 16^3 kernel at stride 3: 13 frequencies in place of 16.
+  axes = convolution._axes((32,) * 3, (16,) * 3, (3,) * 3, 'SAME')
+  assert convolution._points('fourier', 0, axes[0]) == 13
 
 
 def computations(text):
