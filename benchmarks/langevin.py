@@ -13,7 +13,8 @@ Langevin dynamics, the gradient of eq. (8), Adam), by
 * torch: the same network and weights in PyTorch, where it is installed: eager,
   `autograd.grad`, in the faster of its memory formats (and compiled, with
   `--torch_compile`);
-* direct: the same in plain `lax.conv_general_dilated`.
+* direct: the same in plain `lax.conv_general_dilated`. What takes longer than
+  `--limit` by the time of one chain is left out: `estimated_seconds` has it.
 
 The generator of 6.4 has the gradient of its squared error in what its first
 layer sees for a score, and one update by eq. (22) for a learning step.
@@ -620,7 +621,7 @@ def measure(
   """One row: times, ratios, errors and compile times of one network."""
   arrays = make_arrays(case)
   notes = [case.note] if case.note else []
-  contenders = {}
+  contenders, estimated = {}, {}
   for label in labels:
     if label == 'torch':
       if torch is None:
@@ -635,6 +636,7 @@ def measure(
       times = {'score': seconds, 'learn': seconds * learn_work / score_work}
       late = {k: v for k, v in times.items() if k in what and v > limit}
       notes += [f'direct {k} left out: {v:.0f} s' for k, v in late.items()]
+      estimated[label] = late
       rest = [k for k in what if k not in late]
       contenders[label] = jax_contender(case, label, arrays, rest, 0)
   calls = {
@@ -695,6 +697,7 @@ def measure(
       for label, s in seconds.items()
       if 'learn' in s and 'score' in s
     }
+  row['estimated_seconds'] = estimated  # of what was left out
   row['load'] = os.getloadavg()
   row['notes'] = notes
   return row

@@ -525,14 +525,14 @@ def _shares(plan, chains, c, n) -> bool:
   """Whether a correlation and its adjoint in the input use the same K w.
 
   The adjoint's chains are then the last axis, and it takes half as long again:
-  only where K w is larger than what it is applied to, or nearly so and too
-  large to be there twice.
+  only where K w is about as large as what it is applied to, or half as large
+  and too large to be there twice.
   """
   if plan.method == 'patches':
     return False
   kernel = _kernel_size(plan, c, n)
   rest = chains * _chain_size(plan, c, n)
-  return kernel > rest or (kernel > _ROOM and 2 * kernel > rest)
+  return kernel > rest * (0.5 if kernel > _ROOM else 0.75)
 
 
 def _chunk(plan, chains, c, n, room) -> int:

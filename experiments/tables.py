@@ -217,7 +217,10 @@ def judge(results: Results) -> str:
 
 
 def speed(results: Results) -> str:
-  """Scores and learning steps of benchmarks/langevin.py, beside PyTorch."""
+  """Scores and learning steps of benchmarks/langevin.py, beside PyTorch.
+
+  `≈` is an estimate by the time of one chain.
+  """
   rows = []
   for result in results.values():
     for row in result.get('networks', []):
@@ -232,6 +235,8 @@ def speed(results: Results) -> str:
           what += f' + {row["batch"]} shapes'
           what += f', K = {row["num_steps"]}' if row['num_steps'] else ''
         errors = (row.get('error', {}).get(k) for k in ('ours', 'torch'))
+        direct = _number(row['seconds'].get('direct', {}).get(call), 2)
+        late = row.get('estimated_seconds', {}).get('direct', {}).get(call)
         rows.append(
           [
             f'{row["section"]} {name}, {row["grid"]}^3',
@@ -239,6 +244,7 @@ def speed(results: Results) -> str:
             _number(ours, 2),
             _number(torch, 2),
             _number(torch and torch / ours, 2),
+            f'≈ {late:.0f}' if late else direct,
             ' / '.join(
               _number(memory.get(f'{k} {call}'), 0) for k in ('ours', 'torch')
             ),
@@ -251,7 +257,7 @@ def speed(results: Results) -> str:
           ]
         )
   header = ['network', 'call', 'ours, s', 'PyTorch, s', 'ratio']
-  header += ['memory, MiB', 'error', 'compiles in, s']
+  header += ["XLA's own, s", 'memory, MiB', 'error', 'compiles in, s']
   return _markdown(header, rows)
 
 

@@ -113,7 +113,9 @@ def test_results_reach_their_cells():
           'seconds': {
             'ours': {'score': 2.0, 'learn': 8.0},
             'torch': {'score': 5.0},
+            'direct': {'score': 9.0},
           },
+          'estimated_seconds': {'direct': {'learn': 70.4}},
           'memory_mib': {'ours score': 30.0, 'torch score': 20.0},
           'error': {'ours': 3e-6},
           'compile_seconds': {'ours': {'score_many': 1.5, 'learn': 4.0}},
@@ -148,10 +150,10 @@ def test_results_reach_their_cells():
   assert rows[1][2:] == ['50.0 ± 1.0', '90.0']
   assert any(row[-1] == '93.0' for row in rows)
   _, score, learn = cells(tables.speed(results))
-  assert score[1:6] == ['score, 50 chains', '2.00', '5.00', '2.50', '30 / 20']
-  assert score[6:] == ['3e-06 / –', '1.5']
+  assert score[1:5] == ['score, 50 chains', '2.00', '5.00', '2.50']
+  assert score[5:] == ['9.00', '30 / 20', '3e-06 / –', '1.5']
   assert learn[1] == 'learn, 50 chains + 40 shapes, K = 2'
-  assert learn[3:6] == ['–', '–', '– / –']
+  assert learn[3:7] == ['–', '–', '≈ 70', '– / –']
   growth = cells(tables.growth(results))[1]
   assert growth[1:] == ['0.500', '100.0', '1.000', '2.00', '64']
 
