@@ -65,12 +65,6 @@ CLASSIFIERS: Mapping[str, Mapping[str, Any]] = {
     strides=(2, 2, 1, 2),
     hidden=128,
   ),
-  'judge_wide': dict(
-    features=(32, 64, 96, 192),
-    kernel_sizes=(5, 3, 3, 3),
-    strides=(2, 2, 1, 2),
-    hidden=256,
-  ),
   'tiny': dict(features=(8,), kernel_sizes=(3,), strides=(2,), hidden=8),
 }
 
