@@ -34,9 +34,9 @@ kernel alone: inside `lax.scan`, XLA moves it out of the loop, so that all
 Langevin steps of a learning iteration share it.
 
 Memory is bounded in three ways: of many chains, some are transformed at a time;
-where `K w` is larger than what it is applied to, a correlation and its adjoint
-in the input use the same one; and the adjoint in the kernel leaves the spectrum
-a slice at a time.
+where `K w` is about as large as what it is applied to, a correlation and its
+adjoint in the input use the same one; and the adjoint in the kernel leaves the
+spectrum a slice at a time.
 """
 
 from collections.abc import Sequence
@@ -436,25 +436,27 @@ def _spectrum(plan, w, transposed=False):
   return w.reshape(f0 * f1 * f2, -1, n)
 
 
-def _spectrum_transposed(plan, slices, c, n):
-  """The adjoint of `_spectrum`, of one slice of the first axis at a time.
+def _spectrum_transposed(plan, x, y, c):
+  """The adjoint of `_spectrum`, of the product of x and y.
+
+  A slice of the first axis at a time: all of it is never there at once.
 
   Args:
     plan: the plan.
-    slices: `(i) -> (frequency of two axes, part phase c, n)`, the spectrum at
-      frequency i of the first axis. All of it is never there at once.
+    x: `(frequency, part phase c, part and tile and m)`.
+    y: `(frequency, part and tile and m, n)`.
     c: channels in.
-    n: channels out.
   """
   a = _matrices(plan)
   f0, f1, _ = a.frequencies
 
-  def leave(i):
-    w = _apply(a.kernel[2].T, slices(i), f1)
+  def leave(xy):
+    w = _apply(a.kernel[2].T, _matmul(*xy), f1)
     return _apply(a.kernel[1].T, w, 1)
 
-  w = _apply(a.kernel[0].T, lax.map(leave, jnp.arange(f0)), 1)
-  w = w.reshape(*a.taps, *_strides(plan), c, n)
+  slices = [z.reshape(f0, -1, *z.shape[1:]) for z in (x, y)]
+  w = _apply(a.kernel[0].T, lax.map(leave, slices), 1)
+  w = w.reshape(*a.taps, *_strides(plan), c, y.shape[2])
   w = w.transpose(0, 3, 1, 4, 2, 5, 6, 7)
   sizes = [axis.taps for axis in plan.axes]
   return _merge(plan, w, a.taps, (0, 0, 0), sizes)
@@ -510,12 +512,19 @@ def _size(plan, channels):
 
 
 def _kernel_size(plan, c, n):
-  """Bytes of K w."""
+  """Bytes of K w; `patches` takes w as it is."""
+  if plan.method == 'patches':
+    return 0
   return _size(plan, math.prod(_strides(plan)) * c * n)
 
 
 def _chain_size(plan, c, n):
-  """Bytes of one chain's transforms; the input is there twice: `_double`."""
+  """Bytes of one chain's transforms; the input is there twice: `_double`.
+
+  Of `patches`: of its columns.
+  """
+  if plan.method == 'patches':
+    return 4 * c * math.prod(axis.taps * axis.out for axis in plan.axes)
   phases = math.prod(_strides(plan)) * c
   tiles = math.prod(_matrices(plan).tiles)
   return tiles * _size(plan, _matrices(plan).parts * phases + n)
@@ -528,8 +537,6 @@ def _shares(plan, chains, c, n) -> bool:
   only where K w is about as large as what it is applied to, or half as large
   and too large to be there twice.
   """
-  if plan.method == 'patches':
-    return False
   kernel = _kernel_size(plan, c, n)
   rest = chains * _chain_size(plan, c, n)
   return kernel > rest * (0.5 if kernel > _ROOM else 0.75)
@@ -537,12 +544,11 @@ def _shares(plan, chains, c, n) -> bool:
 
 def _chunk(plan, chains, c, n, room) -> int:
   """How many chains to transform at once."""
+  fewest = _FEWEST
   if plan.method == 'patches':
-    taps = math.prod(axis.taps * axis.out for axis in plan.axes)
-    size, room, fewest = 4 * taps * c, _PATCHES_ROOM, 1
-  else:
-    size, fewest = _chain_size(plan, c, n), _FEWEST
-  count = -(-chains // max(fewest, int(room / size)))
+    room, fewest = _PATCHES_ROOM, 1
+  most = max(fewest, int(room / _chain_size(plan, c, n)))
+  count = -(-chains // most)
   # A few chunks more, if that makes them equal: padding is a copy.
   for more in range(count, 1 + 3 * count // 2):
     if chains % more == 0:
@@ -629,11 +635,8 @@ def _adjoint_kernel(plan, x, y):
       columns = _columns(plan, x).reshape(y.size // n, -1)
       w = _matmul(columns.T, y.reshape(-1, n))
       return w.reshape(*(axis.taps for axis in plan.axes), c, n)
-    f0 = _matrices(plan).frequencies[0]
     x = _double(_enter(plan, _inside(x))).swapaxes(1, 2)
-    y = _leave_transposed(plan, _inside(y))
-    x, y = (a.reshape(f0, -1, *a.shape[1:]) for a in (x, y))
-    return _spectrum_transposed(plan, lambda i: _matmul(x[i], y[i]), c, n)
+    return _spectrum_transposed(plan, x, _leave_transposed(plan, _inside(y)), c)
 
   size = _chunk(plan, len(x), c, n, _ROOM)
   if size == len(x):
@@ -680,8 +683,8 @@ def _cost(plan: _Plan, chains: int, c: int, n: int) -> float:
   Only ratios matter. The rates are those of two cores of a server CPU.
   """
   if plan.method == 'patches':
-    columns = chains * c * math.prod(a.out * a.taps for a in plan.axes)
-    return 2 * columns * n / 1e11 + 4 * 2 * columns / 6e9
+    size = chains * _chain_size(plan, c, n)
+    return 2 * (size / 4) * n / 1e11 + 2 * size / 6e9
   points = [_points(plan.method, plan.tile, a) for a in plan.axes]
   tiles = [-(-a.out // (plan.tile or a.out)) for a in plan.axes]
   frequencies = math.prod(points)

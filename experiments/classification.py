@@ -284,7 +284,7 @@ def classify(
     kinds['ours, mirror images learned too'] = (
       trained.params,
       settings.windows,
-      ((), (1,), (2,), (1, 2)),
+      datasets.MIRRORS,
     )
   extractors = {}
   for name, (params, windows, mirrors) in kinds.items():

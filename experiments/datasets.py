@@ -174,6 +174,10 @@ def draw_averages(
   return averages.astype(np.float32).reshape(-1, 1, 1, 1)
 
 
+# The mirror images of an upright shape: axes of (n, D, H, W) to be flipped.
+MIRRORS = ((), (1,), (2,), (1, 2))
+
+
 def augment(
   voxels: np.ndarray,
   rng: np.random.Generator,

@@ -71,7 +71,7 @@ def make(trained: exported.Trained) -> Judge:
   variables = trained.variables['classifier']
 
   # A shape and its mirror images are one shape to a judge that has learned so.
-  mirrors = ((), (1,), (2,), (1, 2)) if trained.config.data.mirror else ((),)
+  mirrors = datasets.MIRRORS if trained.config.data.mirror else ((),)
 
   @jax.jit
   def look(variables, y):
