@@ -59,10 +59,12 @@ METHODS = ('direct', 'fourier', 'toom', 'patches')
 # score of the network of 6.1 was then off by 2e-3.
 _MAX_POINTS = 6
 _TILES = (1, 2, 3, 4, 5)
-# Bytes for transformed chains: more of them are transformed a chunk at a time,
-# but not fewer than _FEWEST, since each chunk reads all of K w.
-_ROOM = 5 * 2**25
+# Least and most bytes for transformed chains, of which a chunk is transformed
+# at a time, but not fewer than _FEWEST: each chunk reads all of K w. So there
+# is also more room where K w is larger.
+_ROOM = 5 * 2**24, 5 * 2**25
 _FEWEST = 8
+_LARGE = 5 * 2**25  # Bytes of a K w that should not be there twice.
 _PATCHES_ROOM = 3 * 2**22  # Of `patches`, which has nothing else to read.
 # Interpolation points, in the order in which they are taken; small numerators
 # and denominators of both signs keep the rounding error low.
@@ -539,17 +541,21 @@ def _shares(plan, chains, c, n) -> bool:
   """
   kernel = _kernel_size(plan, c, n)
   rest = chains * _chain_size(plan, c, n)
-  return kernel > rest * (0.5 if kernel > _ROOM else 0.75)
+  return kernel > rest * (0.5 if kernel > _LARGE else 0.75)
 
 
-def _chunk(plan, chains, c, n, room) -> int:
+def _chunk(plan, chains, c, n, share=False) -> int:
   """How many chains to transform at once."""
-  fewest = _FEWEST
   if plan.method == 'patches':
     room, fewest = _PATCHES_ROOM, 1
+  else:
+    least, most = _ROOM
+    room = min(max(_kernel_size(plan, c, n) / 2, least), most)
+    # Where K w is large, the rest has to be small.
+    room, fewest = room / 2 if share else room, _FEWEST
   most = max(fewest, int(room / _chain_size(plan, c, n)))
   count = -(-chains // most)
-  # A few chunks more, if that makes them equal: padding is a copy.
+  # A few chunks more, if that makes them equal: padding is work.
   for more in range(count, 1 + 3 * count // 2):
     if chains % more == 0:
       return chains // more
@@ -565,13 +571,19 @@ def _split_chains(x, size):
 def _in_chunks(plan, function, x, c, n):
   """Applies a function of (m, D, H, W, channels) to a chunk at a time."""
   m = len(x)
-  # Where K w is large, the rest has to be small.
-  room = _ROOM / 2 if _shares(plan, m, c, n) else _ROOM
-  size = _chunk(plan, m, c, n, room)
+  size = _chunk(plan, m, c, n, _shares(plan, m, c, n))
   if size == m:
     return function(x)
-  y = lax.map(function, _split_chains(x, size))
-  return y.reshape(-1, *y.shape[2:])[:m]
+
+  def some(i, y):
+    # The last chunk begins inside the one before: no copy for padding.
+    first = jnp.minimum(i * size, m - size)
+    part = function(lax.dynamic_slice_in_dim(x, first, size))
+    return lax.dynamic_update_slice_in_dim(y, part, first, 0)
+
+  like = jax.eval_shape(function, x[:size])
+  y = jnp.zeros((m, *like.shape[1:]), like.dtype)
+  return lax.fori_loop(0, -(-m // size), some, y)
 
 
 def _inside(x):
@@ -638,7 +650,7 @@ def _adjoint_kernel(plan, x, y):
     x = _double(_enter(plan, _inside(x))).swapaxes(1, 2)
     return _spectrum_transposed(plan, x, _leave_transposed(plan, _inside(y)), c)
 
-  size = _chunk(plan, len(x), c, n, _ROOM)
+  size = _chunk(plan, len(x), c, n)
   if size == len(x):
     return some(x, y)
   x, y = _split_chains(x, size), _split_chains(y, size)

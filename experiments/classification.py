@@ -38,7 +38,7 @@ from experiments import results
 _CHUNK = 50  # Shapes whose feature maps are computed at once.
 _COMPONENTS = 200  # Principal components of the baseline.
 # Regularisation, from which one is chosen: C of scikit-learn.
-_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+_STRENGTHS = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 
 
 def extract(
@@ -79,6 +79,21 @@ def extract(
     y = np.concatenate([y, np.zeros((_CHUNK - len(y), *y.shape[1:]), y.dtype)])
     parts.append(np.asarray(look(params, jnp.asarray(y)))[: len(some)])
   return np.concatenate(parts)
+
+
+def pool_views(x: np.ndarray) -> np.ndarray:
+  """Features that no flip changes: mean and maximum over the views.
+
+  Args:
+    x: `(n, views, features)`, the views a group of mirror images.
+
+  Returns:
+    `(n, 2 * features)`.
+
+  >>> pool_views(np.array([[[0.0, 2.0], [1.0, 0.0]]])).tolist()
+  [[0.5, 1.0, 1.0, 2.0]]
+  """
+  return np.concatenate([x.mean(axis=1), x.max(axis=1)], axis=1)
 
 
 def _rotation(x: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
@@ -271,25 +286,23 @@ def classify(
     jax.random.key(config.seed), jnp.zeros((0, *trained.shape))
   )
   kinds = {
-    'ours': (trained.params, settings.windows, ((),)),
-    'the same network, untrained': (untrained, settings.windows, ((),)),
+    'ours': (trained.params, settings.windows),
+    'the same network, untrained': (untrained, settings.windows),
   }
   if settings.more_windows:
-    kinds['ours, finer pooling'] = (
-      trained.params,
-      settings.more_windows,
-      ((),),
-    )
-  if settings.mirror:
-    kinds['ours, mirror images learned too'] = (
-      trained.params,
-      settings.windows,
-      datasets.MIRRORS,
-    )
+    kinds['ours, finer pooling'] = trained.params, settings.more_windows
+  mirrors = datasets.MIRRORS if settings.mirror else ((),)
   extractors = {}
-  for name, (params, windows, mirrors) in kinds.items():
-    x = extract(trained, params, data.train, windows, mirrors)
-    extractors[name] = x, extract(trained, params, data.test, windows)[:, 0]
+  for name, (params, windows) in kinds.items():
+    x, x_test = (extract(trained, params, v, windows, mirrors) for v in both)
+    extractors[name] = x[:, :1], x_test[:, 0]
+    if settings.mirror:
+      extractors[f'{name}, pooled over mirror images'] = (
+        pool_views(x)[:, None],
+        pool_views(x_test),
+      )
+    if settings.mirror and name == 'ours':
+      extractors['ours, mirror images learned too'] = x, x_test[:, 0]
   raw = [v.reshape(len(v), -1).astype(np.float32) for v in both]
   number = min(_COMPONENTS, *raw[0].shape)
   principal = decomposition.PCA(number, random_state=0).fit(raw[0])

@@ -288,9 +288,9 @@ def test_choice_of_method_is_invisible(monkeypatch):
 @pytest.mark.parametrize('shares', [True, False])
 @pytest.mark.parametrize('method', ['fourier', 'toom', 'patches'])
 def test_chunks_and_shared_kernels_are_invisible(method, shares, monkeypatch):
-  monkeypatch.setattr(convolution, '_ROOM', 0)
+  monkeypatch.setattr(convolution, '_ROOM', (0, 0))
   monkeypatch.setattr(convolution, '_PATCHES_ROOM', 0)
-  monkeypatch.setattr(convolution, '_FEWEST', 2)  # 2, 2 and 1 with padding
+  monkeypatch.setattr(convolution, '_FEWEST', 2)  # 2, 2 and 1, which is made 2
   monkeypatch.setattr(convolution, '_shares', lambda *_: shares)
   x, w, y_bar, naive = arrays(5, (7, 6, 5), (3, 4, 2), (2, 3, 1), 'SAME', 2, 3)
 
@@ -322,7 +322,7 @@ def test_chunks_bound_the_memory(method, monkeypatch):
 
   monkeypatch.setattr(convolution, '_PATCHES_ROOM', 2**40)
   whole = room()
-  monkeypatch.setattr(convolution, '_ROOM', 0)
+  monkeypatch.setattr(convolution, '_ROOM', (0, 0))
   monkeypatch.setattr(convolution, '_PATCHES_ROOM', 0)
   monkeypatch.setattr(convolution, '_FEWEST', 2)
   assert room() < whole / 2
@@ -450,7 +450,7 @@ def test_kernel_spectrum_is_computed_outside_the_loop(
   method, chunks, monkeypatch, optimised
 ):
   if chunks > 1:
-    monkeypatch.setattr(convolution, '_ROOM', 0)
+    monkeypatch.setattr(convolution, '_ROOM', (0, 0))
     monkeypatch.setattr(convolution, '_FEWEST', 1)
   correlate = functools.partial(convolution.correlate, method=method)
   monkeypatch.setattr(convolution, 'correlate', correlate)

@@ -133,6 +133,27 @@ def test_rotation_keeps_the_solution():
   )
 
 
+def test_pooled_views_of_a_shape_and_of_its_mirror_images_are_equal(workdir):
+  trained = exported.load(workdir)
+  shapes = np.random.default_rng(0).random((3, *trained.shape[:3])) < 0.3
+
+  def features(shapes):
+    return classification.extract(
+      trained, trained.params, shapes, (2, 1), datasets.MIRRORS
+    )
+
+  x = features(shapes)
+  for axes in datasets.MIRRORS[1:]:
+    flipped = features(np.flip(shapes, axes))
+    assert np.abs(flipped[:, 0] - x[:, 0]).max() > 0.01
+    np.testing.assert_allclose(
+      classification.pool_views(flipped),
+      classification.pool_views(x),
+      rtol=1e-4,
+      atol=1e-6,
+    )
+
+
 def test_few_labels_are_stratified():
   labels = np.repeat([0, 1, 2], [100, 50, 3])
   chosen = classification.few(labels, 0.1, seed=0)
@@ -160,8 +181,11 @@ def test_classify_writes_a_result(workdir, tmp_path, capsys, two_strengths):
   assert {*result['scores']} == {
     'ours',
     'ours, finer pooling',
+    'ours, finer pooling, pooled over mirror images',
     'ours, mirror images learned too',
+    'ours, pooled over mirror images',
     'the same network, untrained',
+    'the same network, untrained, pooled over mirror images',
     'principal components',
     'raw voxels',
   }
@@ -170,8 +194,10 @@ def test_classify_writes_a_result(workdir, tmp_path, capsys, two_strengths):
   # Furniture is easy.
   assert result['scores']['raw voxels']['accuracy']['1']['mean'] > 0.5
   assert 'raw voxels' in capsys.readouterr().out
-  sizes = [row['features'] for row in result['scores'].values()]
-  assert sizes[0] == sizes[1] == sizes[3] < sizes[2]
+  sizes = {name: row['features'] for name, row in result['scores'].items()}
+  for name in 'the same network, untrained', 'ours, mirror images learned too':
+    assert sizes[name] == sizes['ours'] < sizes['ours, finer pooling']
+  assert sizes['ours, pooled over mirror images'] == 2 * sizes['ours']
   with pytest.raises(FileExistsError, match='classification'):
     classification.classify(config, workdir, out)
   config.data.category = 'chair'
