@@ -185,7 +185,7 @@ def maximum_likelihood(
 
 
 def _from_batch(
-  energy_fn, learner, start_fn, *, run_chains, axis_name
+  energy_fn, learner, start_fn, *, num_steps, step_size, kernel, axis_name
 ) -> Algorithm:
   """Chains that start anew from the mini-batch in each iteration.
 
@@ -204,7 +204,15 @@ def _from_batch(
     )
 
     def run(keys, energy_fn, start):
-      y, trace = run_chains(keys, energy_fn, start, temperature=temperature)
+      y, trace = chains.run_chains(
+        keys,
+        energy_fn,
+        start,
+        num_steps=num_steps,
+        step_size=step_size,
+        temperature=temperature,
+        kernel=kernel,
+      )
       return finish(y), trace
 
     learner_state, _, metrics = learning.analysis_by_synthesis(
@@ -252,9 +260,9 @@ def contrastive_divergence(
     energy_fn,
     learner,
     lambda keys, batch: (chains.from_data(batch), _keep),
-    run_chains=functools.partial(
-      chains.run_chains, num_steps=num_steps, step_size=step_size, kernel=kernel
-    ),
+    num_steps=num_steps,
+    step_size=step_size,
+    kernel=kernel,
     axis_name=axis_name,
   )
 
@@ -302,9 +310,9 @@ def recovery(
     energy_fn,
     learner,
     start_fn,
-    run_chains=functools.partial(
-      chains.run_chains, num_steps=num_steps, step_size=step_size, kernel=kernel
-    ),
+    num_steps=num_steps,
+    step_size=step_size,
+    kernel=kernel,
     axis_name=axis_name,
   )
 
@@ -343,9 +351,9 @@ def super_resolution(
     energy_fn,
     learner,
     start_fn,
-    run_chains=functools.partial(
-      chains.run_chains, num_steps=num_steps, step_size=step_size, kernel=kernel
-    ),
+    num_steps=num_steps,
+    step_size=step_size,
+    kernel=kernel,
     axis_name=axis_name,
   )
 

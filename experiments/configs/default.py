@@ -174,8 +174,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.classify = classify = ml_collections.ConfigDict()
   classify.windows = (4, 2)  # of the max pooling, one for each layer
   classify.more_windows = ()  # likewise, of a further row; (): none
-  # More rows: pooled over mirror images, and learned from them as well.
-  classify.mirror = False
+  classify.mirror = False  # more rows: pooled over mirror images
   classify.fractions = (0.01, 0.05, 0.1, 1.0)  # of the labels
   classify.draws = 5  # of each share below 1
 
