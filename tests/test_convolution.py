@@ -328,6 +328,21 @@ def test_chunks_bound_the_memory(method, monkeypatch):
   assert room() < whole / 2
 
 
+def test_a_last_chunk_that_is_not_full_costs_no_copy(monkeypatch):
+  monkeypatch.setattr(convolution, '_ROOM', (0, 0))
+  monkeypatch.setattr(convolution, '_FEWEST', 2)
+  w = jnp.zeros((4, 4, 4, 8, 1))
+
+  def room(chains):
+    x = jnp.zeros((chains, 12, 12, 12, 8))
+    run = jax.jit(lambda x, w: dnet_jax.correlate(x, w, method='fourier'))
+    analysis = run.lower(x, w).compile().memory_analysis()
+    return analysis.temp_size_in_bytes, x.nbytes
+
+  (even, _), (odd, size) = room(64), room(65)
+  assert odd - even < size / 4
+
+
 def test_the_gradient_in_the_kernel_never_holds_its_spectrum():
   x, w = jnp.zeros((4, 8, 8, 8, 64)), jnp.zeros((4, 4, 4, 64, 64))
   axes = convolution._axes((8,) * 3, (4,) * 3, (1,) * 3, 'SAME')
