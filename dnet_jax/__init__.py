@@ -46,11 +46,13 @@ from dnet_jax.learning import Learner
 from dnet_jax.learning import LearnerState
 from dnet_jax.learning import make_learner
 from dnet_jax.learning import teaching_loss
+from dnet_jax.learning import unsmoothed
 from dnet_jax.networks import Classifier
 from dnet_jax.networks import classifier_fn
 from dnet_jax.networks import CLASSIFIERS
 from dnet_jax.networks import Descriptor
 from dnet_jax.networks import DESCRIPTORS
+from dnet_jax.networks import Ensemble
 from dnet_jax.networks import Generator
 from dnet_jax.networks import generator_fn
 from dnet_jax.networks import GENERATORS

@@ -142,13 +142,19 @@ def teaching_loss(generator_fn: GeneratorFn) -> types.LossFn:
 def classification_loss(
   classifier_fn: Callable[..., tuple[types.Array, types.PyTree]],
   label_smoothing: float = 0.0,
+  categories: int | None = None,
 ) -> types.LossFn:
   """Mean softmax cross-entropy of a classifier, as for the judge of 6.1.
 
   Args:
     classifier_fn: `(params, model_state, y, key) -> (logits, model_state)`,
-      the key for what is random in learning, such as dropout.
-    label_smoothing: in [0, 1): share of the probability that is spread.
+      logits `(..., n, classes)` for labels `(n,)`, the key for what is random
+      in learning, such as dropout.
+    label_smoothing: in [0, 1): share of the probability of a label that is
+      spread evenly over the categories (Szegedy et al. 2016);
+      `unsmoothed` takes it back.
+    categories: how many classes, the first ones, are smoothed; None is all. A
+      label beyond them keeps its probability, and none is spread to it.
 
   Returns:
     `loss_fn(params, model_state, y, labels, key)` with metrics
@@ -162,15 +168,40 @@ def classification_loss(
 
   def loss_fn(params, model_state, y, labels, key):
     logits, model_state = classifier_fn(params, model_state, y, key)
-    targets = optax.smooth_labels(
-      jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing
-    )
+    among = jnp.arange(logits.shape[-1]) < (categories or logits.shape[-1])
+    smoothing = label_smoothing * among[labels][:, None]
+    targets = (1 - smoothing) * jax.nn.one_hot(labels, logits.shape[-1])
+    targets += smoothing * among / among.sum()
     loss = optax.softmax_cross_entropy(logits, targets).mean()
     accuracy = (logits.argmax(-1) == labels).mean()
     metrics = {'cross_entropy': loss, 'accuracy': accuracy}
     return loss, (model_state, metrics)
 
   return loss_fn
+
+
+def unsmoothed(
+  probabilities: types.Array, label_smoothing: float
+) -> types.Array:
+  """Probabilities of labels, from those of a classifier of smoothed labels.
+
+  Cross-entropy is least where a classifier gives the probabilities of what it
+  has learned from: q = (1 - s) p + s / classes of smoothed labels. This is p.
+
+  Args:
+    probabilities: q, `(..., classes)`.
+    label_smoothing: s, in [0, 1).
+
+  Returns:
+    p, those below 0 as 0; rows sum to 1.
+
+  >>> p = jnp.array([0.5, 0.5, 0.0])
+  >>> print(unsmoothed(0.9 * p + 0.1 / 3, 0.1).round(3))
+  [0.5 0.5 0. ]
+  """
+  share = label_smoothing / probabilities.shape[-1]
+  p = jnp.maximum(probabilities - share, 0)
+  return p / p.sum(axis=-1, keepdims=True)
 
 
 def largest(x: types.Array) -> types.Array:

@@ -402,13 +402,63 @@ class Classifier(nn.Module):
     return self.last(self.drop(h, deterministic=not train))
 
 
+class Ensemble(nn.Module):
+  """Classifiers that begin differently and are asked together.
+
+  Their mean probabilities are more often right than those of one, better
+  calibrated and less sure of what is no shape at all (Lakshminarayanan et al.,
+  Simple and scalable predictive uncertainty estimation using deep ensembles,
+  2017).
+
+  Attributes:
+    members: classifiers of the same classes.
+
+  >>> import jax
+  >>> one = Classifier(10, (4,), kernel_sizes=(3,), strides=(2,), hidden=6)
+  >>> net = Ensemble((one.clone(), one.clone()))
+  >>> y = jnp.zeros((2, 8, 8, 8, 1))
+  >>> variables = net.init(jax.random.key(0), y, train=False)
+  >>> net.apply(variables, y, train=False).shape
+  (2, 10)
+  >>> net.apply(variables, y, method='hidden_features').shape
+  (2, 12)
+  """
+
+  members: Sequence[nn.Module]
+
+  def hidden_features(self, y: types.Array, train: bool = False) -> types.Array:
+    """Features of all members, `(*chains, members * hidden)`."""
+    return jnp.concatenate(
+      [member.hidden_features(y, train) for member in self.members], axis=-1
+    )
+
+  def __call__(self, y: types.Array, train: bool) -> types.Array:
+    """Logits of shapes, as `Classifier`.
+
+    Args:
+      y: shapes `(*chains, D, H, W, C)`.
+      train: as there.
+
+    Returns:
+      Logarithms of the mean probabilities, `(*chains, num_classes)`. With
+      `train`, logits of each member, `(members, *chains, num_classes)`: they
+      learn side by side, not as one.
+    """
+    logits = jnp.stack([member(y, train) for member in self.members])
+    if train:
+      return logits
+    return nn.logsumexp(nn.log_softmax(logits), axis=0) - math.log(
+      len(self.members)
+    )
+
+
 def classifier_fn(
   classifier: nn.Module,
 ) -> Callable[..., tuple[types.Array, types.PyTree]]:
   """A classifier in learning, as `learning.classification_loss` takes it.
 
   Args:
-    classifier: a `Classifier`.
+    classifier: a `Classifier` or `Ensemble`.
 
   Returns:
     `(params, model_state, y, key) -> (logits, model_state)`.

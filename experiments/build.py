@@ -49,7 +49,7 @@ class Model(NamedTuple):
   grid_descriptors: Sequence[dnet_jax.Descriptor]
   grid_energies: Sequence[Callable[[Any, Any], Any]]
   generator: dnet_jax.Generator | None
-  classifier: dnet_jax.Classifier | None
+  classifier: dnet_jax.Classifier | dnet_jax.Ensemble | None
 
 
 class Experiment(NamedTuple):
@@ -163,14 +163,23 @@ def model(
     )
   if config.algorithm == 'classify':
     names = data(config).classes if classes is None else classes
-    classifier = dnet_jax.Classifier(
-      len(names) + (config.classifier.junk_share > 0),
-      **_choice(
-        dnet_jax.CLASSIFIERS, config.classifier.network, 'classifier.network'
-      ),
-      dropout=config.classifier.dropout,
-      axis_name=axis_name,
-    )
+    if config.classifier.members < 1:
+      raise ValueError(
+        f'classifier.members must be at least 1, got '
+        f'{config.classifier.members}'
+      )
+    members = [
+      dnet_jax.Classifier(
+        len(names) + (config.classifier.junk_share > 0),
+        **_choice(
+          dnet_jax.CLASSIFIERS, config.classifier.network, 'classifier.network'
+        ),
+        dropout=config.classifier.dropout,
+        axis_name=axis_name,
+      )
+      for _ in range(config.classifier.members)
+    ]
+    classifier = dnet_jax.Ensemble(members) if members[1:] else members[0]
   return Model(
     descriptors[-1] if descriptors else None,
     energies[-1] if energies else None,
@@ -686,9 +695,16 @@ def _alternating_back_propagation(config, built, voxels) -> _Parts:
 
 def _classify(config, built, voxels) -> _Parts:
   settings = config.classifier
+  for name in ('junk_share', 'label_smoothing'):
+    if not 0 <= settings[name] < 1:
+      raise ValueError(
+        f'classifier.{name} must be in [0, 1), got {settings[name]}'
+      )
   learner = dnet_jax.make_learner(
     dnet_jax.classification_loss(
-      dnet_jax.classifier_fn(built.classifier), settings.label_smoothing
+      dnet_jax.classifier_fn(built.classifier),
+      settings.label_smoothing,
+      len(voxels.classes),
     ),
     optimizer(config, weight_decay=settings.weight_decay),
   )
@@ -705,10 +721,6 @@ def _classify(config, built, voxels) -> _Parts:
   def variables(state):
     return {'classifier': _generator_variables(state.learner)}
 
-  if not 0 <= settings.junk_share < 1:
-    raise ValueError(
-      f'classifier.junk_share must be in [0, 1), got {settings.junk_share}'
-    )
   num_junk = round(config.data.batch_size * settings.junk_share)
 
   def batch(step, indices):

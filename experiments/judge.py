@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import dnet_jax
 from experiments import datasets
 from experiments import exported
 from experiments import junk
@@ -75,12 +76,14 @@ def make(trained: exported.Trained) -> Judge:
 
   @jax.jit
   def look(variables, y):
-    features = logits = 0.0
+    features, logits = 0.0, []
     for axes in mirrors:
       image = jnp.flip(y, axes)
       features += classifier.apply(variables, image, method='hidden_features')
-      logits += classifier.apply(variables, image, train=False)
-    return logits / len(mirrors), features / len(mirrors)
+      logits.append(classifier.apply(variables, image, train=False))
+    # Up to a constant that all classes share, the logarithm of the mean.
+    logits = jax.nn.logsumexp(jax.nn.log_softmax(jnp.stack(logits)), axis=0)
+    return logits, features / len(mirrors)
 
   def opinion(voxels):
     if voxels.shape[1:] != trained.shape[:3]:
@@ -100,9 +103,11 @@ def make(trained: exported.Trained) -> Judge:
     none = np.zeros(len(logits))
     if logits.shape[1] > n:
       none = np.asarray(jax.nn.softmax(logits)[:, n])
-    return Opinion(
-      np.asarray(jax.nn.softmax(jnp.asarray(logits[:, :n]))), none, features
+    p = dnet_jax.unsmoothed(
+      jax.nn.softmax(jnp.asarray(logits[:, :n])),
+      trained.config.classifier.label_smoothing,
     )
+    return Opinion(np.asarray(p), none, features)
 
   return Judge(opinion, classes, trained.card)
 

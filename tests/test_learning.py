@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from scipy import special
 
 import dnet_jax
 from tests import reference
@@ -89,6 +90,39 @@ def test_gradient_is_eq_8_by_hand():
   # The learner descends the loss: -loss' is L', the ascent of eq. (8).
   expected = h(y_obs).mean(0) - h(y_syn).mean(0)
   np.testing.assert_allclose(-grads, expected, atol=1e-5)
+
+
+def test_smoothed_labels_by_hand():
+  logits = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+  fn = lambda params, state, y, key: (y, state)  # noqa: E731
+  # Three categories, and a class that is none of them.
+  loss_fn = dnet_jax.classification_loss(fn, 0.3, categories=3)
+  targets = np.array(
+    [[0.1, 0.8, 0.1, 0.0], [0.0, 0.0, 0.0, 1.0], [0.8, 0.1, 0.1, 0.0]]
+  )
+  loss, _ = loss_fn({}, {}, logits, jnp.array([1, 3, 0]), None)
+  log_p = np.log(special.softmax(logits.astype(float), axis=-1))
+  expected = -(targets * log_p).sum(-1).mean()  # Over both members, too.
+  np.testing.assert_allclose(loss, expected, rtol=1e-6)
+  plain, _ = dnet_jax.classification_loss(fn)(
+    {}, {}, logits, jnp.array([1, 3, 0]), None
+  )
+  expected = -log_p[:, [0, 1, 2], [1, 3, 0]].mean()
+  np.testing.assert_allclose(plain, expected, rtol=1e-6)
+
+
+def test_unsmoothed_is_what_smoothed_labels_came_from():
+  p = np.random.default_rng(0).dirichlet(np.ones(5), 20)
+  # The probabilities at which the cross-entropy of smoothed labels is least.
+  q = p @ (0.8 * np.eye(5) + 0.2 / 5)
+  np.testing.assert_allclose(dnet_jax.unsmoothed(q, 0.2), p, atol=1e-6)
+  # Below what smoothing gives there is nothing, and it is a distribution.
+  q = np.array([[0.97, 0.02, 0.01]])
+  p = dnet_jax.unsmoothed(q, 0.1)
+  np.testing.assert_allclose(p, [[1, 0, 0]], atol=1e-6)
+  np.testing.assert_array_equal(
+    dnet_jax.unsmoothed(q, 0.0), q.astype(np.float32)
+  )
 
 
 def test_learner_reports_and_applies_its_gradient():

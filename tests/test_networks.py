@@ -1,9 +1,11 @@
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import special
 
 import dnet_jax
 from dnet_jax import convolution
@@ -184,3 +186,75 @@ def test_every_layer_goes_through_correlate(monkeypatch):
   y = jax.ShapeDtypeStruct((1, 8, 8, 8, 1), jnp.float32)
   jax.eval_shape(net.init, jax.random.key(0), y)
   assert calls == [(5, 5, 5, 1, 4), (3, 3, 3, 4, 4)]
+
+
+def ensemble(dropout):
+  """Two classifiers of two classes, their variables, and shapes."""
+  one = dnet_jax.Classifier(
+    2, (3,), kernel_sizes=(3,), strides=(2,), hidden=5, dropout=dropout
+  )
+  net = dnet_jax.Ensemble((one.clone(), one.clone()))
+  y = np.random.default_rng(0).random((6, 8, 8, 8, 1), np.float32)
+  variables = jax.jit(functools.partial(net.init, train=False))(
+    jax.random.key(0), y
+  )
+  parts = [
+    {kind: tree[f'members_{i}'] for kind, tree in variables.items()}
+    for i in (0, 1)
+  ]
+  return net, one, variables, parts, y
+
+
+def test_ensemble_gives_the_mean_of_its_members_probabilities():
+  net, one, variables, parts, y = ensemble(0.0)
+  p = [special.softmax(one.apply(v, y, train=False), axis=-1) for v in parts]
+  assert np.abs(p[0] - p[1]).max() > 1e-3  # They begin differently.
+  np.testing.assert_allclose(
+    np.exp(net.apply(variables, y, train=False)), (p[0] + p[1]) / 2, rtol=1e-5
+  )
+  features = net.apply(variables, y, method='hidden_features')
+  for part, mine in zip(parts, np.split(features, 2, axis=-1), strict=True):
+    np.testing.assert_allclose(
+      mine, one.apply(part, y, method='hidden_features'), atol=1e-6
+    )
+
+
+def test_members_of_an_ensemble_learn_each_for_itself():
+  net, one, variables, parts, y = ensemble(0.0)
+  labels = jnp.arange(6) % 2
+
+  def gradient(net, variables):
+    loss_fn = dnet_jax.classification_loss(dnet_jax.classifier_fn(net), 0.1)
+    variables = dict(variables)
+    return jax.jit(jax.grad(loss_fn, has_aux=True))(
+      variables.pop('params'), variables, y, labels, jax.random.key(1)
+    )
+
+  grads, (state, _) = gradient(net, variables)
+  for i, part in enumerate(parts):
+    mine, (own_state, _) = gradient(one, part)
+    jax.tree.map(
+      functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6),
+      jax.tree.map(lambda g: 2 * g, grads[f'members_{i}']),  # A mean of two.
+      mine,
+    )
+    jax.tree.map(
+      functools.partial(np.testing.assert_allclose, rtol=1e-5),
+      state['batch_stats'][f'members_{i}'],
+      own_state['batch_stats'],
+    )
+
+
+def test_members_of_an_ensemble_drop_different_units():
+  net, _, variables, _, y = ensemble(0.5)
+  same = jax.tree.map(lambda p: p, variables)
+  for kind in same:
+    same[kind]['members_1'] = same[kind]['members_0']
+  logits, _ = dnet_jax.classifier_fn(net)(
+    same['params'],
+    {'batch_stats': same['batch_stats']},
+    y,
+    jax.random.key(1),
+  )
+  assert logits.shape == (2, 6, 2)
+  assert np.abs(logits[0] - logits[1]).max() > 1e-3

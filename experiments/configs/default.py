@@ -64,7 +64,10 @@ def get_config() -> ml_collections.ConfigDict:
   # The judge of shapes.
   config.classifier = classifier = ml_collections.ConfigDict()
   classifier.network = 'judge'  # a name in dnet_jax.CLASSIFIERS
+  classifier.members = 1  # networks that are asked together
   classifier.dropout = 0.5
+  # Share of a category's probability that is spread over all in learning; the
+  # judge's probabilities are without it.
   classifier.label_smoothing = 0.0
   classifier.weight_decay = 0.0
   # Share of a mini-batch that is no shape at all, as one more class, 'none';

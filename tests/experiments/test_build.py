@@ -117,6 +117,19 @@ def test_impossible_values_are_refused(field, value, message):
     build.experiment(config)
 
 
+@pytest.mark.parametrize(
+  ('field', 'value'),
+  [('members', 0), ('label_smoothing', 1.0), ('junk_share', -0.5)],
+)
+def test_impossible_judges_are_refused(field, value):
+  config = test_config.get_config()
+  config.algorithm = 'classify'
+  config.classifier.network = 'tiny'
+  config.classifier[field] = value
+  with pytest.raises(ValueError, match=f'classifier.{field} .* got {value}'):
+    build.experiment(config)
+
+
 def test_unknown_field_is_refused():
   # As the command line locks it.
   config = test_config.get_config().lock()

@@ -207,7 +207,9 @@ def judge_folder(tmp_path_factory):
   config.data.hold_out = 0.2
   config.data.mirror = True
   config.classifier.network = 'tiny'
+  config.classifier.members = 2
   config.classifier.dropout = 0.0
+  config.classifier.label_smoothing = 0.1
   config.classifier.junk_share = 0.25
   config.optimizer.learning_rate = 0.003
   config.optimizer.b1 = 0.9
@@ -247,31 +249,33 @@ def test_opinion_is_a_softmax_with_and_without_none(judge_folder):
   voxels = build.data(trained.config).test[:3]
   opinion = judges.make(trained).opinion(voxels)
   y = datasets.to_network(voxels, trained.mean, trained.scale)
-  apply = jax.jit(
-    functools.partial(trained.model.classifier.apply, train=False)
-  )
-  variables = trained.variables['classifier']
-  # The mean over mirror images.
-  logits = np.mean(
-    [
-      apply(variables, image)
-      for image in (y, y[:, ::-1], y[:, :, ::-1], y[:, ::-1, ::-1])
-    ],
-    axis=0,
-  )
+  # Means over mirror images and members.
+  logits, features = [], []
+  for image in (y, y[:, ::-1], y[:, :, ::-1], y[:, ::-1, ::-1]):
+    for i, member in enumerate(trained.model.classifier.members):
+      variables = {
+        kind: tree[f'members_{i}']
+        for kind, tree in trained.variables['classifier'].items()
+      }
+      logits.append(
+        jax.jit(functools.partial(member.apply, train=False))(variables, image)
+      )
+      h = member.apply(variables, image, method='hidden_features')
+      features.append(h)
+  p = special.softmax(np.array(logits, float), axis=-1).mean(axis=0)
+  np.testing.assert_allclose(opinion.none, p[:, -1], atol=1e-5)
+  among = p[:, :-1] / p[:, :-1].sum(axis=1, keepdims=True)
+  # Labels were smoothed by 0.1.
+  among = np.maximum(among - 0.1 / among.shape[1], 0)
   np.testing.assert_allclose(
-    opinion.probabilities,
-    special.softmax(logits[:, :-1], axis=1),
-    atol=1e-5,
+    opinion.probabilities, among / among.sum(axis=1, keepdims=True), atol=1e-5
   )
-  np.testing.assert_allclose(
-    opinion.none, special.softmax(logits, axis=1)[:, -1], atol=1e-5
-  )
-  # The last layer sees the features that are reported.
-  last = variables['params']['last']
-  np.testing.assert_allclose(
-    opinion.features @ last['kernel'] + last['bias'], logits, atol=1e-4
-  )
+  for i in (0, 1):
+    np.testing.assert_allclose(
+      np.split(opinion.features, 2, axis=1)[i],
+      np.mean(features[i::2], axis=0),
+      atol=1e-5,
+    )
   with pytest.raises(ValueError, match=r'\(4, 4, 4\)'):
     judges.make(trained).opinion(np.ones((1, 4, 4, 4)))
 
