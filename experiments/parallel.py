@@ -79,18 +79,18 @@ def _spec(axis):
   return PartitionSpec(*(None,) * axis, AXIS)
 
 
+def _place(mesh, chain_axes, state):
+  return _map_axes(
+    lambda axis, leaf: jax.device_put(leaf, NamedSharding(mesh, _spec(axis))),
+    chain_axes,
+    state,
+  )
+
+
 def _shard_map(step, chain_axes, devices):
   mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
   specs = jax.tree.map(_spec, chain_axes, is_leaf=lambda axis: axis is None)
   replicated, split = PartitionSpec(), PartitionSpec(AXIS)
-
-  def put(state):
-    return _map_axes(
-      lambda axis, leaf: jax.device_put(leaf, NamedSharding(mesh, _spec(axis))),
-      chain_axes,
-      state,
-    )
-
   mapped = jax.shard_map(
     step,
     mesh=mesh,
@@ -101,7 +101,7 @@ def _shard_map(step, chain_axes, devices):
   )
   return Parallel(
     step=jax.jit(mapped, donate_argnums=1),
-    put=put,
+    put=lambda state: _place(mesh, chain_axes, state),
     get=lambda state: state,
     batch=lambda x: jax.device_put(x, NamedSharding(mesh, split)),
   )
@@ -109,6 +109,7 @@ def _shard_map(step, chain_axes, devices):
 
 def _pmap(step, chain_axes, devices):
   n = len(devices)
+  mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
 
   def put(state):
     def leaf(axis, x):
@@ -117,7 +118,8 @@ def _pmap(step, chain_axes, devices):
       shape = (*x.shape[:axis], n, x.shape[axis] // n, *x.shape[axis + 1 :])
       return x.reshape(shape)
 
-    return _map_axes(leaf, chain_axes, state)
+    # As the step returns it: else the second step would compile once more.
+    return _place(mesh, chain_axes, _map_axes(leaf, chain_axes, state))
 
   def get(state):
     def leaf(axis, x):
@@ -134,6 +136,7 @@ def _pmap(step, chain_axes, devices):
     in_axes=(None, chain_axes, 0, None),
     out_axes=(chain_axes, None),
     devices=devices,
+    donate_argnums=1,
   )
   return Parallel(
     step=mapped,

@@ -8,10 +8,12 @@ import shutil
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments import checkpoints
+from experiments import parallel
 from experiments import train
 from experiments.configs import test as test_config
 from tests import devices
@@ -58,6 +60,27 @@ def test_resume_on_another_number_of_devices(
   again = run(str(tmp_path), 'pmap')
   for a, b in zip(again, one_device, strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize('mode', MODES)
+def test_a_step_compiles_once_and_donates_its_state(mode, caplog):
+  def step(key, state, batch, temperature):
+    del key
+    moved = state['chains'] + temperature * batch.mean()
+    return {'chains': moved, 'params': state['params'] + 1}, moved.sum()
+
+  one = parallel.make(mode, step, {'chains': 1, 'params': None})
+  state = one.put({'chains': jnp.ones((2, 3)), 'params': jnp.ones(3)})
+  batch = one.batch(np.ones((4, 2), np.float32))
+  first = state
+  arguments = jax.random.key(0), batch, jnp.ones(())
+  for count in (True, False):
+    with jax.log_compiles(), caplog.at_level('WARNING', 'jax'):
+      caplog.clear()
+      state, _ = one.step(arguments[0], state, *arguments[1:])
+    assert any(m.startswith('Compiling') for m in caplog.messages) == count
+  assert all(x.is_deleted() for x in jax.tree.leaves(first))
+  np.testing.assert_allclose(one.get(state)['chains'], np.full((2, 3), 3))
 
 
 if __name__ == '__main__':
