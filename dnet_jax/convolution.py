@@ -29,9 +29,11 @@ else has been measured yet.)
 The three operations -- correlation, its adjoint in the input, its adjoint in
 the kernel -- are each other's derivatives, so reverse-mode differentiation
 works to any order and each pass gets the matrix product in the layout that is
-fast. Forward-mode differentiation needs `method='direct'`. `K w` depends on the
-kernel alone: inside `lax.scan`, XLA moves it out of the loop, so that all
-Langevin steps of a learning iteration share it.
+fast. A derivative that is not asked for is not computed; of two, what they have
+in common is transformed once. Forward-mode differentiation needs
+`method='direct'`. `K w` depends on the kernel alone: inside `lax.scan`, XLA
+moves it out of the loop, so that all Langevin steps of a learning iteration
+share it.
 
 Memory is bounded in three ways: of many chains, some are transformed at a time;
 where `K w` is about as large as what it is applied to, a correlation and its
@@ -438,28 +440,38 @@ def _spectrum(plan, w, transposed=False):
   return w.reshape(f0 * f1 * f2, -1, n)
 
 
-def _spectrum_transposed(plan, x, y, c):
-  """The adjoint of `_spectrum`, of the product of x and y.
+def _kernel_product(plan, x, y, c):
+  """The adjoint of `_spectrum`, of the product of x and y over chains.
 
   A slice of the first axis at a time: all of it is never there at once.
 
   Args:
     plan: the plan.
-    x: `(frequency, part phase c, part and tile and m)`.
+    x: `(frequency, part and tile and m, part phase c)`.
     y: `(frequency, part and tile and m, n)`.
     c: channels in.
   """
   a = _matrices(plan)
   f0, f1, _ = a.frequencies
+  n = y.shape[2]
+  # The smaller one is transposed. Parts of the result have to come first.
+  swap = a.parts == 1 and n < x.shape[2]
+  left, right = (y, x) if swap else (x, y)
 
   def leave(xy):
     w = _apply(a.kernel[2].T, _matmul(*xy), f1)
     return _apply(a.kernel[1].T, w, 1)
 
-  slices = [z.reshape(f0, -1, *z.shape[1:]) for z in (x, y)]
+  slices = [
+    z.reshape(f0, -1, *z.shape[1:]) for z in (left.swapaxes(1, 2), right)
+  ]
   w = _apply(a.kernel[0].T, lax.map(leave, slices), 1)
-  w = w.reshape(*a.taps, *_strides(plan), c, y.shape[2])
-  w = w.transpose(0, 3, 1, 4, 2, 5, 6, 7)
+  if swap:
+    w = w.reshape(*a.taps, n, *_strides(plan), c)
+    w = w.transpose(0, 4, 1, 5, 2, 6, 7, 3)
+  else:
+    w = w.reshape(*a.taps, *_strides(plan), c, n)
+    w = w.transpose(0, 3, 1, 4, 2, 5, 6, 7)
   sizes = [axis.taps for axis in plan.axes]
   return _merge(plan, w, a.taps, (0, 0, 0), sizes)
 
@@ -562,12 +574,6 @@ def _chunk(plan, chains, c, n, share=False) -> int:
   return -(-chains // count)
 
 
-def _split_chains(x, size):
-  """(m, D, H, W, c) -> (chunks, size, D, H, W, c), the last one padded."""
-  x = jnp.pad(x, ((0, -len(x) % size),) + ((0, 0),) * 4)
-  return x.reshape(-1, size, *x.shape[1:])
-
-
 def _in_chunks(plan, function, x, c, n):
   """Applies a function of (m, D, H, W, channels) to a chunk at a time."""
   m = len(x)
@@ -586,6 +592,29 @@ def _in_chunks(plan, function, x, c, n):
   return lax.fori_loop(0, -(-m // size), some, y)
 
 
+def _in_chunks_summed(plan, function, arrays, c, n):
+  """Applies a function of several, of which the second result is summed."""
+  m = len(arrays[0])
+  size = _chunk(plan, m, c, n)
+  if size == m:
+    return function(*arrays)
+  # The last chunk is padded: every function here is linear in each argument.
+  chunks = [
+    jnp.pad(x, ((0, -m % size),) + ((0, 0),) * 4).reshape(
+      -1, size, *x.shape[1:]
+    )
+    for x in arrays
+  ]
+
+  def some(total, parts):
+    y, w = function(*parts)
+    return total + w, y
+
+  like = jax.eval_shape(function, *(x[0] for x in chunks))[1]
+  total, y = lax.scan(some, jnp.zeros(like.shape, like.dtype), chunks)
+  return jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:])[:m], y), total
+
+
 def _inside(x):
   """(m, D, H, W, channels) -> (D, H, W, m, channels), as transforms take it."""
   return jnp.moveaxis(x, 0, 3)
@@ -597,7 +626,7 @@ def _outside(x):
 
 
 # The three bilinear maps, on (m, D, H, W, channels). Each one's derivatives
-# are the two others.
+# are the two others; where two are wanted of one array, it is transformed once.
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -644,47 +673,127 @@ def _adjoint_kernel(plan, x, y):
 
   def some(x, y):
     if plan.method == 'patches':
-      columns = _columns(plan, x).reshape(y.size // n, -1)
-      w = _matmul(columns.T, y.reshape(-1, n))
-      return w.reshape(*(axis.taps for axis in plan.axes), c, n)
-    x = _double(_enter(plan, _inside(x))).swapaxes(1, 2)
-    return _spectrum_transposed(plan, x, _leave_transposed(plan, _inside(y)), c)
+      return None, _columns_product(plan, _columns(plan, x), y, c)
+    x = _double(_enter(plan, _inside(x)))
+    y = _leave_transposed(plan, _inside(y))
+    return None, _kernel_product(plan, x, y, c)
 
-  size = _chunk(plan, len(x), c, n)
-  if size == len(x):
-    return some(x, y)
-  x, y = _split_chains(x, size), _split_chains(y, size)
-  total, _ = lax.scan(
-    lambda total, xy: (total + some(*xy), None),
-    some(x[0], y[0]),
-    (x[1:], y[1:]),
+  return _in_chunks_summed(plan, some, (x, y), c, n)[1]
+
+
+def _columns_product(plan, columns, y, c):
+  """The adjoint in the kernel, of columns (m, D', H', W', taps and c) and y."""
+  n = y.shape[4]
+  w = _matmul(columns.reshape(y.size // n, -1).T, y.reshape(-1, n))
+  return w.reshape(*(axis.taps for axis in plan.axes), c, n)
+
+
+def _with_derivatives_of(apart):
+  """Gives a function of (plan, *arrays) the derivatives of another."""
+
+  def decorate(function):
+    both = jax.custom_vjp(function, nondiff_argnums=(0,))
+    both.defvjp(
+      lambda plan, *arrays: (function(plan, *arrays), arrays),
+      lambda plan, arrays, out: jax.vjp(
+        functools.partial(apart, plan), *arrays
+      )[1](out),
+    )
+    return both
+
+  return decorate
+
+
+@_with_derivatives_of(
+  lambda plan, x, y, w: (
+    _adjoint_input(plan, y, w),
+    _adjoint_kernel(plan, x, y),
   )
-  return total
-
-
-def _keep(function):
-  return lambda plan, a, b: (function(plan, a, b), (a, b))
-
-
-_correlate.defvjp(
-  _keep(_correlate),
-  lambda plan, xw, y: (
-    _adjoint_input(plan, y, xw[1]),
-    _adjoint_kernel(plan, xw[0], y),
-  ),
 )
-_adjoint_input.defvjp(
-  _keep(_adjoint_input),
-  lambda plan, yw, x: (
-    _correlate(plan, x, yw[1]),
-    _adjoint_kernel(plan, x, yw[0]),
-  ),
+def _adjoint_input_and_kernel(plan, x, y, w):
+  """Of a `_correlate`, of which y is the cotangent."""
+  c, n = w.shape[3:]
+  if plan.method == 'patches' or _shares(plan, len(y), c, n):
+    # Nothing is shared, or y is not transformed to the same order.
+    return _adjoint_input(plan, y, w), _adjoint_kernel(plan, x, y)
+  k = _spectrum(plan, w, transposed=True)
+
+  def some(x, y):
+    y = _leave_transposed(plan, _inside(y))
+    product = _double_transposed(_matrices(plan).parts, _matmul(y, k), False)
+    return (
+      _outside(_enter_transposed(plan, product, len(x), c, False)),
+      _kernel_product(plan, _double(_enter(plan, _inside(x))), y, c),
+    )
+
+  return _in_chunks_summed(plan, some, (x, y), c, n)
+
+
+@_with_derivatives_of(
+  lambda plan, x, y, w: (_correlate(plan, x, w), _adjoint_kernel(plan, x, y))
 )
-_adjoint_kernel.defvjp(
-  _keep(_adjoint_kernel),
-  lambda plan, xy, w: (
-    _adjoint_input(plan, xy[1], w),
-    _correlate(plan, xy[0], w),
+def _correlate_and_adjoint_kernel(plan, x, y, w):
+  """Of an `_adjoint_input`, of which x is the cotangent."""
+  c, n = w.shape[3:]
+  patches = plan.method == 'patches'
+  k = w.reshape(-1, n) if patches else _spectrum(plan, w)
+
+  def some(x, y):
+    if patches:
+      x = _columns(plan, x)
+      return _matmul(x, k), _columns_product(plan, x, y, c)
+    m = len(x)
+    x = _double(_enter(plan, _inside(x)))
+    y = _leave_transposed(plan, _inside(y))
+    return (
+      _outside(_leave(plan, _matmul(x, k), m, n)),
+      _kernel_product(plan, x, y, c),
+    )
+
+  return _in_chunks_summed(plan, some, (x, y), c, n)
+
+
+def _define_derivatives(function, in_first, in_second, in_both):
+  """Derivatives of a bilinear map (plan, a, b), of (plan, a, b, cotangent).
+
+  What nobody asked for is not computed: of a score, only one is.
+  """
+
+  def forward(plan, a, b):
+    # What is not needed is None, and not kept.
+    kept = a.value if b.perturbed else None, b.value if a.perturbed else None
+    return function(plan, a.value, b.value), kept
+
+  def backward(plan, kept, cotangent):
+    a, b = kept
+    if a is None:
+      return in_first(plan, b, cotangent), None
+    if b is None:
+      return None, in_second(plan, a, cotangent)
+    return in_both(plan, a, b, cotangent)
+
+  function.defvjp(forward, backward, symbolic_zeros=True)
+
+
+_define_derivatives(
+  _correlate,
+  lambda plan, w, y: _adjoint_input(plan, y, w),
+  lambda plan, x, y: _adjoint_kernel(plan, x, y),
+  lambda plan, x, w, y: _adjoint_input_and_kernel(plan, x, y, w),
+)
+_define_derivatives(
+  _adjoint_input,
+  lambda plan, w, x: _correlate(plan, x, w),
+  lambda plan, y, x: _adjoint_kernel(plan, x, y),
+  lambda plan, y, w, x: _correlate_and_adjoint_kernel(plan, x, y, w),
+)
+_define_derivatives(
+  _adjoint_kernel,
+  lambda plan, y, w: _adjoint_input(plan, y, w),
+  lambda plan, x, w: _correlate(plan, x, w),
+  lambda plan, x, y, w: (
+    _adjoint_input(plan, y, w),
+    _correlate(plan, x, w),
   ),
 )
 

@@ -310,6 +310,90 @@ def test_chunks_and_shared_kernels_are_invisible(method, shares, monkeypatch):
     assert relative_error(*pair) < WORST
 
 
+@pytest.mark.parametrize('chunks', [False, True])
+@pytest.mark.parametrize('method', ['fourier', 'toom', 'patches'])
+def test_derivatives_of_both_derivatives(method, chunks, monkeypatch):
+  if chunks:
+    monkeypatch.setattr(convolution, '_ROOM', (0, 0))
+    monkeypatch.setattr(convolution, '_PATCHES_ROOM', 0)
+    monkeypatch.setattr(convolution, '_FEWEST', 2)
+  x, w, y, naive = arrays(5, (7, 6, 5), (3, 4, 2), (2, 3, 1), 'SAME', 2, 3)
+  u, v, y_u, _ = arrays(
+    5, (7, 6, 5), (3, 4, 2), (2, 3, 1), 'SAME', 2, 3, seed=1
+  )
+  axes = convolution._axes((7, 6, 5), (3, 4, 2), (2, 3, 1), 'SAME')
+  plan = convolution._choose(axes, method, 5, 2, 3, 'cpu')
+  correlate = functools.partial(convolution._correlate, plan)
+  transpose = functools.partial(convolution._adjoint_input, plan)
+
+  def pulled(function, *directions):
+    """Of the two derivatives, their sum along directions."""
+
+    def total(a, b, cotangent):
+      both = jax.vjp(function, a, b)[1](cotangent)
+      return sum(map(jnp.vdot, both, directions))
+
+    return jax.jit(jax.grad(total, (0, 1, 2)))
+
+  given = (
+    *pulled(correlate, u, v)(x, w, y),
+    *pulled(transpose, y_u, v)(y, w, x),
+  )
+  expected = (
+    naive.adjoint_input(y, v),
+    naive.adjoint_kernel(u, y),
+    naive.value(u, w) + naive.value(x, v),
+    naive.value(x, v),
+    naive.adjoint_kernel(x, y_u),
+    naive.adjoint_input(y_u, w) + naive.adjoint_input(y, v),
+  )
+  for pair in zip(given, expected, strict=True):
+    assert relative_error(*pair) < WORST
+
+
+@pytest.mark.parametrize('method', ['fourier', 'toom', 'patches'])
+def test_two_derivatives_share_a_transform_and_one_costs_no_more(method):
+  x, w, y, _ = arrays(5, (7, 6, 5), (3, 4, 2), (2, 3, 1), 'SAME', 2, 3)
+  axes = convolution._axes((7, 6, 5), (3, 4, 2), (2, 3, 1), 'SAME')
+  plan = convolution._choose(axes, method, 5, 2, 3, 'cpu')
+  # What transforms are made of: a matrix for each axis, or a slice for each
+  # tap of it.
+  name, size = ('slice', 9) if method == 'patches' else ('dot_general', 3)
+
+  def count(function, *arguments):
+    return str(jax.make_jaxpr(function)(*arguments)).count(f' {name}[')
+
+  def derivatives(function, a, b, cotangent, wanted):
+    def pull(*ab):
+      values = list((a, b))
+      for i, value in zip(wanted, ab, strict=True):
+        values[i] = value
+      return function(plan, *values)
+
+    return count(
+      lambda *ab: jax.vjp(pull, *ab)[1](cotangent),
+      *((a, b)[i] for i in wanted),
+    )
+
+  correlate, transpose = convolution._correlate, convolution._adjoint_input
+  forward, back, kernel = (
+    count(functools.partial(function, plan), *arguments)
+    for function, arguments in (
+      (correlate, (x, w)),
+      (transpose, (y, w)),
+      (convolution._adjoint_kernel, (x, y)),
+    )
+  )
+  assert derivatives(correlate, x, w, y, (0,)) == forward + back
+  assert derivatives(correlate, x, w, y, (1,)) == forward + kernel
+  assert derivatives(transpose, y, w, x, (0,)) == back + forward
+  assert derivatives(transpose, y, w, x, (1,)) == back + kernel
+  every = forward + back + kernel
+  saved = 0 if method == 'patches' else size  # Columns of x only.
+  assert derivatives(correlate, x, w, y, (0, 1)) == every - saved
+  assert derivatives(transpose, y, w, x, (0, 1)) == every - size
+
+
 @pytest.mark.parametrize('method', ['fourier', 'patches'])
 def test_chunks_bound_the_memory(method, monkeypatch):
   x, w = jnp.zeros((64, 12, 12, 12, 8)), jnp.zeros((4, 4, 4, 8, 8))
