@@ -70,6 +70,10 @@ def make(trained: exported.Trained) -> Judge:
     )
   classes = tuple(trained.card['classes'])
   variables = trained.variables['classifier']
+  # Learning draws each category equally often, so what it gives are
+  # likelihoods; how often each is seen in the data makes them probabilities.
+  counts = np.array(trained.card.get('class_shapes', [1] * len(classes)))
+  prior = (counts / counts.sum()).astype(np.float32)
 
   # A shape and its mirror images are one shape to a judge that has learned so.
   mirrors = datasets.MIRRORS if trained.config.data.mirror else ((),)
@@ -107,7 +111,8 @@ def make(trained: exported.Trained) -> Judge:
       jax.nn.softmax(jnp.asarray(logits[:, :n])),
       trained.config.classifier.label_smoothing,
     )
-    return Opinion(np.asarray(p), none, features)
+    p = np.asarray(p) * prior
+    return Opinion(p / p.sum(axis=1, keepdims=True), none, features)
 
   return Judge(opinion, classes, trained.card)
 
