@@ -625,6 +625,53 @@ def _outside(x):
   return jnp.moveaxis(x, 3, 0)
 
 
+# I, K and O of a plan, as they are multiplied: `patches` has columns for I and
+# nothing for O.
+
+
+def _factor(plan, x):
+  """I x."""
+  if plan.method == 'patches':
+    return _columns(plan, x)
+  return _double(_enter(plan, _inside(x)))
+
+
+def _kernel_factor(plan, w):
+  """K w, by which I x is multiplied."""
+  if plan.method == 'patches':
+    return w.reshape(-1, w.shape[4])
+  return _spectrum(plan, w)
+
+
+def _result(plan, product, m):
+  """O of a product, for m chains."""
+  if plan.method == 'patches':
+    return product
+  return _outside(_leave(plan, product, m, product.shape[-1]))
+
+
+def _result_transposed(plan, y):
+  """The adjoint of `_result`."""
+  if plan.method == 'patches':
+    return y
+  return _leave_transposed(plan, _inside(y))
+
+
+def _factor_transposed(plan, spectrum, m, c, chains_last):
+  """The adjoint of `_factor`, but for `patches`."""
+  spectrum = _double_transposed(_matrices(plan).parts, spectrum, chains_last)
+  return _outside(_enter_transposed(plan, spectrum, m, c, chains_last))
+
+
+def _kernel_factor_transposed(plan, x, y, c):
+  """The adjoint of `_kernel_factor`, of the product of I x and O' y."""
+  if plan.method == 'patches':
+    n = y.shape[4]
+    w = _matmul(x.reshape(y.size // n, -1).T, y.reshape(-1, n))
+    return w.reshape(*(axis.taps for axis in plan.axes), c, n)
+  return _kernel_product(plan, x, y, c)
+
+
 # The three bilinear maps, on (m, D, H, W, channels). Each one's derivatives
 # are the two others; where two are wanted of one array, it is transformed once.
 
@@ -632,17 +679,12 @@ def _outside(x):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _correlate(plan, x, w):
   """y: (m, D', H', W', n)."""
-  c, n = w.shape[3:]
-  if plan.method == 'patches':
-    k = w.reshape(-1, n)
-    return _in_chunks(plan, lambda x: _matmul(_columns(plan, x), k), x, c, n)
-  k = _spectrum(plan, w)
+  k = _kernel_factor(plan, w)
 
   def some(x):
-    y = _matmul(_double(_enter(plan, _inside(x))), k)
-    return _outside(_leave(plan, y, len(x), n))
+    return _result(plan, _matmul(_factor(plan, x), k), len(x))
 
-  return _in_chunks(plan, some, x, c, n)
+  return _in_chunks(plan, some, x, *w.shape[3:])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -660,8 +702,7 @@ def _adjoint_input(plan, y, w):
   def some(y):
     spectrum = _leave_transposed(plan, _inside(y), last)
     spectrum = _matmul(k, spectrum) if last else _matmul(spectrum, k)
-    spectrum = _double_transposed(_matrices(plan).parts, spectrum, last)
-    return _outside(_enter_transposed(plan, spectrum, len(y), c, last))
+    return _factor_transposed(plan, spectrum, len(y), c, last)
 
   return _in_chunks(plan, some, y, c, n)
 
@@ -672,20 +713,10 @@ def _adjoint_kernel(plan, x, y):
   c, n = x.shape[4], y.shape[4]
 
   def some(x, y):
-    if plan.method == 'patches':
-      return None, _columns_product(plan, _columns(plan, x), y, c)
-    x = _double(_enter(plan, _inside(x)))
-    y = _leave_transposed(plan, _inside(y))
-    return None, _kernel_product(plan, x, y, c)
+    x, y = _factor(plan, x), _result_transposed(plan, y)
+    return None, _kernel_factor_transposed(plan, x, y, c)
 
   return _in_chunks_summed(plan, some, (x, y), c, n)[1]
-
-
-def _columns_product(plan, columns, y, c):
-  """The adjoint in the kernel, of columns (m, D', H', W', taps and c) and y."""
-  n = y.shape[4]
-  w = _matmul(columns.reshape(y.size // n, -1).T, y.reshape(-1, n))
-  return w.reshape(*(axis.taps for axis in plan.axes), c, n)
 
 
 def _with_derivatives_of(apart):
@@ -719,11 +750,10 @@ def _adjoint_input_and_kernel(plan, x, y, w):
   k = _spectrum(plan, w, transposed=True)
 
   def some(x, y):
-    y = _leave_transposed(plan, _inside(y))
-    product = _double_transposed(_matrices(plan).parts, _matmul(y, k), False)
+    y = _result_transposed(plan, y)
     return (
-      _outside(_enter_transposed(plan, product, len(x), c, False)),
-      _kernel_product(plan, _double(_enter(plan, _inside(x))), y, c),
+      _factor_transposed(plan, _matmul(y, k), len(x), c, False),
+      _kernel_factor_transposed(plan, _factor(plan, x), y, c),
     )
 
   return _in_chunks_summed(plan, some, (x, y), c, n)
@@ -735,19 +765,14 @@ def _adjoint_input_and_kernel(plan, x, y, w):
 def _correlate_and_adjoint_kernel(plan, x, y, w):
   """Of an `_adjoint_input`, of which x is the cotangent."""
   c, n = w.shape[3:]
-  patches = plan.method == 'patches'
-  k = w.reshape(-1, n) if patches else _spectrum(plan, w)
+  k = _kernel_factor(plan, w)
 
   def some(x, y):
-    if patches:
-      x = _columns(plan, x)
-      return _matmul(x, k), _columns_product(plan, x, y, c)
     m = len(x)
-    x = _double(_enter(plan, _inside(x)))
-    y = _leave_transposed(plan, _inside(y))
+    x, y = _factor(plan, x), _result_transposed(plan, y)
     return (
-      _outside(_leave(plan, _matmul(x, k), m, n)),
-      _kernel_product(plan, x, y, c),
+      _result(plan, _matmul(x, k), m),
+      _kernel_factor_transposed(plan, x, y, c),
     )
 
   return _in_chunks_summed(plan, some, (x, y), c, n)

@@ -417,11 +417,8 @@ class Ensemble(nn.Module):
   >>> one = Classifier(10, (4,), kernel_sizes=(3,), strides=(2,), hidden=6)
   >>> net = Ensemble((one.clone(), one.clone()))
   >>> y = jnp.zeros((2, 8, 8, 8, 1))
-  >>> variables = net.init(jax.random.key(0), y, train=False)
-  >>> net.apply(variables, y, train=False).shape
+  >>> net.init_with_output(jax.random.key(0), y, train=False)[0].shape
   (2, 10)
-  >>> net.apply(variables, y, method='hidden_features').shape
-  (2, 12)
   """
 
   members: Sequence[nn.Module]

@@ -4,8 +4,8 @@ Tables 1 to 3 of the paper are scores of a reference network. Here it is a
 classifier that `experiments/configs/judge.py` trains, `pretrained/judge`. A
 softmax over ten categories cannot reject anything, so the network has one more
 class, 'none', for grids that are no shape (see junk.py). The probabilities of
-the categories are the softmax without it, as in the paper; beside them stands
-the probability of 'none'.
+the categories are without it, as in the paper; beside them stands the
+probability of 'none'.
 """
 
 from collections.abc import Callable
@@ -29,11 +29,14 @@ class Opinion(NamedTuple):
   """What the judge says of n shapes.
 
   Attributes:
-    probabilities: `(n, classes)`, softmax over the categories alone.
+    probabilities: `(n, classes)`, over the categories alone.
     none: `(n,)`, probability that it is none of them; 0 where the judge has
       no such class.
-    features: `(n, d)`, of its hidden layer. Of a judge that has learned with
-      mirror images, logits and features are means over the four of them.
+    features: `(n, d)`, of its hidden layer.
+
+  Of a judge that has learned with mirror images, all are means over the four of
+  them. `probabilities` are without the smoothing of labels, and with the
+  categories as frequent as in the training set.
   """
 
   probabilities: np.ndarray
@@ -70,8 +73,8 @@ def make(trained: exported.Trained) -> Judge:
     )
   classes = tuple(trained.card['classes'])
   variables = trained.variables['classifier']
-  # Learning draws each category equally often, so what it gives are
-  # likelihoods; how often each is seen in the data makes them probabilities.
+  # Learning draws each category equally often, so what it gives is in
+  # proportion to likelihoods; an exported model of before has no counts.
   counts = np.array(trained.card.get('class_shapes', [1] * len(classes)))
   prior = (counts / counts.sum()).astype(np.float32)
 
