@@ -41,6 +41,7 @@ adjoint in the input use the same one; and the adjoint in the kernel leaves the
 spectrum a slice at a time.
 """
 
+from collections.abc import Callable
 from collections.abc import Sequence
 from fractions import Fraction
 import functools
@@ -67,7 +68,7 @@ _TILES = (1, 2, 3, 4, 5)
 _ROOM = 5 * 2**24, 5 * 2**25
 _FEWEST = 8
 _LARGE = 5 * 2**25  # Bytes of a K w that should not be there twice.
-_PATCHES_ROOM = 3 * 2**22  # Of `patches`, which has nothing else to read.
+_PATCHES_ROOM = 2**23  # Of `patches`, which has nothing else to read.
 # Interpolation points, in the order in which they are taken; small numerators
 # and denominators of both signs keep the rounding error low.
 _POINTS = {
@@ -574,10 +575,24 @@ def _chunk(plan, chains, c, n, share=False) -> int:
   return -(-chains // count)
 
 
-def _in_chunks(plan, function, x, c, n):
-  """Applies a function of (m, D, H, W, channels) to a chunk at a time."""
+def in_chunks(
+  function: Callable[[types.Array], types.PyTree], x: types.Array, size: int
+) -> types.PyTree:
+  """Applies a function of chains, `(m, ...)`, to `size` of them at a time.
+
+  Args:
+    function: of `(size, ...)`, to arrays of the same first axis; of each chain
+      alone.
+    x: `(m, ...)`, at least `size` chains.
+    size: chains.
+
+  Returns:
+    What `function(x)` is.
+
+  >>> in_chunks(lambda x: 2 * x, jnp.arange(5), 2).tolist()
+  [0, 2, 4, 6, 8]
+  """
   m = len(x)
-  size = _chunk(plan, m, c, n, _shares(plan, m, c, n))
   if size == m:
     return function(x)
 
@@ -585,11 +600,23 @@ def _in_chunks(plan, function, x, c, n):
     # The last chunk begins inside the one before: no copy for padding.
     first = jnp.minimum(i * size, m - size)
     part = function(lax.dynamic_slice_in_dim(x, first, size))
-    return lax.dynamic_update_slice_in_dim(y, part, first, 0)
+    return jax.tree.map(
+      lambda y, part: lax.dynamic_update_slice_in_dim(y, part, first, 0),
+      y,
+      part,
+    )
 
-  like = jax.eval_shape(function, x[:size])
-  y = jnp.zeros((m, *like.shape[1:]), like.dtype)
+  y = jax.tree.map(
+    lambda like: jnp.zeros((m, *like.shape[1:]), like.dtype),
+    jax.eval_shape(function, x[:size]),
+  )
   return lax.fori_loop(0, -(-m // size), some, y)
+
+
+def _in_chunks(plan, function, x, c, n):
+  """Applies a function of (m, D, H, W, channels) to a chunk at a time."""
+  m = len(x)
+  return in_chunks(function, x, _chunk(plan, m, c, n, _shares(plan, m, c, n)))
 
 
 def _in_chunks_summed(plan, function, arrays, c, n):
@@ -876,6 +903,40 @@ def _choose(axes, method, chains, c, n, backend) -> _Plan | None:
       f"{[a.stride for a in axes]}; use 'fourier'"
     )
   return min(plans, key=lambda plan: _cost(plan, chains, c, n))
+
+
+def chains_at_once(
+  shape: Sequence[int],
+  kernel_shape: Sequence[int],
+  strides: int | Sequence[int] = 1,
+  padding: str | Sequence[tuple[int, int]] = 'SAME',
+) -> tuple[int, tuple[int, ...]]:
+  """How many chains a network had best take through this layer at a time.
+
+  `patches` goes through few chains at a time anyway, so a network can go on
+  with them while their feature maps are in the cache. The other methods read
+  all of `K w` for each group.
+
+  Args:
+    shape: of its input, `(m, D, H, W, C_in)`.
+    kernel_shape: `(kD, kH, kW, C_in, C_out)`.
+    strides: as there.
+    padding: as there.
+
+  Returns:
+    Chains, at most m, and the shape `(m, D', H', W', C_out)` of the result.
+
+  >>> chains_at_once((3, 8, 8, 8, 1), (3, 3, 3, 1, 4))
+  (3, (3, 8, 8, 8, 4))
+  """
+  m, *grid, _ = shape
+  *taps, c, n = kernel_shape
+  axes = _axes(grid, taps, _sizes(strides, 'strides'), padding)
+  plan = _choose(axes, None, m, c, n, jax.default_backend())
+  chunk = m
+  if plan is not None and plan.method == 'patches':
+    chunk = _chunk(plan, m, c, n)
+  return chunk, (m, *(axis.out for axis in axes), n)
 
 
 def _sizes(value, what: str) -> tuple[int, int, int]:

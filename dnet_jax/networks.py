@@ -7,10 +7,12 @@ to `(*chains,)`, any grid that its kernels fit.
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+import functools
 import math
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from dnet_jax import convolution
@@ -106,6 +108,45 @@ class Conv(nn.Module):
     return y + bias.astype(self.dtype)
 
 
+def _in_groups(function, size: int):
+  """`(params, y) -> (m,)` of each chain alone, of `size` chains at a time.
+
+  A derivative in y alone, of which Langevin dynamics is made, is computed with
+  the values, forth and back for each group. One in the parameters is not
+  grouped: it would need all values a second time.
+  """
+
+  @jax.custom_vjp
+  def grouped(params, y):
+    return convolution.in_chunks(functools.partial(function, params), y, size)
+
+  def forward(params, y):
+    learns = any(p.perturbed for p in jax.tree.leaves(params))
+    params = jax.tree.map(lambda p: p.value, params)
+    if learns and y.perturbed:
+      value, pull = jax.vjp(function, params, y.value)
+      return value, (pull, None)
+    if learns:
+      value, pull = jax.vjp(lambda params: function(params, y.value), params)
+      return value, (pull, None)
+
+    def both(y):
+      value, pull = jax.vjp(functools.partial(function, params), y)
+      return value, pull(jnp.ones_like(value))[0]
+
+    value, slope = convolution.in_chunks(both, y.value, size)
+    return value, (None, slope)
+
+  def backward(kept, cotangent):
+    pull, slope = kept
+    if pull is None:
+      return None, cotangent[:, None, None, None, None] * slope
+    return (*pull(cotangent), None)[:2]
+
+  grouped.defvjp(forward, backward, symbolic_zeros=True)
+  return grouped
+
+
 class Descriptor(nn.Module):
   """The scoring function f of eq. (2): ConvNet layers, ReLU, one last filter.
 
@@ -174,11 +215,36 @@ class Descriptor(nn.Module):
       maps.append(y)
     return tuple(maps)
 
-  def __call__(self, y: types.Array) -> types.Array:
-    """Scores shapes `(*chains, D, H, W, C)`: f of eq. (2), `(*chains,)`."""
+  def scores(self, y: types.Array) -> types.Array:
+    """`__call__`, of all chains at once."""
     h = self.feature_maps(y)[-1]
     h = h.reshape(*h.shape[:-4], math.prod(h.shape[-4:]))
     return self.last(h)[..., 0]
+
+  def __call__(self, y: types.Array) -> types.Array:
+    """Scores shapes `(*chains, D, H, W, C)`: f of eq. (2), `(*chains,)`."""
+    if self.is_initializing() or y.ndim < 5:
+      return self.scores(y)
+    every = y.reshape(-1, *y.shape[-4:])
+    some = self._chains_at_once(every.shape)
+    if some == len(every):
+      return self.scores(y)
+    net = self.clone(parent=None)
+    f = _in_groups(
+      lambda params, y: net.apply({'params': params}, y, method='scores'), some
+    )
+    return f(self.variables['params'], every).reshape(y.shape[:-4])
+
+  def _chains_at_once(self, shape) -> int:
+    """As many as every layer can do with."""
+    some = 1
+    for layer in self.layers:
+      kernel_shape = (layer.kernel_size,) * 3 + (shape[-1], layer.features)
+      chunk, shape = convolution.chains_at_once(
+        shape, kernel_shape, layer.stride, layer.padding
+      )
+      some = max(some, chunk)
+    return min(some, shape[0])
 
 
 class ConvTranspose(nn.Module):

@@ -112,6 +112,89 @@ def test_descriptor_is_the_reference(grid):
   np.testing.assert_allclose(apply(params, y[1]), f[1], rtol=1e-3)
 
 
+GROUPED = dnet_jax.Descriptor(
+  features=(3, 2), kernel_sizes=(5, 3), strides=(2, 3), init_std=0.2
+)
+
+
+@pytest.fixture(params=[1, 2, 3])
+def group(request, monkeypatch):
+  """Chains, of five, that the network takes at a time."""
+  monkeypatch.setattr(
+    dnet_jax.Descriptor,
+    '_chains_at_once',
+    lambda self, shape: min(request.param, shape[0]),
+  )
+  return request.param
+
+
+def _grouped_arrays():
+  y = jax.random.normal(jax.random.key(0), (5, 8, 7, 6, 1))
+  params = GROUPED.init(jax.random.key(1), y)
+  params = jax.tree.map(lambda p: p + 0.1, params)
+  weights = jnp.arange(1.0, 6.0)  # A cotangent that tells chains apart.
+  return params, y, weights
+
+
+def test_groups_of_chains_change_nothing(group):
+  def sum_of_slopes(params, y):
+    slope = jax.grad(lambda y: (weights * f(params, y)).sum())(y)
+    return (jnp.sin(3 * slope) * y).sum()
+
+  def everything(params, y):
+    total = lambda params, y: (weights * f(params, y)).sum()  # noqa: E731
+    return (
+      f(params, y),
+      jax.grad(total, 0)(params, y),
+      jax.grad(total, 1)(params, y),
+      jax.grad(total, (0, 1))(params, y),
+      # Derivatives of derivatives.
+      jax.grad(sum_of_slopes, (0, 1))(params, y),
+      jax.vmap(f, (None, 0))(params, y[:, None])[:, 0],
+    )
+
+  params, y, weights = _grouped_arrays()
+  f = GROUPED.apply
+  in_groups = jax.jit(everything)(params, y)
+  f = functools.partial(GROUPED.apply, method='scores')
+  at_once = jax.jit(everything)(params, y)
+  for value, expected in zip(
+    jax.tree.leaves(in_groups), jax.tree.leaves(at_once), strict=True
+  ):
+    # Slopes do not depend on biases.
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(value, expected, atol=1e-5 * scale)
+
+
+def _largest(jaxpr):
+  """Elements of the largest array that a program makes, inside loops too."""
+  sizes = [1]
+  for equation in jaxpr.eqns:
+    sizes += [math.prod(v.aval.shape) for v in equation.outvars]
+    for value in jax.tree.leaves(
+      equation.params, is_leaf=lambda v: hasattr(v, 'jaxpr')
+    ):
+      if hasattr(value, 'jaxpr'):
+        sizes.append(_largest(value.jaxpr))
+      elif hasattr(value, 'eqns'):
+        sizes.append(_largest(value))
+  return max(sizes)
+
+
+def test_scores_hold_the_feature_maps_of_a_group_only():
+  net = dnet_jax.Descriptor(**dnet_jax.DESCRIPTORS['paper_multigrid'])
+  y = jax.ShapeDtypeStruct((20, 64, 64, 64, 1), jnp.float32)
+  params = jax.eval_shape(net.init, jax.random.key(0), y)
+  maps = 20 * 22**3 * 100
+
+  def largest(method):
+    total = lambda p, y: net.apply(p, y, method=method).sum()  # noqa: E731
+    return _largest(jax.make_jaxpr(jax.grad(total, 1))(params, y).jaxpr)
+
+  assert largest('scores') >= maps
+  assert largest('__call__') < maps / 2
+
+
 def test_initial_weights_are_the_authors():
   net = dnet_jax.Descriptor(features=(64,), kernel_sizes=(6,), strides=(2,))
   params = jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)))
