@@ -16,6 +16,7 @@ PRNG keys are not stored: the key of step t is `fold_in(root, t)`.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
@@ -32,6 +33,11 @@ from jax.experimental import multihost_utils
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+
+try:
+  import fcntl
+except ImportError:  # Windows: a workdir is not locked.
+  fcntl = None
 
 _STEP = re.compile(r'\d{8,}')
 _MANIFEST = 'manifest.json'
@@ -190,6 +196,42 @@ def set_aside(workdir, first_step: int) -> list[str]:
   return moved
 
 
+@contextlib.contextmanager
+def only_writer(workdir) -> Iterator[None]:
+  """Holds a workdir, so that no second run writes to it meanwhile.
+
+  The system lets go of `workdir/lock` when the process ends, however it ends.
+  In a run of several processes the first one holds it.
+
+  Args:
+    workdir: made if it is not there.
+
+  Raises:
+    OSError: where another process holds it, or it cannot be written.
+  """
+  if not _is_first() or fcntl is None:
+    yield
+    return
+  with contextlib.ExitStack() as stack:
+    try:
+      os.makedirs(workdir, exist_ok=True)
+      path = os.path.join(workdir, 'lock')
+      lock = stack.enter_context(open(path, 'a'))
+    except OSError as error:
+      raise _cannot_write(workdir, error) from error
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      raise OSError(
+        f'another process is writing to workdir {workdir}; wait for it, stop '
+        'it, or take another workdir'
+      ) from error
+    except OSError as error:
+      # Not every network file system can.
+      logging.warning('Cannot lock %s: %s.', workdir, error)
+    yield
+
+
 def check_config(
   workdir, config: Mapping[str, Any], *, may_differ: Sequence[str] = ()
 ) -> list[str]:
@@ -235,10 +277,13 @@ def check_config(
       os.makedirs(workdir, exist_ok=True)
       _write_text(path, text)
   except OSError as error:
-    raise OSError(
-      f'cannot write to workdir {workdir}: {error.strerror or error}'
-    ) from error
+    raise _cannot_write(workdir, error) from error
   return allowed
+
+
+def _cannot_write(workdir, error):
+  reason = error.strerror or error
+  return OSError(f'cannot write to workdir {workdir}: {reason}')
 
 
 def _folder(workdir):

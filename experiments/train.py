@@ -50,10 +50,16 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> Any:
   Raises:
     ValueError: for a config that is not possible, or not that of the workdir.
     DivergedError: when `limits.rollbacks` rollbacks in a row did not help.
-    OSError: where the workdir cannot be written.
+    OSError: where the workdir cannot be written, or another run writes to it.
   """
   experiment = build.experiment(config)
-  checkpoints.check_config(workdir, config.to_dict(), may_differ=MAY_DIFFER)
+  with checkpoints.only_writer(workdir):
+    checkpoints.check_config(workdir, config.to_dict(), may_differ=MAY_DIFFER)
+    return _run(config, workdir, experiment)
+
+
+def _run(config, workdir, experiment):
+  """From the last checkpoint to the end; returns the last state."""
   initial = {}
   for folder in config.train.init_from.split(','):
     if folder:

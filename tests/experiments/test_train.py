@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import shutil
 import signal
 import subprocess
@@ -213,6 +214,34 @@ def test_unwritable_workdir(tmp_path):
   blocked.write_text('')
   with pytest.raises(OSError, match='file'):
     train.train(_config(), str(blocked / 'run'))
+
+
+def test_a_second_run_in_the_same_workdir_is_refused(tmp_path, whole):
+  workdir = shutil.copytree(whole[0], str(tmp_path / 'run'))
+  files = [p for p in pathlib.Path(workdir).rglob('*') if p.is_file()]
+  before = {path: path.read_bytes() for path in files}
+  # Another process, which says when it holds the workdir.
+  holder = subprocess.Popen(
+    [
+      sys.executable,
+      '-c',
+      'import sys, time\n'
+      'from experiments import checkpoints\n'
+      f'with checkpoints.only_writer({workdir!r}):\n'
+      '  print("held", flush=True)\n'
+      '  time.sleep(600)\n',
+    ],
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  with holder:
+    assert holder.stdout.readline() == 'held\n'
+    with pytest.raises(OSError, match='another process is writing to workdir'):
+      train.train(_config(), workdir)
+    holder.kill()
+  assert {path: path.read_bytes() for path in files} == before
+  # However it ended.
+  runs.assert_equal(train.train(_config(), workdir), whole[1])
 
 
 def test_corrupt_latest_checkpoint_falls_back(tmp_path, whole):
