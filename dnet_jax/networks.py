@@ -62,10 +62,10 @@ GENERATORS: Mapping[str, Mapping[str, Any]] = {
 # Arguments of `Classifier` by name: the judge of 6.1 is ours, not the paper's.
 CLASSIFIERS: Mapping[str, Mapping[str, Any]] = {
   'judge': dict(
-    features=(24, 48, 64, 128),
+    features=(32, 64, 96, 192),
     kernel_sizes=(5, 3, 3, 3),
     strides=(2, 2, 1, 2),
-    hidden=128,
+    hidden=256,
   ),
   'tiny': dict(features=(8,), kernel_sizes=(3,), strides=(2,), hidden=8),
 }

@@ -214,9 +214,6 @@ def _from_workdir(config, workdir) -> Trained:
     'mean': experiment.data.mean,
     'scale': experiment.data.scale,
     'classes': list(experiment.data.classes),
-    'class_shapes': np.bincount(
-      experiment.data.train_labels, minlength=len(experiment.data.classes)
-    ).tolist(),
     'shape': list(shape),
     'iterations': step,
     'minutes': round(sum(seconds) / 60, 1),

@@ -35,8 +35,7 @@ class Opinion(NamedTuple):
     features: `(n, d)`, of its hidden layer.
 
   Of a judge that has learned with mirror images, all are means over the four of
-  them. `probabilities` are without the smoothing of labels, and with the
-  categories as frequent as in the training set.
+  them. `probabilities` are without the smoothing of labels.
   """
 
   probabilities: np.ndarray
@@ -73,11 +72,6 @@ def make(trained: exported.Trained) -> Judge:
     )
   classes = tuple(trained.card['classes'])
   variables = trained.variables['classifier']
-  # Learning draws each category equally often, so what it gives is in
-  # proportion to likelihoods; an exported model of before has no counts.
-  counts = np.array(trained.card.get('class_shapes', [1] * len(classes)))
-  prior = (counts / counts.sum()).astype(np.float32)
-
   # A shape and its mirror images are one shape to a judge that has learned so.
   mirrors = datasets.MIRRORS if trained.config.data.mirror else ((),)
 
@@ -114,8 +108,7 @@ def make(trained: exported.Trained) -> Judge:
       jax.nn.softmax(jnp.asarray(logits[:, :n])),
       trained.config.classifier.label_smoothing,
     )
-    p = np.asarray(p) * prior
-    return Opinion(p / p.sum(axis=1, keepdims=True), none, features)
+    return Opinion(np.asarray(p), none, features)
 
   return Judge(opinion, classes, trained.card)
 
