@@ -16,8 +16,8 @@ Langevin dynamics, the gradient of eq. (8), Adam), by
 * direct: the same in plain `lax.conv_general_dilated`. What takes longer than
   `--limit` by the time of one chain is left out: `estimated_seconds` has it.
 
-The generator of 6.4 has the gradient of its squared error in what its first
-layer sees for a score, and one update by eq. (22) for a learning step.
+The generator of 6.4 has the gradient of its squared error in z for a score, and
+one update by eq. (22) for a learning step.
 
 All in one process, interleaved (A B C A B C ...), after a first call of each
 that is not counted; medians. `error` is the relative error (Euclidean norm) of
@@ -78,9 +78,14 @@ class Case(NamedTuple):
   num_steps: int  # K, as measured
   paper_steps: int | None  # K of the paper, if it is given
   step_size: float
-  channels: int = 1  # of the input
-  generator: bool = False
+  channels: int = 1  # of the input of the first layer
+  latents: int = 0  # of a generator: z, and a dense layer before the others
   note: str = ''
+
+  @property
+  def generator(self) -> bool:
+    """Whether it is one."""
+    return self.latents > 0
 
 
 def _descriptor(section, name, *rest, **kwargs):
@@ -108,8 +113,7 @@ CASES = {
     *('6.4', ((4, 1, 256), (4, 2, 128), (4, 2, 64), (4, 2, 1))),
     *(4, 50, 50, 0, 0, 0.0),
     channels=256,
-    generator=True,
-    note='from 4^3 x 256, which the fully connected layer gives, left out',
+    latents=100,
   ),
   'paper_multigrid': _descriptor(
     *('6.6', 'paper_multigrid', 64, 20, 20, 10, 10, 0.3),
@@ -119,8 +123,8 @@ CASES = {
   'tiny': _descriptor('', 'tiny', 8, 2, 2, 2, None, 0.1),
   'tiny_generator': Case(
     *('', ((4, 1, 4), (4, 2, 1)), 2, 2, 2, 0, 0, 0.0),
-    channels=3,
-    generator=True,
+    channels=4,
+    latents=5,
   ),
 }
 
@@ -152,7 +156,7 @@ def giga_flops(case: Case) -> tuple[float, float]:
   """Of the direct algorithm, padding counted: of a score, of a learning step.
 
   A convolution, its gradient in the input and that in the kernel cost the
-  same.
+  same. Dense layers are not counted.
   """
   layers = [
     2e-9 * min(grid, out) ** 3 * side**3 * c * n
@@ -160,7 +164,7 @@ def giga_flops(case: Case) -> tuple[float, float]:
   ]
   score = 2 * sum(layers) * case.chains
   examples = case.chains * (not case.generator) + case.batch
-  update = (3 * sum(layers) - layers[0]) * examples
+  update = (3 * sum(layers) - layers[0] * (not case.generator)) * examples
   return score, case.num_steps * score + update
 
 
@@ -185,10 +189,18 @@ def make_arrays(case: Case, seed: int = 0):
     params.append(layer)
   *_, (_, out, _, n, _, _) = _sizes(case)
   if case.generator:
+    n_base = case.grid**3 * case.channels
+    dense = {
+      'kernel': normal(case.latents, n_base, std=case.latents**-0.5),
+      'bias': normal(n_base, std=0.1),
+    }
+    params.insert(0, dense)
     # Batch norm's, of all layers but the last.
-    for layer in params[:-1]:
-      layer['scale'] = 1 + 0.1 * layer['bias']
-    y = normal(case.chains, *[case.grid] * 3, case.channels)
+    widths = [case.channels, *(features for *_, features in case.layers)]
+    for layer, width in zip(params[:-1], widths, strict=False):
+      layer['scale'] = 1 + normal(width, std=0.1)
+      layer['shift'] = normal(width, std=0.1)
+    y = normal(case.chains, case.latents)
     observed = normal(case.batch, out, out, out, n)
   else:
     last = out**3 * n
@@ -239,21 +251,49 @@ def _f_direct(case: Case):
   return f
 
 
-def _generate(case: Case, transpose):
-  """The g of eq. (20) above its fully connected layer."""
+def _g_ours(case: Case):
+  """The g of eq. (20) by the library's own network."""
+  sides, factors, features = zip(*case.layers, strict=True)
+  net = dnet_jax.Generator(
+    features=features,
+    factors=factors,
+    kernel_size=sides[0],
+    base=(case.grid,) * 3,
+  )
+  g = dnet_jax.generator_fn(net, train=True)
 
-  def g(params, h):
-    for i, ((_, stride, _), p) in enumerate(
-      zip(case.layers, params, strict=True)
+  def generate(params, z):
+    tree, running = {}, {}
+    for i, p in enumerate(params):
+      name = f'ConvTranspose_{i - 1}' if i else 'Dense_0'
+      tree[name] = {'kernel': p['kernel'], 'bias': p['bias']}
+      if 'scale' in p:
+        tree[f'BatchNorm_{i}'] = {'scale': p['scale'], 'bias': p['shift']}
+        running[f'BatchNorm_{i}'] = {
+          'mean': jnp.zeros_like(p['shift']),
+          'var': jnp.ones_like(p['scale']),
+        }
+    return g(tree, {'batch_stats': running}, z)[0]
+
+  return generate
+
+
+def _g_direct(case: Case):
+  def normalise(h, p):
+    mean = h.mean((0, 1, 2, 3))
+    variance = ((h - mean) ** 2).mean((0, 1, 2, 3))
+    h = (h - mean) * lax.rsqrt(variance + 1e-5) * p['scale'] + p['shift']
+    return jax.nn.relu(h)
+
+  def g(params, z):
+    h = z @ params[0]['kernel'] + params[0]['bias']
+    h = h.reshape(len(z), *[case.grid] * 3, case.channels)
+    for (_, factor, _), before, p in zip(
+      case.layers, params[:-1], params[1:], strict=True
     ):
-      h = transpose(h, p['kernel'], stride)
-      if i == len(case.layers) - 1:
-        return jnp.tanh(h + p['bias'])
-      mean = h.mean((0, 1, 2, 3))
-      variance = ((h - mean) ** 2).mean((0, 1, 2, 3))
-      h = (h - mean) * lax.rsqrt(variance + 1e-5) * p['scale'] + p['bias']
-      h = jax.nn.relu(h)
-    raise AssertionError('a generator has at least one layer')
+      h = normalise(h, before)
+      h = _direct_transpose(h, p['kernel'], factor) + p['bias']
+    return jnp.tanh(h)
 
   return g
 
@@ -261,11 +301,8 @@ def _generate(case: Case, transpose):
 def _objective(case: Case, label: str, observed=None):
   """What a score is the gradient of: `(params, y) -> scalar`."""
   if case.generator:
-    g = _generate(
-      case,
-      dnet_jax.correlate_transpose if label == 'ours' else _direct_transpose,
-    )
-    return lambda params, h: -((observed - g(params, h)) ** 2).sum() / len(h)
+    g = (_g_ours if label == 'ours' else _g_direct)(case)
+    return lambda params, z: -((observed - g(params, z)) ** 2).sum() / len(z)
   f = (_f_ours if label == 'ours' else _f_direct)(case)
   return lambda params, y: f(params, y).sum()
 
@@ -274,8 +311,8 @@ def _learn_jax(case: Case, label: str, params, y, observed):
   """`step(state) -> anything`, a whole learning step, and its state."""
   if case.generator:
     learner = dnet_jax.make_learner(
-      lambda params, s, h, y: (
-        -_objective(case, label, y)(params, h),
+      lambda params, s, z, y: (
+        -_objective(case, label, y)(params, z),
         (s, {}),
       ),
       optax.adam(3e-4, b1=0.6),
@@ -386,13 +423,14 @@ def _torch_arrays(case: Case, arrays, channels_last: bool) -> _TorchArrays:
       # Of a transposed one, (in, out, ...) as well: ours is (..., out, in).
       kernel = p['kernel'].permute(4, 3, 0, 1, 2)
       p['kernel'] = kernel.contiguous(memory_format=form)
-    elif not channels_last:
+    elif not channels_last and not case.generator:
       # The last layer sees (channels, D, H, W).
       *_, (_, out, _, n, _, _) = _sizes(case)
       kernel = p['kernel'].reshape(out**3, n).T.reshape(-1, 1)
       p['kernel'] = kernel.contiguous()
     result.append(p)
-  return _TorchArrays(result, five(y), five(observed))
+  y = torch.tensor(y, device=_torch_device()) if case.generator else five(y)
+  return _TorchArrays(result, y, five(observed))
 
 
 def _torch_f(case: Case, channels_last: bool):
@@ -418,25 +456,25 @@ def _torch_f(case: Case, channels_last: bool):
     y = y.reshape(len(y), -1) @ params[-1]['kernel'] + params[-1]['bias']
     return y[:, 0]
 
-  def g(params, h):
-    for i, ((side, stride, _), p) in enumerate(
-      zip(case.layers, params, strict=True)
+  def g(params, z):
+    h = functional.linear(z, params[0]['kernel'].T, params[0]['bias'])
+    h = h.reshape(len(z), *[case.grid] * 3, case.channels)
+    h = h.permute(0, 4, 1, 2, 3)
+    if not channels_last:
+      h = h.contiguous()
+    for (side, factor, _), before, p in zip(
+      case.layers, params[:-1], params[1:], strict=True
     ):
-      low, odd = divmod(max(side - stride, 0), 2)
-      out = [stride * n for n in h.shape[2:]]
-      last = i == len(case.layers) - 1
-      h = functional.conv_transpose3d(
-        h, p['kernel'], p['bias'] if last else None, stride, low
-      )
-      if odd:
-        h = h[:, :, : out[0], : out[1], : out[2]]
-      if last:
-        return torch.tanh(h)
       h = functional.batch_norm(
-        h, None, None, p['scale'], p['bias'], training=True, eps=1e-5
+        h, None, None, before['scale'], before['shift'], training=True, eps=1e-5
       )
       h = functional.relu(h)
-    raise AssertionError('a generator has at least one layer')
+      low, odd = divmod(max(side - factor, 0), 2)
+      out = [factor * n for n in h.shape[2:]]
+      h = functional.conv_transpose3d(h, p['kernel'], p['bias'], factor, low)
+      if odd:
+        h = h[:, :, : out[0], : out[1], : out[2]]
+    return torch.tanh(h)
 
   return g if case.generator else f
 
@@ -531,7 +569,7 @@ def torch_contender(
 
 def _as_numpy(label: str, x) -> np.ndarray:
   if label == 'torch':
-    x = x.permute(0, 2, 3, 4, 1).cpu().numpy()
+    x = (x.permute(0, 2, 3, 4, 1) if x.ndim == 5 else x).cpu().numpy()
   return np.asarray(x)
 
 

@@ -25,8 +25,9 @@ def test_flops_are_those_of_the_layers(name):
     update = 2 * (2 * first + 3 * second) * 4
     assert learn == pytest.approx(1e-9 * (2 * expected + update))
   else:
-    # 2^3 x 3 -> 2^3 x 4 -> 4^3, both 4^3 kernels, 2 chains.
-    expected = 2 * 2 * (2**3 * 4**3 * 3 * 4 + 2**3 * 4**3 * 4) * 2
+    # 2^3 x 4 -> 2^3 x 4 -> 4^3, both 4^3 kernels, 2 chains.
+    expected = 2 * 2 * (2**3 * 4**3 * 4 * 4 + 2**3 * 4**3 * 4) * 2
+    assert learn == pytest.approx(1.5e-9 * expected)
   assert score == pytest.approx(1e-9 * expected)
 
 
