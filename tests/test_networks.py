@@ -112,31 +112,20 @@ def test_descriptor_is_the_reference(grid):
   np.testing.assert_allclose(apply(params, y[1]), f[1], rtol=1e-3)
 
 
-GROUPED = dnet_jax.Descriptor(
-  features=(3, 2), kernel_sizes=(5, 3), strides=(2, 3), init_std=0.2
-)
-
-
-@pytest.fixture(params=[1, 2, 3])
-def group(request, monkeypatch):
-  """Chains, of five, that the network takes at a time."""
+@pytest.mark.parametrize('some', [1, 2, 3])
+def test_groups_of_chains_change_nothing(monkeypatch, some):
   monkeypatch.setattr(
     dnet_jax.Descriptor,
     '_chains_at_once',
-    lambda self, shape: min(request.param, shape[0]),
+    lambda self, shape: min(some, shape[0]),
   )
-  return request.param
-
-
-def _grouped_arrays():
+  net = dnet_jax.Descriptor(
+    features=(3, 2), kernel_sizes=(5, 3), strides=(2, 3), init_std=0.2
+  )
   y = jax.random.normal(jax.random.key(0), (5, 8, 7, 6, 1))
-  params = GROUPED.init(jax.random.key(1), y)
-  params = jax.tree.map(lambda p: p + 0.1, params)
+  params = jax.tree.map(lambda p: p + 0.1, net.init(jax.random.key(1), y))
   weights = jnp.arange(1.0, 6.0)  # A cotangent that tells chains apart.
-  return params, y, weights
 
-
-def test_groups_of_chains_change_nothing(group):
   def sum_of_slopes(params, y):
     slope = jax.grad(lambda y: (weights * f(params, y)).sum())(y)
     return (jnp.sin(3 * slope) * y).sum()
@@ -153,10 +142,9 @@ def test_groups_of_chains_change_nothing(group):
       jax.vmap(f, (None, 0))(params, y[:, None])[:, 0],
     )
 
-  params, y, weights = _grouped_arrays()
-  f = GROUPED.apply
+  f = net.apply
   in_groups = jax.jit(everything)(params, y)
-  f = functools.partial(GROUPED.apply, method='scores')
+  f = functools.partial(net.apply, method='scores')
   at_once = jax.jit(everything)(params, y)
   for value, expected in zip(
     jax.tree.leaves(in_groups), jax.tree.leaves(at_once), strict=True
@@ -181,18 +169,31 @@ def _largest(jaxpr):
   return max(sizes)
 
 
-def test_scores_hold_the_feature_maps_of_a_group_only():
-  net = dnet_jax.Descriptor(**dnet_jax.DESCRIPTORS['paper_multigrid'])
-  y = jax.ShapeDtypeStruct((20, 64, 64, 64, 1), jnp.float32)
+@pytest.mark.parametrize(
+  'name, chains, side, maps, grouped',
+  [
+    ('paper_multigrid', 20, 64, 22**3 * 100, True),
+    # Transforms, which groups would make read K w more often.
+    ('paper_3_layer', 25, 32, 11**3 * 200, False),
+  ],
+)
+def test_scores_hold_the_feature_maps_of_a_group_only(
+  name, chains, side, maps, grouped
+):
+  net = dnet_jax.Descriptor(**dnet_jax.DESCRIPTORS[name])
+  y = jax.ShapeDtypeStruct((chains, side, side, side, 1), jnp.float32)
   params = jax.eval_shape(net.init, jax.random.key(0), y)
-  maps = 20 * 22**3 * 100
 
   def largest(method):
     total = lambda p, y: net.apply(p, y, method=method).sum()  # noqa: E731
     return _largest(jax.make_jaxpr(jax.grad(total, 1))(params, y).jaxpr)
 
-  assert largest('scores') >= maps
-  assert largest('__call__') < maps / 2
+  assert largest('scores') >= chains * maps
+  if grouped:
+    # Not less than those of one chain: the loop was looked into.
+    assert maps <= largest('__call__') < chains * maps / 2
+  else:
+    assert largest('__call__') == largest('scores')
 
 
 def test_initial_weights_are_the_authors():
