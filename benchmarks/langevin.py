@@ -308,7 +308,7 @@ def _objective(case: Case, label: str, observed=None):
 
 
 def _learn_jax(case: Case, label: str, params, y, observed):
-  """`step(state) -> anything`, a whole learning step, and its state."""
+  """A whole learning step, its arguments, and which of these is its state."""
   if case.generator:
     learner = dnet_jax.make_learner(
       lambda params, s, z, y: (
@@ -317,7 +317,7 @@ def _learn_jax(case: Case, label: str, params, y, observed):
       ),
       optax.adam(3e-4, b1=0.6),
     )
-    return learner.update, (learner.init(params), y, observed)
+    return learner.update, (learner.init(params), y, observed), 0
   f = (_f_ours if label == 'ours' else _f_direct)(case)
   energy_fn = dnet_jax.descriptor_energy(f)
   algorithm = dnet_jax.maximum_likelihood(
@@ -331,21 +331,37 @@ def _learn_jax(case: Case, label: str, params, y, observed):
     step_size=case.step_size,
   )
   state = algorithm.init(jax.random.key(0), params, y)
-  return algorithm.step, (jax.random.key(1), state, observed, 1.0)
+  return algorithm.step, (jax.random.key(1), state, observed, 1.0), 1
 
 
-def _compile(function, *args):
-  """The compiled call, seconds of compilation, MiB of XLA's buffers."""
+def _compile(function, args, state: int | None):
+  """The compiled call, seconds of compilation, MiB of XLA's buffers.
+
+  With the position of a state in `args`, the call gives its memory to the one
+  that it returns first, and the next goes on from there, as in training.
+  """
+  donated = () if state is None else (state,)
+  args = list(args)
+  for i in donated:
+    args[i] = jax.tree.map(jnp.copy, args[i])
   start = time.perf_counter()
-  compiled = jax.jit(function).lower(*args).compile()
+  compiled = jax.jit(function, donate_argnums=donated).lower(*args).compile()
   seconds = time.perf_counter() - start
   memory = compiled.memory_analysis()
   mib = (
     memory.temp_size_in_bytes
     + memory.argument_size_in_bytes
     + memory.output_size_in_bytes
+    - memory.alias_size_in_bytes
   ) / 2**20
-  return lambda: jax.block_until_ready(compiled(*args)), seconds, mib
+
+  def call():
+    result = jax.block_until_ready(compiled(*args))
+    for i in donated:
+      args[i], result = result
+    return result
+
+  return call, seconds, mib
 
 
 def jax_contender(
@@ -368,14 +384,13 @@ def jax_contender(
   if 'score' in what and label == 'ours':
     # A step size of zero, which XLA cannot know: the last score is that of y.
     for name, n in (('score_few', 2), ('score_many', 2 + score_steps)):
-      jobs[name] = functools.partial(run, n), (params, y, jnp.float32(0))
+      args = params, y, jnp.float32(0)
+      jobs[name] = functools.partial(run, n), args, None
   elif 'score' in what:
-    jobs['score'] = score, (params, y)
+    jobs['score'] = score, (params, y), None
   if 'learn' in what:
     jobs['learn'] = _learn_jax(case, label, params, y, observed)
-  made = {
-    name: _compile(function, *args) for name, (function, args) in jobs.items()
-  }
+  made = {name: _compile(*job) for name, job in jobs.items()}
   return Contender(*({k: v[i] for k, v in made.items()} for i in range(3)))
 
 

@@ -68,7 +68,10 @@ _TILES = (1, 2, 3, 4, 5)
 _ROOM = 5 * 2**24, 5 * 2**25
 _FEWEST = 8
 _LARGE = 5 * 2**25  # Bytes of a K w that should not be there twice.
+_TURNS = 2  # Of a loop that is there to keep computations apart.
 _PATCHES_ROOM = 2**23  # Of `patches`, which has nothing else to read.
+# Rates of two cores of a server CPU, by which methods are compared.
+_FLOPS, _BYTES = 1e11, 6e9
 # Interpolation points, in the order in which they are taken; small numerators
 # and denominators of both signs keep the rounding error low.
 _POINTS = {
@@ -113,6 +116,8 @@ class _Matrices(NamedTuple):
   enter: tuple[np.ndarray, ...]  # (frequency tile part', part position)
   kernel: tuple[np.ndarray, ...]  # (frequency part', part tap)
   leave: tuple[np.ndarray, ...]  # (part' out, frequency tile part)
+  # (frequencies part, taps) of all axes in one, where that is faster.
+  whole_kernel: np.ndarray | None
   frequencies: tuple[int, int, int]
   tiles: tuple[int, int, int]
   positions: tuple[int, int, int]  # of one phase that hold voxels
@@ -239,15 +244,29 @@ def _matrices(plan: _Plan) -> _Matrices:
       for a in arrays
     )
 
+  frequencies = tuple(a.shape[0] for a in enter)
+  taps = tuple(a.shape[3] for a in kernel)
+  parts = enter[1].shape[2]
+  # For each element of K: products, and floats that one axis at a time would
+  # write and read in between.
+  (f0, f1, f2), (t0, t1, t2) = frequencies, taps
+  products = parts * f0 * f1 * f2 * t0 * t1 * t2
+  moved = 2 * parts * f0 * (t1 + f1) * t2
+  whole = None
+  if 2 * products / _FLOPS < 4 * moved / _BYTES:
+    whole = np.einsum('fat,gbau,hcbv->fghctuv', kernel[0][:, :, 0], *kernel[1:])
+    whole = whole.reshape(-1, t0 * t1 * t2).astype(np.float32)
+
   return _Matrices(
     enter=flat(enter, 3),
     kernel=flat(kernel, 2),
     leave=flat(leave, 2),
-    frequencies=tuple(a.shape[0] for a in enter),
+    whole_kernel=whole,
+    frequencies=frequencies,
     tiles=tuple(a.shape[1] for a in enter),
     positions=tuple(a.shape[4] for a in enter),
-    taps=tuple(a.shape[3] for a in kernel),
-    parts=enter[1].shape[2],
+    taps=taps,
+    parts=parts,
   )
 
 
@@ -296,6 +315,16 @@ def _merge(plan, x, lengths, lows, sizes):
   return lax.pad(x, jnp.zeros((), x.dtype), config)
 
 
+def _apart(transpose, x, axis):
+  """Transposes `x`, whose first axis becomes `axis`, in a computation apart.
+
+  XLA would merge it with the reshape that a matrix product needs, and then find
+  the source of each element by divisions: three to seven times as long. It
+  does not look out of a loop.
+  """
+  return in_chunks(transpose, x, -(-len(x) // _TURNS), axis)
+
+
 def _lows(plan):
   """Padding before the first voxel, less positions that are all padding."""
   return [axis.low - axis.stride * _positions(axis)[0] for axis in plan.axes]
@@ -306,12 +335,16 @@ def _strides(plan):
 
 
 def _enter(plan, x):
-  """I: (D, H, W, m, c) -> (frequency, part, tile and m, phase and c)."""
+  """I: (m, D, H, W, c) -> (frequency, part, tile and m, phase and c)."""
   a = _matrices(plan)
   (f0, f1, f2), (t0, t1, t2) = a.frequencies, a.tiles
-  m = x.shape[3]
-  x = _split(plan, x, a.positions, _lows(plan))
-  x = x.transpose(0, 2, 4, 6, 1, 3, 5, 7)
+  m = len(x)
+
+  def phases(x):
+    x = _split(plan, _inside(x), a.positions, _lows(plan))
+    return x.transpose(0, 2, 4, 6, 1, 3, 5, 7)
+
+  x = _apart(phases, x, 3)
   x = _apply(a.enter[0], x, 1)
   x = _apply(a.enter[1], x, f0 * t0)
   x = _apply(a.enter[2], x, f0 * t0 * f1 * t1)
@@ -431,9 +464,12 @@ def _spectrum(plan, w, transposed=False):
   w = w.transpose(
     0, 2, 4, *((7, 1, 3, 5, 6) if transposed else (1, 3, 5, 6, 7))
   )
-  w = _apply(a.kernel[0], w, 1)
-  w = _apply(a.kernel[1], w, f0)
-  w = _apply(a.kernel[2], w, f0 * f1)
+  if a.whole_kernel is not None:
+    w = _apply(a.whole_kernel, w.reshape(math.prod(a.taps), -1), 1)
+  else:
+    w = _apply(a.kernel[0], w, 1)
+    w = _apply(a.kernel[1], w, f0)
+    w = _apply(a.kernel[2], w, f0 * f1)
   if transposed:
     w = w.reshape(f0 * f1 * f2, a.parts, n, -1)
     # Not a transpose, which XLA would leave in the loop of the chain.
@@ -453,20 +489,32 @@ def _kernel_product(plan, x, y, c):
     c: channels in.
   """
   a = _matrices(plan)
-  f0, f1, _ = a.frequencies
+  f0, f1, f2 = a.frequencies
   n = y.shape[2]
   # The smaller one is transposed. Parts of the result have to come first.
   swap = a.parts == 1 and n < x.shape[2]
   left, right = (y, x) if swap else (x, y)
 
-  def leave(xy):
-    w = _apply(a.kernel[2].T, _matmul(*xy), f1)
-    return _apply(a.kernel[1].T, w, 1)
+  left = left.swapaxes(1, 2)
 
-  slices = [
-    z.reshape(f0, -1, *z.shape[1:]) for z in (left.swapaxes(1, 2), right)
-  ]
-  w = _apply(a.kernel[0].T, lax.map(leave, slices), 1)
+  def leave(i):
+    # Slices of what other products take too: reshaped first, it would be there
+    # twice.
+    w = _matmul(
+      *(
+        lax.dynamic_slice_in_dim(z, i * f1 * f2, f1 * f2) for z in (left, right)
+      )
+    )
+    w = _apply(a.kernel[2].T, w, f1)
+    return _apply(a.kernel[1].T, w, 1)[None]
+
+  w = lax.fori_loop(
+    0,
+    f0,
+    lambda i, w: lax.dynamic_update_slice_in_dim(w, leave(i), i, 0),
+    _room(jax.eval_shape(leave, 0), x, f0),
+  )
+  w = _apply(a.kernel[0].T, w, 1)
   if swap:
     w = w.reshape(*a.taps, n, *_strides(plan), c)
     w = w.transpose(0, 4, 1, 5, 2, 6, 7, 3)
@@ -575,16 +623,33 @@ def _chunk(plan, chains, c, n, share=False) -> int:
   return -(-chains // count)
 
 
+def _room(like, x, m, axis=0):
+  """Arrays with m chains along `axis`, to be overwritten, when `x` is known.
+
+  XLA fills zeros first of all, in memory that nothing else has before.
+  """
+
+  def room(like):
+    shape = (*like.shape[:axis], m, *like.shape[axis + 1 :])
+    return jnp.full(shape, x.ravel()[0], like.dtype)
+
+  return jax.tree.map(room, like)
+
+
 def in_chunks(
-  function: Callable[[types.Array], types.PyTree], x: types.Array, size: int
+  function: Callable[[types.Array], types.PyTree],
+  x: types.Array,
+  size: int,
+  axis: int = 0,
 ) -> types.PyTree:
   """Applies a function of chains, `(m, ...)`, to `size` of them at a time.
 
   Args:
-    function: of `(size, ...)`, to arrays of the same first axis; of each chain
-      alone.
+    function: of `(size, ...)`, to arrays with these chains along `axis`; of
+      each chain alone.
     x: `(m, ...)`, at least `size` chains.
     size: chains.
+    axis: of what `function` gives.
 
   Returns:
     What `function(x)` is.
@@ -601,15 +666,12 @@ def in_chunks(
     first = jnp.minimum(i * size, m - size)
     part = function(lax.dynamic_slice_in_dim(x, first, size))
     return jax.tree.map(
-      lambda y, part: lax.dynamic_update_slice_in_dim(y, part, first, 0),
+      lambda y, part: lax.dynamic_update_slice_in_dim(y, part, first, axis),
       y,
       part,
     )
 
-  y = jax.tree.map(
-    lambda like: jnp.zeros((m, *like.shape[1:]), like.dtype),
-    jax.eval_shape(function, x[:size]),
-  )
+  y = _room(jax.eval_shape(function, x[:size]), x, m, axis)
   return lax.fori_loop(0, -(-m // size), some, y)
 
 
@@ -633,13 +695,22 @@ def _in_chunks_summed(plan, function, arrays, c, n):
     for x in arrays
   ]
 
-  def some(total, parts):
-    y, w = function(*parts)
-    return total + w, y
+  def some(i, carry):
+    y, total = carry
+    part, w = function(*(x[i] for x in chunks))
+    y = jax.tree.map(
+      lambda y, part: lax.dynamic_update_slice_in_dim(y, part, i * size, 0),
+      y,
+      part,
+    )
+    return y, total + w
 
-  like = jax.eval_shape(function, *(x[0] for x in chunks))[1]
-  total, y = lax.scan(some, jnp.zeros(like.shape, like.dtype), chunks)
-  return jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:])[:m], y), total
+  y, w = jax.eval_shape(function, *(x[0] for x in chunks))
+  y = _room(y, arrays[0], len(chunks[0]) * size)
+  y, total = lax.fori_loop(
+    0, len(chunks[0]), some, (y, jnp.zeros(w.shape, w.dtype))
+  )
+  return jax.tree.map(lambda y: y[:m], y), total
 
 
 def _inside(x):
@@ -660,7 +731,7 @@ def _factor(plan, x):
   """I x."""
   if plan.method == 'patches':
     return _columns(plan, x)
-  return _double(_enter(plan, _inside(x)))
+  return _double(_enter(plan, x))
 
 
 def _kernel_factor(plan, w):
@@ -853,11 +924,11 @@ _define_derivatives(
 def _cost(plan: _Plan, chains: int, c: int, n: int) -> float:
   """Seconds of one correlation, by a model: arithmetic, and memory moved.
 
-  Only ratios matter. The rates are those of two cores of a server CPU.
+  Only ratios matter.
   """
   if plan.method == 'patches':
     size = chains * _chain_size(plan, c, n)
-    return 2 * (size / 4) * n / 1e11 + 2 * size / 6e9
+    return 2 * (size / 4) * n / _FLOPS + 2 * size / _BYTES
   points = [_points(plan.method, plan.tile, a) for a in plan.axes]
   tiles = [-(-a.out // (plan.tile or a.out)) for a in plan.axes]
   frequencies = math.prod(points)
@@ -873,7 +944,7 @@ def _cost(plan: _Plan, chains: int, c: int, n: int) -> float:
   products = enter * n + (enter * points[2] + leave * points[0]) * pair
   # K w is read here and made for each update.
   moved = 5 * enter + 5 * leave + 3 * kernel
-  return 2 * products / 1e11 + 4 * moved / 6e9
+  return 2 * products / _FLOPS + 4 * moved / _BYTES
 
 
 @functools.lru_cache(maxsize=1024)
