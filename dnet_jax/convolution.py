@@ -688,16 +688,18 @@ def _in_chunks_summed(plan, function, arrays, c, n):
   if size == m:
     return function(*arrays)
   # The last chunk is padded: every function here is linear in each argument.
-  chunks = [
-    jnp.pad(x, ((0, -m % size),) + ((0, 0),) * 4).reshape(
-      -1, size, *x.shape[1:]
-    )
-    for x in arrays
+  count = -(-m // size)
+  arrays = [
+    jnp.pad(x, ((0, count * size - m),) + ((0, 0),) * 4) for x in arrays
   ]
+
+  def chunk(i):
+    # Not reshaped first, which would be a copy of what others read as it is.
+    return (lax.dynamic_slice_in_dim(x, i * size, size) for x in arrays)
 
   def some(i, carry):
     y, total = carry
-    part, w = function(*(x[i] for x in chunks))
+    part, w = function(*chunk(i))
     y = jax.tree.map(
       lambda y, part: lax.dynamic_update_slice_in_dim(y, part, i * size, 0),
       y,
@@ -705,11 +707,9 @@ def _in_chunks_summed(plan, function, arrays, c, n):
     )
     return y, total + w
 
-  y, w = jax.eval_shape(function, *(x[0] for x in chunks))
-  y = _room(y, arrays[0], len(chunks[0]) * size)
-  y, total = lax.fori_loop(
-    0, len(chunks[0]), some, (y, jnp.zeros(w.shape, w.dtype))
-  )
+  y, w = jax.eval_shape(lambda: function(*chunk(0)))
+  y = _room(y, arrays[0], count * size)
+  y, total = lax.fori_loop(0, count, some, (y, jnp.zeros(w.shape, w.dtype)))
   return jax.tree.map(lambda y: y[:m], y), total
 
 
