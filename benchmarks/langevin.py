@@ -338,7 +338,8 @@ def _compile(function, args, state: int | None):
   """The compiled call, seconds of compilation, MiB of XLA's buffers.
 
   With the position of a state in `args`, the call gives its memory to the one
-  that it returns first, and the next goes on from there, as in training.
+  that comes back first, and the next goes on from there, as in training; the
+  rest is what the call returns.
   """
   donated = () if state is None else (state,)
   args = list(args)

@@ -394,6 +394,49 @@ def test_two_derivatives_share_a_transform_and_one_costs_no_more(method):
   assert derivatives(transpose, y, w, x, (0, 1)) == every - size
 
 
+@pytest.mark.parametrize('transposed', [False, True])
+@pytest.mark.parametrize('method', ['fourier', 'toom'])
+def test_kernels_of_few_taps_are_transformed_in_one_product(
+  method, transposed, monkeypatch
+):
+  axes = convolution._axes((7, 6, 5), (4, 3, 4), (2, 1, 2), 'SAME')
+  plan = convolution._choose(axes, method, 5, 2, 3, 'cpu')
+  matrices = convolution._matrices(plan)
+  assert matrices.whole_kernel is not None
+  w = np.random.default_rng(0).standard_normal((4, 3, 4, 2, 3), np.float32)
+  # In float64, in which an axis at a time is exact enough to compare with.
+  with jax.enable_x64(True):
+    w = jnp.asarray(w, float)
+    whole = np.asarray(convolution._spectrum(plan, w, transposed))
+    monkeypatch.setattr(
+      convolution, '_matrices', lambda _: matrices._replace(whole_kernel=None)
+    )
+    by_axis = np.asarray(convolution._spectrum(plan, w, transposed))
+  assert whole.shape == by_axis.shape
+  # All matrices are rounded to float32.
+  assert relative_error(whole, by_axis) < 1e-6
+
+
+def test_kernels_of_many_taps_are_transformed_an_axis_at_a_time():
+  axes = convolution._axes((32,) * 3, (16,) * 3, (3,) * 3, 'SAME')
+  plan = convolution._choose(axes, 'fourier', 25, 1, 200, 'cpu')
+  assert convolution._matrices(plan).whole_kernel is None
+
+
+@pytest.mark.parametrize('axis', [0, 1])
+def test_chunks_are_put_together_along_an_axis(axis):
+  x = jnp.arange(15.0).reshape(5, 3)
+  # What is there before is taken from x, and must not be left anywhere.
+  x = x.at[0, 0].set(jnp.nan)
+
+  def function(x):
+    return 2 * (x.T if axis else x), x.sum(1) if axis == 0 else x.T
+
+  for size in (1, 2, 5):
+    given = convolution.in_chunks(function, x, size, axis)
+    jax.tree.map(np.testing.assert_array_equal, given, function(x))
+
+
 @pytest.mark.parametrize('method', ['fourier', 'patches'])
 def test_chunks_bound_the_memory(method, monkeypatch):
   x, w = jnp.zeros((64, 12, 12, 12, 8)), jnp.zeros((4, 4, 4, 8, 8))

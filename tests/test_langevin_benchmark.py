@@ -57,6 +57,21 @@ def test_torch_is_the_same_network(name, variant):
   assert error < 1e-5
 
 
+@pytest.mark.parametrize('name', TINY)
+def test_learning_goes_on_from_call_to_call(name):
+  case = langevin.CASES[name]
+  arrays = langevin.make_arrays(case)
+  contender = langevin.jax_contender(
+    case, 'ours', arrays, ['score', 'learn'], 1
+  )
+  before = np.array(contender.calls['score_many']())
+  first, second = (contender.calls['learn']() for _ in range(2))
+  key = next(k for k in first if k.startswith('grad_norm'))
+  assert first[key] != second[key]
+  # Its state is its own: the score's parameters are as they were.
+  np.testing.assert_array_equal(contender.calls['score_many'](), before)
+
+
 def test_command(tmp_path):
   out = tmp_path / 'results.json'
   result = subprocess.run(
