@@ -247,8 +247,8 @@ def _matrices(plan: _Plan) -> _Matrices:
   frequencies = tuple(a.shape[0] for a in enter)
   taps = tuple(a.shape[3] for a in kernel)
   parts = enter[1].shape[2]
-  # For each element of K: products, and floats that one axis at a time would
-  # write and read in between.
+  # For each phase and pair of channels: products, and floats that one axis at a
+  # time would write and read in between.
   (f0, f1, f2), (t0, t1, t2) = frequencies, taps
   products = parts * f0 * f1 * f2 * t0 * t1 * t2
   moved = 2 * parts * f0 * (t1 + f1) * t2
