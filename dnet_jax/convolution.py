@@ -494,7 +494,6 @@ def _kernel_product(plan, x, y, c):
   # The smaller one is transposed. Parts of the result have to come first.
   swap = a.parts == 1 and n < x.shape[2]
   left, right = (y, x) if swap else (x, y)
-
   left = left.swapaxes(1, 2)
 
   def leave(i):
@@ -511,7 +510,7 @@ def _kernel_product(plan, x, y, c):
   w = lax.fori_loop(
     0,
     f0,
-    lambda i, w: lax.dynamic_update_slice_in_dim(w, leave(i), i, 0),
+    lambda i, w: _put(w, leave(i), i),
     _room(jax.eval_shape(leave, 0), x, f0),
   )
   w = _apply(a.kernel[0].T, w, 1)
@@ -624,7 +623,7 @@ def _chunk(plan, chains, c, n, share=False) -> int:
 
 
 def _room(like, x, m, axis=0):
-  """Arrays with m chains along `axis`, to be overwritten, when `x` is known.
+  """Arrays with m entries along `axis`, to be overwritten, when `x` is known.
 
   XLA fills zeros first of all, in memory that nothing else has before.
   """
@@ -634,6 +633,15 @@ def _room(like, x, m, axis=0):
     return jnp.full(shape, x.ravel()[0], like.dtype)
 
   return jax.tree.map(room, like)
+
+
+def _put(y, part, first, axis=0):
+  """`y` with `part` from `first` on along `axis`, of each of its arrays."""
+  return jax.tree.map(
+    lambda y, part: lax.dynamic_update_slice_in_dim(y, part, first, axis),
+    y,
+    part,
+  )
 
 
 def in_chunks(
@@ -665,11 +673,7 @@ def in_chunks(
     # The last chunk begins inside the one before: no copy for padding.
     first = jnp.minimum(i * size, m - size)
     part = function(lax.dynamic_slice_in_dim(x, first, size))
-    return jax.tree.map(
-      lambda y, part: lax.dynamic_update_slice_in_dim(y, part, first, axis),
-      y,
-      part,
-    )
+    return _put(y, part, first, axis)
 
   y = _room(jax.eval_shape(function, x[:size]), x, m, axis)
   return lax.fori_loop(0, -(-m // size), some, y)
@@ -700,12 +704,7 @@ def _in_chunks_summed(plan, function, arrays, c, n):
   def some(i, carry):
     y, total = carry
     part, w = function(*chunk(i))
-    y = jax.tree.map(
-      lambda y, part: lax.dynamic_update_slice_in_dim(y, part, i * size, 0),
-      y,
-      part,
-    )
-    return y, total + w
+    return _put(y, part, i * size), total + w
 
   y, w = jax.eval_shape(lambda: function(*chunk(0)))
   y = _room(y, arrays[0], count * size)
