@@ -1,9 +1,9 @@
-"""Chains: where they begin, what holds them, and the memory of persistent ones.
+"""Chains: how they are moved, and the memory of old ones.
 
-A `Start` is a position and a projection. The makers below are the starts of
-the paper's algorithms; `run_chains` moves one. A `ChainMemory` keeps chains
-between learning iterations: each slot (one for each mini-batch, in the
-authors' code) owns its chains.
+`run_chains` moves the chains of a start, and a `Sampler` does so with steps,
+step size and kernel bound. A `ChainMemory` keeps chains between learning
+iterations (a "replay buffer"): each slot (one for each mini-batch, in the
+authors' code) owns its chains. A `Source` is what fresh chains are drawn from.
 """
 
 from collections.abc import Callable
@@ -13,167 +13,127 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dnet_jax import grids
 from dnet_jax import kernels
 from dnet_jax import projections
 from dnet_jax import sampling
+from dnet_jax import starts
 from dnet_jax import types
 
 
-class Start(NamedTuple):
-  """Where chains begin, and the directions in which they may move."""
+class Sampler(NamedTuple):
+  """How the chains of a learning iteration are moved; see `make_sampler`.
 
-  position: types.Array
-  project: types.Projection
+  Attributes:
+    run: `(key, energy_fn, start, temperature) -> (positions, traces)`.
+    keys: `(key, num_chains) -> keys`, one for each chain on this device.
+    axis_name: the device axis over which batch and chains are split, if any.
+  """
+
+  run: Callable[..., tuple[types.Array, types.PyTree]]
+  keys: Callable[[types.Key, int], types.Key]
+  axis_name: str | None
+
+
+class Source(NamedTuple):
+  """What fresh chains are drawn from.
+
+  The arrays are data and not constants of the program: they belong to the
+  state of a memory, so that large ones are not compiled into a step.
+
+  Attributes:
+    draw: `(keys, arrays) -> positions`, one for each key.
+    arrays: what `draw` needs beside keys.
+  """
+
+  draw: Callable[[types.Key, types.PyTree], types.Array]
+  arrays: types.PyTree
 
 
 class ChainMemory(NamedTuple):
-  """Persistent chains: positions `(slots, chains, D, H, W, C)`."""
+  """Persistent chains.
+
+  Attributes:
+    positions: `(slots, chains, D, H, W, C)`, or `(slots, chains, d)`.
+    source: arrays of the `Source` from which they restart.
+  """
 
   positions: types.Array
+  source: types.PyTree = ()
 
 
-def chain_keys(
-  key: types.Key, num_chains: int, axis_name: str | None = None
-) -> types.Key:
-  """One key for each chain, the same however chains are split over devices.
+class Memory(NamedTuple):
+  """How a memory begins, is read and is written; see `persistent`.
 
-  Args:
-    key: consumed.
-    num_chains: chains on this device.
-    axis_name: the device axis over which chains are split, if any.
-
-  Returns:
-    Keys `(num_chains,)`; chain i of the whole has `fold_in(key, i)`.
-
-  >>> chain_keys(jax.random.key(0), 3).shape
-  (3,)
+  Attributes:
+    init: `(key) -> ChainMemory`.
+    read: `(key, memory, iteration, sampler) -> starts.Start`.
+    write: `(memory, iteration, positions) -> ChainMemory`.
+    axes: the axis of chains in each leaf of a `ChainMemory`.
   """
-  index = jnp.arange(num_chains)
-  if axis_name is not None:
-    index = index + jax.lax.axis_index(axis_name) * num_chains
-  return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+
+  init: Callable[[types.Key], ChainMemory]
+  read: Callable[..., starts.Start]
+  write: Callable[..., ChainMemory]
+  axes: ChainMemory = ChainMemory(1, None)
 
 
-def from_noise(
-  keys: types.Key, shape: Sequence[int], std: float = 1.0
-) -> Start:
-  """White noise N(0, std^2), free to move: a fresh chain for each key.
+def noise_source(shape: Sequence[int], std: float = 1.0) -> Source:
+  """White noise N(0, std^2) as a source of fresh chains.
 
-  Args:
-    keys: `(chains,)`, see `chain_keys`.
-    shape: of one chain, `(D, H, W, C)`.
-    std: standard deviation of each voxel.
-
-  >>> keys = chain_keys(jax.random.key(0), 2)
-  >>> from_noise(keys, (4, 4, 4, 1)).position.shape
+  >>> source = noise_source((4, 4, 4, 1), 0.3)
+  >>> keys = starts.chain_keys(jax.random.key(0), 2)
+  >>> source.draw(keys, source.arrays).shape
   (2, 4, 4, 4, 1)
   """
-  noise = jax.vmap(lambda key: jax.random.normal(key, tuple(shape)))(keys)
-  return Start(std * noise, projections.free())
+
+  def draw(keys, arrays):
+    return starts.from_noise(keys, shape, arrays['std']).position
+
+  return Source(draw, {'std': jnp.asarray(std, jnp.float32)})
 
 
-def from_data(y: types.Array) -> Start:
-  """The observed data, free to move: contrastive divergence, section 4.1.
+def component_source(
+  components: starts.Components, std: float = 0.05
+) -> Source:
+  """Draws of `from_components` as a source of fresh chains.
 
-  >>> from_data(jnp.ones((2, 4, 4, 4, 1))).position.shape
+  >>> components = starts.Components(
+  ...   jnp.zeros((4, 4, 4, 1)), jnp.ones((2, 4, 4, 4, 1)), jnp.ones(2))
+  >>> source = component_source(components)
+  >>> keys = starts.chain_keys(jax.random.key(0), 2)
+  >>> source.draw(keys, source.arrays).shape
   (2, 4, 4, 4, 1)
   """
-  return Start(y, projections.free())
+
+  def draw(keys, arrays):
+    components, std = arrays
+    return starts.from_components(keys, components, std).position
+
+  return Source(draw, (components, jnp.asarray(std, jnp.float32)))
 
 
-def from_corrupted(
-  y: types.Array, visible: types.Array, fill: types.Array | float
-) -> Start:
-  """A corrupted shape whose visible voxels are held: Algorithm 4.
-
-  Args:
-    y: shapes `(*chains, D, H, W, C)`; only visible voxels are read.
-    visible: boolean, broadcasts against y; True = observed.
-    fill: where hidden voxels begin; broadcasts against y.
-
-  >>> start = from_corrupted(jnp.ones(2), jnp.array([True, False]), 0.5)
-  >>> start.position.tolist(), start.project(jnp.ones(2)).tolist()
-  ([1.0, 0.5], [0.0, 1.0])
-  """
-  return Start(jnp.where(visible, y, fill), projections.fixed_voxels(visible))
+def _check_slot(memory, slot):
+  slots = len(memory.positions)
+  # A traced slot cannot be looked at.
+  if not isinstance(slot, jax.core.Tracer) and not 0 <= slot < slots:
+    raise ValueError(f'slot must be from 0 to {slots - 1}, got {slot}')
 
 
-def recovery_start(
-  y: types.Array,
-  visible: types.Array,
-  hold: bool = True,
-  fill: Callable[..., types.Array] | None = None,
-) -> tuple[Start, Callable[[types.Array], types.Array]]:
-  """The start of a recovery in both readings of section 6.2, and its end.
-
-  Args:
-    y: shapes `(*chains, D, H, W, C)`; only visible voxels are read.
-    visible: boolean, broadcasts against y; True = observed.
-    hold: True: visible voxels are held at every step (the text); False: all
-      move (the authors' code).
-    fill: `(y, visible, mean) -> (*chains, D, H, W, C)`, where hidden voxels
-      begin, from the mean of the visible ones of each shape; None: at that
-      mean, as in the authors' code.
-
-  Returns:
-    The start, and a function that puts the visible voxels back.
-
-  >>> y, visible = jnp.ones((1, 1, 1, 2, 1)), jnp.array([[True], [False]])
-  >>> start, finish = recovery_start(y, visible, hold=False)
-  >>> start.position.ravel().tolist(), finish(0 * y).ravel().tolist()
-  ([1.0, 1.0], [1.0, 0.0])
-  """
-  axes = (-4, -3, -2, -1)
-  count = jnp.broadcast_to(visible, y.shape).sum(axes, keepdims=True)
-  total = jnp.where(visible, y, 0).sum(axes, keepdims=True)
-  mean = total / jnp.maximum(count, 1)
-  start = from_corrupted(
-    y, visible, mean if fill is None else fill(y, visible, mean)
-  )
-  if hold:
-    return start, lambda y_syn: y_syn
-  free = start._replace(project=projections.free())
-  return free, lambda y_syn: jnp.where(visible, y, y_syn)
-
-
-def from_low_resolution(y_low: types.Array, factor: int) -> Start:
-  """`C^- Y_low`, its block averages held: Algorithm 5.
-
-  Args:
-    y_low: shapes `(*chains, D, H, W, C)`.
-    factor: ratio d of the sides of the high and the low resolution.
-
-  >>> from_low_resolution(jnp.ones((1, 2, 2, 2, 1)), 2).position.shape
-  (1, 4, 4, 4, 1)
-  """
-  return Start(grids.upscale(y_low, factor), projections.fixed_average(factor))
-
-
-def from_coarse(y_coarse: types.Array, factor: int) -> Start:
-  """The upscaled sample of the next coarser grid, free to move: Algorithm 2.
-
-  Args:
-    y_coarse: shapes `(*chains, D, H, W, C)`.
-    factor: ratio of the sides of the finer and the coarser grid.
-
-  >>> from_coarse(jnp.ones((1, 1, 1, 1, 1)), 4).position.shape
-  (1, 4, 4, 4, 1)
-  """
-  return Start(grids.upscale(y_coarse, factor), projections.free())
-
-
-def read_chains(memory: ChainMemory, slot: int | types.Array) -> Start:
+def read_chains(memory: ChainMemory, slot: int | types.Array) -> starts.Start:
   """The chains of a slot, free to move.
+
+  Raises:
+    ValueError: when there is no such slot.
 
   >>> memory = ChainMemory(jnp.zeros((3, 2, 4, 4, 4, 1)))
   >>> read_chains(memory, 1).position.shape
   (2, 4, 4, 4, 1)
   """
+  _check_slot(memory, slot)
   position = jax.lax.dynamic_index_in_dim(
     memory.positions, slot, axis=0, keepdims=False
   )
-  return Start(position, projections.free())
+  return starts.Start(position, projections.free())
 
 
 def write_chains(
@@ -181,40 +141,45 @@ def write_chains(
 ) -> ChainMemory:
   """The memory with other positions `(chains, D, H, W, C)` in a slot.
 
+  Raises:
+    ValueError: when there is no such slot.
+
   >>> memory = ChainMemory(jnp.zeros((3, 2, 1, 1, 1, 1)))
   >>> memory = write_chains(memory, 1, jnp.ones((2, 1, 1, 1, 1)))
   >>> memory.positions.sum((1, 2, 3, 4, 5)).tolist()
   [0.0, 2.0, 0.0]
   """
-  return ChainMemory(
-    jax.lax.dynamic_update_index_in_dim(
-      memory.positions, position, slot, axis=0
-    )
+  _check_slot(memory, slot)
+  positions = jax.lax.dynamic_update_index_in_dim(
+    memory.positions, position, slot, axis=0
   )
+  return memory._replace(positions=positions)
 
 
 def restart_chains(
   keys: types.Key,
-  start: Start,
+  start: starts.Start,
   probability: float | types.Array,
-  std: float = 1.0,
-) -> Start:
-  """Restarts each chain from noise with a probability.
+  draw: Callable[[types.Key], types.Array],
+) -> starts.Start:
+  """Restarts each chain with a probability.
 
-  So the burn-in from noise is learned too, and fresh chains reach shapes.
+  So the first steps of a fresh chain are learned too, and fresh chains reach
+  shapes.
 
   Args:
     keys: `(chains,)`, see `chain_keys`.
-    start: positions `(chains, D, H, W, C)`.
+    start: positions `(chains, ...)`.
     probability: in [0, 1]; may be traced.
-    std: of the noise.
+    draw: `(keys) -> positions`, where chains restart.
 
   Raises:
     ValueError: when `probability` is outside [0, 1].
 
-  >>> keys = chain_keys(jax.random.key(0), 2)
-  >>> start = from_data(jnp.ones((2, 4, 4, 4, 1)))
-  >>> bool((restart_chains(keys, start, 0.0).position == 1).all())
+  >>> keys = starts.chain_keys(jax.random.key(0), 2)
+  >>> start = starts.from_data(jnp.ones((2, 4, 4, 4, 1)))
+  >>> fresh = restart_chains(keys, start, 1.0, lambda keys: 0 * start.position)
+  >>> bool((fresh.position == 0).all())
   True
   """
   if not isinstance(probability, jax.core.Tracer) and not (
@@ -222,17 +187,89 @@ def restart_chains(
   ):
     raise ValueError(f'probability must be in [0, 1], got {probability}')
   uniform = jax.vmap(jax.random.uniform)(kernels.fold_in(keys, 0))
-  fresh = from_noise(
-    kernels.fold_in(keys, 1), start.position.shape[1:], std
-  ).position
-  again = (uniform < probability)[:, None, None, None, None]
+  fresh = draw(kernels.fold_in(keys, 1))
+  again = uniform < probability
+  again = jnp.expand_dims(again, tuple(range(1, fresh.ndim)))
   return start._replace(position=jnp.where(again, fresh, start.position))
+
+
+def persistent(
+  source: Source,
+  *,
+  num_chains: int,
+  num_slots: int = 1,
+  restart_probability: float = 0.0,
+  restart_iterations: int | None = None,
+  positions: types.Array | None = None,
+) -> Memory:
+  """A memory of persistent chains: iteration t moves slot `t % num_slots`.
+
+  With as many slots as mini-batches, each mini-batch owns its chains, as in
+  the authors' code.
+
+  Args:
+    source: from which chains begin and restart.
+    num_chains: chains of a slot, on all devices together.
+    num_slots: slots of the memory.
+    restart_probability: with which each chain starts anew before it is moved.
+    restart_iterations: chains are no longer restarted after as many
+      iterations, so that the last ones are all old; None: always.
+    positions: where they begin, `(num_slots, num_chains, ...)`; None: drawn
+      from the source. Data, for persistent contrastive divergence.
+
+  Returns:
+    A memory.
+
+  Raises:
+    ValueError: for numbers that are not possible.
+
+  >>> memory = persistent(noise_source((4, 4, 4, 1)), num_chains=2)
+  >>> memory.init(jax.random.key(0)).positions.shape
+  (1, 2, 4, 4, 4, 1)
+  """
+  if num_chains < 1 or num_slots < 1:
+    raise ValueError(
+      'num_chains and num_slots must be at least 1, got '
+      f'{num_chains} and {num_slots}'
+    )
+  if not 0 <= restart_probability <= 1:
+    raise ValueError(
+      f'restart_probability must be in [0, 1], got {restart_probability}'
+    )
+
+  def init(key):
+    begin = positions
+    if begin is None:
+      keys = starts.chain_keys(key, num_slots * num_chains)
+      begin = source.draw(keys, source.arrays)
+      begin = begin.reshape(num_slots, num_chains, *begin.shape[1:])
+    return ChainMemory(jnp.asarray(begin), source.arrays)
+
+  def read(key, memory, iteration, sampler):
+    start = read_chains(memory, iteration % num_slots)
+    if not restart_probability:
+      return start
+    probability: float | types.Array = restart_probability
+    if restart_iterations is not None:
+      again = iteration < restart_iterations
+      probability = jnp.where(again, probability, 0.0)
+    return restart_chains(
+      sampler.keys(key, len(start.position)),
+      start,
+      probability,
+      lambda keys: source.draw(keys, memory.source),
+    )
+
+  def write(memory, iteration, position):
+    return write_chains(memory, iteration % num_slots, position)
+
+  return Memory(init, read, write)
 
 
 def run_chains(
   key: types.Key,
   energy_fn: types.EnergyFn,
-  start: Start,
+  start: starts.Start,
   *,
   num_steps: int,
   step_size: float | types.Array,
@@ -253,9 +290,9 @@ def run_chains(
   Returns:
     Positions and traces, as `sample` does.
 
-  >>> y, _ = run_chains(jax.random.key(0), lambda y: y**2 / 2,
-  ...                   from_data(jnp.ones(1)), num_steps=1, step_size=1.0,
-  ...                   temperature=0.0)
+  >>> start = starts.from_data(jnp.ones(1))
+  >>> y, _ = run_chains(jax.random.key(0), lambda y: y**2 / 2, start,
+  ...                   num_steps=1, step_size=1.0, temperature=0.0)
   >>> y.tolist()
   [0.5]
   """
@@ -263,3 +300,45 @@ def run_chains(
     energy_fn, step_size, temperature=temperature, project=start.project
   )
   return sampling.sample(key, step, start.position, num_steps)
+
+
+def make_sampler(
+  *,
+  num_steps: int,
+  step_size: float | types.Array,
+  kernel: Callable[..., kernels.Kernel] = kernels.langevin,
+  axis_name: str | None = None,
+) -> Sampler:
+  """Binds what all chains of an algorithm share.
+
+  Args:
+    num_steps: Langevin steps of an iteration.
+    step_size: the paper's delta-tau of eq. (7).
+    kernel: `langevin`, `mala` or another function of that signature.
+    axis_name: the device axis over which batch and chains are split, if any.
+
+  Returns:
+    A sampler.
+
+  >>> sampler = make_sampler(num_steps=1, step_size=1.0)
+  >>> y, _ = sampler.run(jax.random.key(0), lambda y: y**2 / 2,
+  ...                    starts.from_data(jnp.ones(1)), 0.0)
+  >>> y.tolist()
+  [0.5]
+  """
+
+  def run(key, energy_fn, start, temperature):
+    return run_chains(
+      key,
+      energy_fn,
+      start,
+      num_steps=num_steps,
+      step_size=step_size,
+      temperature=temperature,
+      kernel=kernel,
+    )
+
+  def keys(key, num_chains):
+    return starts.chain_keys(key, num_chains, axis_name)
+
+  return Sampler(run, keys, axis_name)

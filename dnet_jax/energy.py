@@ -16,8 +16,8 @@ from dnet_jax import types
 
 def descriptor_energy(
   descriptor_fn: Callable[[types.Params, types.Array], types.Array],
-  reference_std: float | None = 0.5,
-  reference_means: Sequence[float] = (0.0,),
+  reference_std: float | types.Array | None = 0.5,
+  reference_means: Sequence[float] | types.Array = (0.0,),
 ) -> Callable[[types.Params, types.Array], types.Array]:
   """The energy of a 3D DescriptorNet, eq. (3).
 
@@ -30,7 +30,8 @@ def descriptor_energy(
   Args:
     descriptor_fn: `f(params, y) -> (*chains,)`, for example
       `Descriptor(...).apply`.
-    reference_std: s of the reference distribution; None: uniform.
+    reference_std: s of the reference distribution; None: uniform. May be
+      traced, as the means.
     reference_means: m, one or more.
 
   Returns:
@@ -44,7 +45,9 @@ def descriptor_energy(
   >>> energy(1.0, jnp.ones((3, 2, 2, 2, 1))).tolist()
   [8.0, 8.0, 8.0]
   """
-  if reference_std is not None and not reference_std > 0:
+  # A traced value cannot be looked at; it is the caller's to check.
+  known = not isinstance(reference_std, jax.core.Tracer)
+  if known and reference_std is not None and not reference_std > 0:
     raise ValueError(
       f'reference_std must be positive, or None for the uniform reference '
       f'distribution; got {reference_std}'
@@ -71,7 +74,7 @@ def descriptor_energy(
 def posterior_energy(
   generator_fn: Callable[[types.Array], types.Array],
   y: types.Array,
-  noise_std: float,
+  noise_std: float | types.Array,
   visible: types.Array | None = None,
 ) -> types.EnergyFn:
   """The energy of latent factors given a shape, from eq. (20).
@@ -95,7 +98,7 @@ def posterior_energy(
   >>> energy(jnp.array([[2.0]])).tolist()
   [2.5]
   """
-  if not noise_std > 0:
+  if not isinstance(noise_std, jax.core.Tracer) and not noise_std > 0:
     raise ValueError(f'noise_std must be positive, got {noise_std}')
 
   def energy(z):

@@ -38,7 +38,7 @@ def max_pool(h: types.Array, window: int) -> types.Array:
   )
 
 
-def pooled_features(
+def pool_feature_maps(
   maps: Sequence[types.Array], windows: Sequence[int]
 ) -> types.Array:
   """The feature vector of section 6.5: each map max-pooled, concatenated.
@@ -57,7 +57,7 @@ def pooled_features(
     ValueError: when there are not as many windows as maps.
 
   >>> maps = jnp.ones((1, 11, 11, 11, 200)), jnp.ones((1, 6, 6, 6, 100))
-  >>> pooled_features(maps, (4, 2)).shape
+  >>> pool_feature_maps(maps, (4, 2)).shape
   (1, 8100)
   """
   if len(maps) != len(windows):

@@ -1,18 +1,23 @@
-"""Learning: losses, learners, and one iteration of analysis by synthesis.
+"""Learning: losses, and learners that lower them.
 
 A loss is `loss_fn(params, model_state, *args) -> (loss, (model_state,
 metrics))`. A learner is a loss and an optax transformation; its update
 averages gradients over a device axis if there is one.
+
+The variables of a network are its parameters and, in a network with batch
+normalisation, its running averages: collections by name as in Flax,
+`{'params': ..., 'batch_stats': ...}`. Only 'params' is learned by gradients;
+the others are the model state.
 """
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from dnet_jax import chains
 from dnet_jax import types
 
 # generator_fn(params, model_state, z) -> (y, model_state): z `(*chains, d)`, y
@@ -24,7 +29,7 @@ GeneratorFn = Callable[
 
 
 class LearnerState(NamedTuple):
-  """Parameters, other model variables (batch statistics), optimiser state."""
+  """Parameters, model state (batch statistics) and optimiser state."""
 
   params: types.Params
   model_state: types.PyTree
@@ -32,10 +37,51 @@ class LearnerState(NamedTuple):
 
 
 class Learner(NamedTuple):
-  """`init(params, model_state)` and `update(state, *args, axis_name=None)`."""
+  """A loss and its optimiser, as two pure functions.
 
-  init: Callable[..., LearnerState]
+  Attributes:
+    init: `(variables) -> state`.
+    update: `(state, *args, rate_factor=1.0, axis_name=None) -> (state,
+      metrics)`, the arguments those of the loss. `rate_factor` multiplies the
+      update, and so the learning rate; it may be traced.
+  """
+
+  init: Callable[[types.PyTree], LearnerState]
   update: Callable[..., tuple[LearnerState, dict[str, types.Array]]]
+
+
+def split_variables(
+  variables: types.PyTree,
+) -> tuple[types.Params, types.PyTree]:
+  """What is learned by gradients, and the model state.
+
+  Args:
+    variables: collections by name, as Flax's `init` returns them; anything
+      without a collection 'params' is learned as a whole.
+
+  Returns:
+    Parameters and model state, `{}` where there is none.
+
+  >>> split_variables({'params': 1.0, 'batch_stats': 2.0})
+  ({'params': 1.0}, {'batch_stats': 2.0})
+  >>> split_variables(3.0)
+  (3.0, {})
+  """
+  if not (isinstance(variables, Mapping) and 'params' in variables):
+    return variables, {}
+  state = {name: x for name, x in variables.items() if name != 'params'}
+  return {'params': variables['params']}, state
+
+
+def join_variables(state: LearnerState) -> types.PyTree:
+  """The variables of a network from the state of its learner.
+
+  >>> join_variables(LearnerState({'params': 1.0}, {'batch_stats': 2.0}, ()))
+  {'params': 1.0, 'batch_stats': 2.0}
+  """
+  if not state.model_state:
+    return state.params
+  return {**state.params, **state.model_state}
 
 
 def make_learner(
@@ -58,20 +104,20 @@ def make_learner(
   (1.0, 2.0)
   """
 
-  def init(params, model_state=None):
-    model_state = {} if model_state is None else model_state
+  def init(variables):
+    params, model_state = split_variables(variables)
     return LearnerState(params, model_state, optimizer.init(params))
 
-  def update(state, *args, axis_name=None):
+  def update(state, *args, rate_factor=1.0, axis_name=None):
     grad_fn = jax.grad(loss_fn, has_aux=True)
     grads, (model_state, metrics) = grad_fn(
       state.params, state.model_state, *args
     )
-    if axis_name is not None:
-      grads, model_state, metrics = jax.lax.pmean(
-        (grads, model_state, metrics), axis_name
-      )
+    grads, model_state, metrics = average(
+      (grads, model_state, metrics), axis_name
+    )
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    updates = jax.tree.map(lambda u: (rate_factor * u).astype(u.dtype), updates)
     params = optax.apply_updates(state.params, updates)
     metrics = metrics | {'grad_norm': optax.tree.norm(grads)}
     return LearnerState(params, model_state, opt_state), metrics
@@ -91,12 +137,12 @@ def contrastive_loss(
     energy_fn: `energy(params, y) -> (*chains,)`.
 
   Returns:
-    `loss_fn(params, model_state, y_obs, y_syn)` with metrics `value` (V),
+    `loss_fn(params, model_state, y_obs, y_syn)` with metrics `energy_gap` (V),
     `energy_observed` and `energy_synthesised`.
 
   >>> loss_fn = contrastive_loss(lambda theta, y: theta * y)
   >>> loss, (_, metrics) = loss_fn(2.0, {}, jnp.ones(3), 3 * jnp.ones(4))
-  >>> loss.item(), metrics['value'].item()
+  >>> loss.item(), metrics['energy_gap'].item()
   (-4.0, 4.0)
   """
 
@@ -105,13 +151,13 @@ def contrastive_loss(
     energy = energy_fn(params, jnp.concatenate([y_obs, y_syn]))
     observed = energy[: len(y_obs)].mean()
     synthesised = energy[len(y_obs) :].mean()
-    value = synthesised - observed
+    gap = synthesised - observed
     metrics = {
-      'value': value,
+      'energy_gap': gap,
       'energy_observed': observed,
       'energy_synthesised': synthesised,
     }
-    return -value, (model_state, metrics)
+    return -gap, (model_state, metrics)
 
   return loss_fn
 
@@ -144,7 +190,7 @@ def classification_loss(
   label_smoothing: float = 0.0,
   categories: int | None = None,
 ) -> types.LossFn:
-  """Mean softmax cross-entropy of a classifier, as for the judge of 6.1.
+  """Mean softmax cross-entropy of a classifier, such as that of Tables 1 to 3.
 
   Args:
     classifier_fn: `(params, model_state, y, key) -> (logits, model_state)`,
@@ -204,62 +250,22 @@ def unsmoothed(
   return p / p.sum(axis=-1, keepdims=True)
 
 
-def largest(x: types.Array) -> types.Array:
-  """Largest absolute value; inf where one is not finite.
+def average(tree: types.PyTree, axis_name: str | None) -> types.PyTree:
+  """Means over a device axis, if there is one.
+
+  >>> average({'loss': 1.0}, None)
+  {'loss': 1.0}
+  """
+  return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
+
+
+def largest(x: types.Array, axis_name: str | None = None) -> types.Array:
+  """Largest absolute value on all devices; inf where one is not finite.
 
   Not a plain maximum: on CPU, XLA's may lose a NaN.
 
   >>> largest(jnp.array([1.0, jnp.nan])).item()
   inf
   """
-  return jnp.where(jnp.isfinite(x).all(), jnp.abs(x).max(), jnp.inf)
-
-
-def analysis_by_synthesis(
-  key: types.Key,
-  state: LearnerState,
-  y_obs: types.Array,
-  start: chains.Start,
-  *,
-  energy_fn: Callable[[types.Params, types.Array], types.Array],
-  learner: Learner,
-  run_chains: Callable[..., tuple[types.Array, types.PyTree]],
-  axis_name: str | None = None,
-) -> tuple[LearnerState, types.Array, dict[str, types.Array]]:
-  """One iteration: mode seeking, eq. (7), then mode shifting, eq. (8).
-
-  Args:
-    key: consumed.
-    state: of the learner.
-    y_obs: observed shapes `(batch, D, H, W, C)`.
-    start: where the chains begin, `(chains, D, H, W, C)`.
-    energy_fn: `energy(params, y) -> (*chains,)`.
-    learner: with a contrastive loss.
-    run_chains: `dnet_jax.run_chains` with steps and step size bound.
-    axis_name: the device axis over which batch and chains are split, if any.
-
-  Returns:
-    The new state, the synthesised shapes and the metrics: the learner's,
-    `chain_max` (largest absolute voxel, inf where one is not finite) and
-    `chain_move` (root mean square change of a voxel).
-  """
-  keys = chains.chain_keys(key, len(start.position), axis_name)
-  y_syn, _ = run_chains(keys, lambda y: energy_fn(state.params, y), start)
-  # Synthesised shapes are data to the learner: nothing flows back through
-  # the chains.
-  y_syn = jax.lax.stop_gradient(y_syn)
-  state, metrics = learner.update(state, y_obs, y_syn, axis_name=axis_name)
-  chain_max = largest(y_syn)
-  chain_move = jnp.mean((y_syn - start.position) ** 2)
-  if axis_name is not None:
-    chain_max = jax.lax.pmax(chain_max, axis_name)
-    chain_move = jax.lax.pmean(chain_move, axis_name)
-  return (
-    state,
-    y_syn,
-    metrics
-    | {
-      'chain_max': chain_max,
-      'chain_move': jnp.sqrt(chain_move),
-    },
-  )
+  value = jnp.where(jnp.isfinite(x).all(), jnp.abs(x).max(), jnp.inf)
+  return value if axis_name is None else jax.lax.pmax(value, axis_name)

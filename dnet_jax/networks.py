@@ -378,13 +378,13 @@ def generator_fn(
   >>> net = Generator(features=(1,), factors=(1,))
   >>> z = jnp.zeros((2, 3))
   >>> model_state = net.init(jax.random.key(0), z, train=False)
-  >>> params = model_state.pop('params')
+  >>> params = {'params': model_state.pop('params')}
   >>> generator_fn(net, train=True)(params, model_state, z)[0].shape
   (2, 4, 4, 4, 1)
   """
 
   def generate(params, model_state, z):
-    variables = {'params': params, **model_state}
+    variables = {**params, **model_state}
     if not train:
       return generator.apply(variables, z, train=False), model_state
     return generator.apply(variables, z, train=True, mutable=['batch_stats'])
@@ -529,7 +529,7 @@ def classifier_fn(
 
   def classify(params, model_state, y, key):
     return classifier.apply(
-      {'params': params, **model_state},
+      {**params, **model_state},
       y,
       train=True,
       rngs={'dropout': key},

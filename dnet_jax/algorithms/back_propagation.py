@@ -1,0 +1,73 @@
+"""Alternating back-propagation, section 5.0.1: a generator learned alone."""
+
+import jax
+import jax.numpy as jnp
+
+from dnet_jax import chains
+from dnet_jax import energy
+from dnet_jax import learning
+from dnet_jax.algorithms import base
+
+
+def alternating_back_propagation(
+  inference_fn: learning.GeneratorFn,
+  learner: learning.Learner,
+  sampler: chains.Sampler,
+  memory: chains.Memory,
+  *,
+  noise_std: float,
+) -> base.Algorithm:
+  """Learns a generator alone: infers z of data, then regresses on it.
+
+  Mini-batch i owns slot i of a memory of latent factors, so shapes have to
+  come in the same order in each epoch.
+
+  Args:
+    inference_fn: the generator in the posterior of z, see
+      `learning.GeneratorFn`: with running averages in place of batch
+      statistics, since chains must not interact.
+    learner: with `teaching_loss` of the generator with batch statistics.
+    sampler: moves the chains in the latent space, see `make_sampler`.
+    memory: keeps z of all mini-batches, `(slots, batch, d)`, from the prior
+      N(0, I); see `persistent`.
+    noise_std: sigma of eq. (20).
+
+  Returns:
+    An algorithm with the network 'generator'. Its metrics are `teaching_loss`,
+    `grad_norm`, `latent_norm` (root mean square of z, 1 under the prior) and
+    `chain_max` (of z).
+  """
+
+  def init(key, params):
+    return base.begin({'generator': learner}, params, memory.init(key))
+
+  def step(key, state, batch, schedule):
+    student, axis_name = state.learners['generator'], sampler.axis_name
+
+    def generate(z):
+      return inference_fn(student.params, student.model_state, z)[0]
+
+    key_read = jax.random.fold_in(key, 1)
+    start = memory.read(key_read, state.memory, state.iteration, sampler)
+    z, _ = sampler.run(
+      sampler.keys(key, len(start.position)),
+      energy.posterior_energy(generate, batch, noise_std),
+      start,
+      schedule.temperature,
+    )
+    student, metrics = learner.update(
+      student,
+      z,
+      batch,
+      rate_factor=schedule.rate_factor,
+      axis_name=axis_name,
+    )
+    square = learning.average(jnp.mean(z**2), axis_name)
+    kept = memory.write(state.memory, state.iteration, z)
+    state = base.State({'generator': student}, kept, state.iteration + 1)
+    return state, metrics | {
+      'chain_max': learning.largest(z, axis_name),
+      'latent_norm': jnp.sqrt(square),
+    }
+
+  return base.Algorithm(init, step, base.State(None, memory.axes, None))

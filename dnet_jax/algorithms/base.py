@@ -1,0 +1,195 @@
+"""What every algorithm is, and the iteration that most of them share.
+
+An algorithm is `init(key, params) -> state` and `step(key, state, batch,
+schedule) -> (state, metrics)`, both pure; the caller jits, or maps them over
+devices. None has a chain loop or an update of its own. Its params are the
+variables of its networks by name, as a `Model` holds them, so that learning can
+begin with any model.
+"""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dnet_jax import chains
+from dnet_jax import learning
+from dnet_jax import starts
+from dnet_jax import types
+
+
+class State(NamedTuple):
+  """The state of every algorithm.
+
+  Attributes:
+    learners: of each network by name: 'descriptor', 'grid_1' ..., 'generator',
+      'classifier'.
+    memory: chains that are kept between iterations, or None.
+    iteration: how many are done.
+  """
+
+  learners: dict[str, learning.LearnerState]
+  memory: chains.ChainMemory | None
+  iteration: types.Array
+
+
+class Schedule(NamedTuple):
+  """What changes while an algorithm learns; traced.
+
+  Attributes:
+    temperature: T of section 2.5; in multi-grid learning one for all grids, or
+      one for each.
+    rate_factor: multiplies the updates of all learners.
+  """
+
+  temperature: float | types.Array = 1.0
+  rate_factor: float | types.Array = 1.0
+
+
+class Algorithm(NamedTuple):
+  """A learning algorithm, as two pure functions.
+
+  Attributes:
+    init: `(key, params) -> state`.
+    step: `(key, state, batch, schedule) -> (state, metrics)`.
+    chain_axes: a prefix of the state: the axis of each leaf along which chains
+      are split over devices, or None where every device holds the same.
+  """
+
+  init: Callable[[types.Key, Mapping[str, Any]], State]
+  step: Callable[..., tuple[State, dict[str, types.Array]]]
+  chain_axes: State
+
+
+def begin(
+  learners: Mapping[str, learning.Learner],
+  params: Mapping[str, Any],
+  memory: chains.ChainMemory | None = None,
+) -> State:
+  """The first state.
+
+  Args:
+    learners: by name.
+    params: variables of the same networks.
+    memory: the chains, if they are kept.
+
+  Raises:
+    ValueError: when the names differ.
+  """
+  if not isinstance(params, Mapping) or {*params} != {*learners}:
+    names = sorted(params) if isinstance(params, Mapping) else type(params)
+    raise ValueError(
+      f'this algorithm learns the networks {sorted(learners)}, got {names}'
+    )
+  return State(
+    {name: learner.init(params[name]) for name, learner in learners.items()},
+    memory,
+    jnp.zeros((), jnp.int32),
+  )
+
+
+def networks(state: State) -> dict[str, Any]:
+  """The variables of all networks by name, as a `Model` holds them."""
+  return {
+    name: learning.join_variables(learner)
+    for name, learner in state.learners.items()
+  }
+
+
+def analysis_by_synthesis(
+  key: types.Key,
+  state: learning.LearnerState,
+  y_obs: types.Array,
+  start: starts.Start,
+  schedule: Schedule,
+  *,
+  energy_fn: Callable[[types.Params, types.Array], types.Array],
+  learner: learning.Learner,
+  sampler: chains.Sampler,
+  finish: Callable[[types.Array], types.Array] = lambda y_syn: y_syn,
+) -> tuple[learning.LearnerState, types.Array, dict[str, types.Array]]:
+  """One iteration: mode seeking, eq. (7), then mode shifting, eq. (8).
+
+  Args:
+    key: consumed.
+    state: of the learner.
+    y_obs: observed shapes `(batch, D, H, W, C)`.
+    start: where the chains begin, `(chains, D, H, W, C)`.
+    schedule: temperature and rate.
+    energy_fn: `energy(params, y) -> (*chains,)`.
+    learner: with a contrastive loss.
+    sampler: moves the chains.
+    finish: what is done to the chains after their last step.
+
+  Returns:
+    The new state, the synthesised shapes and the metrics: the learner's,
+    `chain_max` (largest absolute voxel, inf where one is not finite) and
+    `chain_move` (root mean square change of a voxel).
+  """
+  keys = sampler.keys(key, len(start.position))
+  y_syn, _ = sampler.run(
+    keys, lambda y: energy_fn(state.params, y), start, schedule.temperature
+  )
+  # Synthesised shapes are data to the learner: nothing flows back through
+  # the chains.
+  y_syn = jax.lax.stop_gradient(finish(y_syn))
+  axis_name = sampler.axis_name
+  state, metrics = learner.update(
+    state,
+    y_obs,
+    y_syn,
+    rate_factor=schedule.rate_factor,
+    axis_name=axis_name,
+  )
+  move = learning.average(jnp.mean((y_syn - start.position) ** 2), axis_name)
+  return (
+    state,
+    y_syn,
+    metrics
+    | {
+      'chain_max': learning.largest(y_syn, axis_name),
+      'chain_move': jnp.sqrt(move),
+    },
+  )
+
+
+def from_batch(
+  energy_fn: Callable[[types.Params, types.Array], types.Array],
+  learner: learning.Learner,
+  sampler: chains.Sampler,
+  start_fn: Callable[..., tuple[starts.Start, Callable[[Any], Any]]],
+) -> Algorithm:
+  """Learns from chains that start anew at the mini-batch in each iteration.
+
+  Args:
+    energy_fn: `energy(params, y) -> (*chains,)`.
+    learner: with `contrastive_loss(energy_fn)`.
+    sampler: moves the chains.
+    start_fn: `(keys, batch) -> (start, finish)`, finish what is done to the
+      chains after their last step.
+  """
+
+  def init(key, params):
+    del key  # Chains start at the data.
+    return begin({'descriptor': learner}, params)
+
+  def step(key, state, batch, schedule):
+    key_start, key_chains = jax.random.split(key)
+    start, finish = start_fn(sampler.keys(key_start, len(batch)), batch)
+    descriptor, _, metrics = analysis_by_synthesis(
+      key_chains,
+      state.learners['descriptor'],
+      batch,
+      start,
+      schedule,
+      energy_fn=energy_fn,
+      learner=learner,
+      sampler=sampler,
+      finish=finish,
+    )
+    return State({'descriptor': descriptor}, None, state.iteration + 1), metrics
+
+  return Algorithm(init, step, State(None, None, None))

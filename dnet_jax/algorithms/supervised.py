@@ -1,0 +1,42 @@
+"""Learning with labels: the evaluation classifier of section 6.1."""
+
+import jax
+
+from dnet_jax import learning
+from dnet_jax.algorithms import base
+
+
+def classification(
+  learner: learning.Learner, *, axis_name: str | None = None
+) -> base.Algorithm:
+  """Learns a classifier; no chains.
+
+  A mini-batch is `{'y': (batch, D, H, W, C), 'labels': (batch,)}`.
+
+  Args:
+    learner: with `classification_loss`.
+    axis_name: the device axis over which the batch is split, if any.
+
+  Returns:
+    An algorithm with the network 'classifier'.
+  """
+
+  def init(key, params):
+    del key  # Nothing is random beyond the parameters.
+    return base.begin({'classifier': learner}, params)
+
+  def step(key, state, batch, schedule):
+    if axis_name is not None:
+      key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+    classifier, metrics = learner.update(
+      state.learners['classifier'],
+      batch['y'],
+      batch['labels'],
+      key,
+      rate_factor=schedule.rate_factor,
+      axis_name=axis_name,
+    )
+    state = base.State({'classifier': classifier}, None, state.iteration + 1)
+    return state, metrics
+
+  return base.Algorithm(init, step, base.State(None, None, None))

@@ -1,0 +1,335 @@
+"""Models: what learning leaves, as a value; the only module with files.
+
+A `Model` holds all that its use needs and nothing else. Its spec is static and
+shapes the program; parameters and extras are arrays. So models of two
+categories with the same networks run in one compiled program. What a model can
+do is in uses.py.
+
+A saved model is a folder:
+
+  spec.json          the spec, and the version of the format
+  model.safetensors  parameters and extras, float16 or 8 bits
+  card.json          how it came about: data, device, date, numbers, config
+  README.md          the same for people
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import importlib.resources
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from typing import Any
+
+import jax
+import numpy as np
+from safetensors import numpy as safetensors
+from safetensors import SafetensorError
+
+from dnet_jax import specs
+
+VERSION = 1
+WEIGHTS = ('float16', 'int8')
+_FILES = ('spec.json', 'model.safetensors', 'card.json', 'README.md')
+_HUB = 'hf://'
+# Smaller arrays are kept as they are: they cost nothing.
+_SMALL = 4096
+_SCALE = ':scale'  # Behind the name of an 8-bit array, that of its scales.
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, repr=False)
+class Model:
+  """A trained model: a pytree, to be passed to `jit` like any array.
+
+  Attributes:
+    spec: static.
+    params: variables of the networks by name, float32: 'descriptor', or
+      'grid_1', 'grid_2' ... coarse first; 'generator'; 'classifier'.
+    extras: what use needs beside them: `mean` and `scale` of the data (a
+      network sees `(voxels - mean) * scale`), `reference_std` and
+      `reference_means`, `settings` (numbers of each use), and maybe `chains`
+      (persistent ones, as the network sees them), `components` (see
+      `starts.Components`) and `histogram` (of averages, for multi-grid).
+  """
+
+  spec: specs.Spec = dataclasses.field(metadata={'static': True})
+  params: Mapping[str, Any]
+  extras: Mapping[str, Any]
+
+  def __repr__(self):
+    """Its networks and its grid."""
+    return f'Model({specs.describe(self.spec)})'
+
+
+def flatten(tree: Any) -> dict[str, np.ndarray]:
+  """Arrays of nested dicts by their names, joined by '/'.
+
+  >>> flatten({'a': {'b': np.zeros(2)}})
+  {'a/b': array([0., 0.])}
+  """
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='/'): np.asarray(leaf)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+  }
+
+
+def unflatten(arrays: Mapping[str, Any]) -> dict[str, Any]:
+  """The inverse of `flatten`.
+
+  >>> unflatten({'a/b': 1})
+  {'a': {'b': 1}}
+  """
+  tree: dict[str, Any] = {}
+  for name, array in arrays.items():
+    *groups, last = name.split('/')
+    place = tree
+    for group in groups:
+      place = place.setdefault(group, {})
+    place[last] = array
+  return tree
+
+
+def _encode(name, x, weights):
+  """An array as it is stored, by name; 8 bits have scales beside them."""
+  x = np.asarray(x, np.float32)
+  if not np.isfinite(x).all():
+    raise ValueError(f'{name} has values that are not finite')
+  if x.size < _SMALL:
+    return {name: x}
+  if weights == 'int8':
+    # A scale for each filter, chain or component.
+    filters = name.startswith('params/')
+    axes = tuple(range(x.ndim - 1)) if filters else tuple(range(1, x.ndim))
+    scale = np.abs(x).max(axis=axes, keepdims=True) / 127
+    levels = np.round(x / np.where(scale > 0, scale, 1)).astype(np.int8)
+    return {name: levels, name + _SCALE: scale.astype(np.float32)}
+  with np.errstate(over='ignore'):
+    half = x.astype(np.float16)
+  if not np.isfinite(half).all():
+    raise ValueError(
+      f'{name} has a value of {np.abs(x).max():.3g}, which float16 cannot hold'
+    )
+  return {name: half}
+
+
+def _decode(stored):
+  """Arrays in float32, by name."""
+  arrays = {}
+  for name, x in stored.items():
+    if name.endswith(_SCALE):
+      continue
+    x = x.astype(np.float32)
+    arrays[name] = x * stored[name + _SCALE] if name + _SCALE in stored else x
+  return arrays
+
+
+def save(
+  model: Model,
+  folder: str | os.PathLike[str],
+  *,
+  weights: str = 'float16',
+  card: Mapping[str, Any] | None = None,
+) -> None:
+  """Writes a model, whole or not at all, never over another.
+
+  Args:
+    model: the model.
+    folder: to be made.
+    weights: 'float16', or 'int8' with a scale for each filter.
+    card: how it came about, for card.json and README.md: JSON's own types.
+
+  Raises:
+    FileExistsError: when `folder` exists.
+    ValueError: for other weights, or numbers that they cannot hold.
+
+  >>> folder = os.path.join(tempfile.mkdtemp(), 'copy')
+  >>> save(load('demo'), folder)
+  >>> load(folder)
+  Model(...
+  """
+  if weights not in WEIGHTS:
+    raise ValueError(f'weights must be one of {WEIGHTS}, got {weights!r}')
+  target = pathlib.Path(os.path.abspath(folder))
+  if os.path.lexists(target):
+    raise FileExistsError(
+      f'{folder} exists and is not overwritten: choose another name, or move it'
+    )
+  tensors: dict[str, np.ndarray] = {}
+  for name, x in flatten(
+    {'params': dict(model.params), 'extras': dict(model.extras)}
+  ).items():
+    tensors |= _encode(name, x, weights)
+  card = dict(card or {})
+  spec = {'version': VERSION} | specs.spec_to_json(model.spec)
+  target.parent.mkdir(parents=True, exist_ok=True)
+  partial = pathlib.Path(
+    tempfile.mkdtemp(prefix=f'.{target.name}.', dir=target.parent)
+  )
+  try:
+    partial.chmod(0o777 & ~_umask())
+    safetensors.save_file(tensors, partial / 'model.safetensors')
+    for name, content in (('spec.json', spec), ('card.json', card)):
+      text = json.dumps(content, indent=2) + '\n'
+      (partial / name).write_text(text, encoding='utf-8')
+    text = _readme(model, card, target.name, weights)
+    (partial / 'README.md').write_text(text, encoding='utf-8')
+    # Fails where another process has made a folder that is not empty.
+    os.rename(partial, target)
+  finally:
+    shutil.rmtree(partial, ignore_errors=True)
+
+
+def _umask():
+  mask = os.umask(0)
+  os.umask(mask)
+  return mask
+
+
+def _readme(model, card, name, weights):
+  """The card for people."""
+  count = sum(x.size for x in jax.tree.leaves(dict(model.params)))
+  networks = specs.describe(model.spec)
+  rows = {'networks': f'{networks}; {count:,} parameters ({weights})'}
+  rows |= {
+    key.replace('_', ' '): ', '.join(f'{k} {v}' for k, v in value.items())
+    if isinstance(value, Mapping)
+    else value
+    for key, value in card.items()
+    if key not in ('config', 'name') and value not in (None, '', {}, [])
+  }
+  table = '\n'.join(f'| {key} | {value} |' for key, value in rows.items())
+  return f"""# {card.get('name', name)}
+
+A model of [dnet_jax](https://pypi.org/project/dnet-jax/), a 3D DescriptorNet.
+
+| | |
+|---|---|
+{table}
+
+```python
+import dnet_jax
+
+model = dnet_jax.load('{name}')
+```
+"""
+
+
+def load(name: str | os.PathLike[str]) -> Model:
+  """Loads a model.
+
+  Args:
+    name: a folder that `save` has written; 'demo', the model that comes with
+      this package, where there is no folder of that name; or
+      'hf://owner/name', a model on the Hugging Face hub. Only the last one
+      uses the network, and needs the package huggingface_hub.
+
+  Returns:
+    The model, float32.
+
+  Raises:
+    FileNotFoundError: when there is no such folder, or it holds no model.
+    ValueError: when its files are damaged, or of another version.
+    ImportError: for the hub without its package.
+
+  >>> load('demo')
+  Model(...
+  """
+  folder = find(name)
+  try:
+    content = json.loads((folder / 'spec.json').read_text('utf-8'))
+    version = content.pop('version', None)
+  except (OSError, ValueError, AttributeError) as error:
+    raise _no_model(name, folder, error) from error
+  if version != VERSION:
+    raise ValueError(
+      f'{name} is of format version {version}; this dnet_jax reads version '
+      f'{VERSION}: install another dnet_jax'
+    )
+  try:
+    spec = specs.spec_from_json(content)
+    stored = safetensors.load_file(folder / 'model.safetensors')
+    tree = unflatten(_decode(stored))
+    return Model(
+      spec,
+      jax.tree.map(jax.numpy.asarray, tree['params']),
+      jax.tree.map(jax.numpy.asarray, tree['extras']),
+    )
+  except (OSError, ValueError, KeyError, SafetensorError) as error:
+    raise ValueError(
+      f'{name} is damaged: {error}; get the folder again'
+    ) from error
+
+
+def read_card(name: str | os.PathLike[str]) -> dict[str, Any]:
+  """How a saved model came about: card.json.
+
+  Args:
+    name: as for `load`.
+
+  >>> sorted(read_card('demo'))[:2]
+  ['config', 'data']
+  """
+  path = find(name) / 'card.json'
+  try:
+    return json.loads(path.read_text('utf-8'))
+  except (OSError, ValueError) as error:
+    raise ValueError(
+      f'{name} is damaged: {error}; get the folder again'
+    ) from error
+
+
+def find(name: str | os.PathLike[str]) -> pathlib.Path:
+  """The folder of a model, see `load`; from the hub it is downloaded."""
+  text = os.fspath(name)
+  if text.startswith(_HUB):
+    return _from_hub(text)
+  folder = pathlib.Path(text)
+  if text == 'demo' and not folder.exists():
+    return pathlib.Path(str(importlib.resources.files('dnet_jax') / 'demo'))
+  if not folder.is_dir():
+    raise FileNotFoundError(
+      f"there is no folder {text}; a model is a folder, 'demo' or "
+      "'hf://owner/name'"
+    )
+  return folder
+
+
+def _from_hub(text):
+  owner, _, rest = text.removeprefix(_HUB).partition('/')
+  if not owner or not rest or '/' in rest:
+    raise ValueError(f"a model on the hub is 'hf://owner/name', got {text!r}")
+  try:
+    import huggingface_hub
+  except ImportError as error:
+    raise ImportError(
+      f"{text} needs the package huggingface_hub: pip install 'dnet_jax[hub]'"
+    ) from error
+  try:
+    folder = huggingface_hub.snapshot_download(
+      f'{owner}/{rest}', allow_patterns=list(_FILES)
+    )
+  # Whatever the hub's client raises: no such model, or no network.
+  except Exception as error:
+    reason = str(error).strip().split('\n')[0]
+    raise FileNotFoundError(f'cannot get {text}: {reason}') from error
+  return pathlib.Path(folder)
+
+
+def _no_model(name, folder, error):
+  """What is in a folder that is no model, in words."""
+  if isinstance(error, ValueError):
+    return ValueError(f'{name} is damaged: spec.json is no JSON object')
+  if (folder / 'model.npz').exists():
+    return ValueError(
+      f'{name} is a model of an older format; convert it: python -m '
+      f'experiments.main --mode=export --workdir={name} --out=NEW'
+    )
+  if (folder / 'checkpoints').is_dir():
+    return ValueError(
+      f'{name} is the workdir of a run; make a model of it: python -m '
+      f'experiments.main --mode=export --workdir={name} --out=NEW'
+    )
+  return FileNotFoundError(f'{name} holds no model: it has no spec.json')

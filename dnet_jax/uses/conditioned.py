@@ -1,0 +1,211 @@
+"""Shapes given a part of them: recovery (6.2) and super-resolution (6.3)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dnet_jax import corruptions
+from dnet_jax import models
+from dnet_jax import starts
+from dnet_jax import types
+from dnet_jax.uses import base
+from dnet_jax.uses import synthesis
+
+
+def recover(
+  key: types.Key,
+  model: models.Model,
+  voxels: types.Array,
+  visible: types.Array,
+  *,
+  start: str | None = None,
+  num_steps: int | None = None,
+  noise_steps: int | None = None,
+  step_size: float | types.Array | None = None,
+  temperature: float | types.Array | None = None,
+  fill_std: float | types.Array | None = None,
+  refinement_steps: int | None = None,
+  hold: bool | None = None,
+) -> types.Array:
+  """Fills the hidden voxels of shapes by Langevin dynamics: Algorithm 4.
+
+  Wherever None is allowed it is the model's own setting.
+
+  Args:
+    key: consumed; one, or one for each shape.
+    model: with a descriptor, of any algorithm.
+    voxels: `(*chains, D, H, W)`; only the visible ones are read.
+    visible: boolean, broadcasts against voxels; True = observed.
+    start: where hidden voxels begin: 'mean' of the visible ones, or their
+      'local_average'.
+    num_steps: Langevin steps.
+    noise_steps: of these, the first ones at `temperature`; the rest at 0.
+    step_size: the paper's delta-tau.
+    temperature: T of section 2.5.
+    fill_std: of the Gaussian of a local average, in voxels.
+    refinement_steps: after these, steps with a narrow reference.
+    hold: True: visible voxels are held at every step (the text of 6.2); False:
+      they are put back at the end (the authors' code).
+
+  Returns:
+    `(*chains, D, H, W)` real values, the visible ones as they were given.
+
+  Raises:
+    TypeError: when `visible` is not boolean.
+    ValueError: for a model that cannot, shapes that do not fit, or settings
+      that are not possible.
+
+  >>> model = models.load('demo')
+  >>> voxels = jnp.zeros((32, 32, 32))
+  >>> recover(jax.random.key(0), model, voxels, voxels == 0, num_steps=1).shape
+  (32, 32, 32)
+  """
+  _need_one_descriptor(model)
+  visible = jnp.asarray(visible)
+  if visible.dtype != jnp.bool_:
+    raise TypeError(f'visible must be boolean, got {visible.dtype}')
+  use, numbers = base.settings(
+    model,
+    'recover',
+    start=start,
+    num_steps=num_steps,
+    noise_steps=noise_steps,
+    step_size=step_size,
+    temperature=temperature,
+    fill_std=fill_std,
+    refinement_steps=refinement_steps,
+    hold=hold,
+  )
+  if use.start not in _FILLS:
+    raise ValueError(f'start must be one of {[*_FILLS]}, got {use.start!r}')
+  shapes, leading = base.chains_of(model, voxels, 'voxels')
+  try:
+    seen = jnp.broadcast_to(visible, (*leading, *model.spec.grid))
+  except ValueError as error:
+    raise ValueError(
+      f'visible of shape {visible.shape} does not fit voxels of shape '
+      f'{jnp.shape(voxels)}'
+    ) from error
+  seen = seen.reshape(shapes.shape)
+  keys = base.chain_keys(key, len(shapes))
+  y = _recover(keys, model, shapes, seen, use, numbers)
+  return y.reshape(*leading, *model.spec.grid)
+
+
+def _need_one_descriptor(model):
+  base.need(model.spec, 'descriptor')
+  if model.spec.grids:
+    raise ValueError(
+      'this needs a model with one descriptor; this one has one for each of '
+      f'the grids {model.spec.grids}'
+    )
+
+
+def _local_average(numbers):
+  return lambda y, visible, mean: corruptions.local_average(
+    y, visible, numbers['fill_std'], mean
+  )
+
+
+_FILLS: dict[str, Callable[..., Any]] = {
+  'mean': lambda numbers: None,
+  'local_average': _local_average,
+}
+
+
+@jax.jit(static_argnames='use')
+def _recover(keys, model, voxels, visible, use, numbers):
+  start, finish = starts.recovery_start(
+    base.to_network(model, voxels),
+    visible[..., None],
+    use.hold,
+    _FILLS[use.start](numbers),
+  )
+  y = finish(base.move(keys, model, start, use, numbers))
+  # As they were given, to the bit.
+  return jnp.where(visible, voxels, base.from_network(model, y))
+
+
+def super_resolve(
+  key: types.Key,
+  model: models.Model,
+  coarse: types.Array,
+  *,
+  num_steps: int | None = None,
+  noise_steps: int | None = None,
+  step_size: float | types.Array | None = None,
+  temperature: float | types.Array | None = None,
+  refinement_steps: int | None = None,
+) -> types.Array:
+  """Adds the details that block averages leave open: Algorithm 5.
+
+  A multi-grid model goes from the grid of `coarse` to its finest one, and does
+  not hold the averages. Wherever None is allowed it is the model's own setting.
+
+  Args:
+    key: consumed; one, or one for each shape.
+    model: with a descriptor, of any algorithm.
+    coarse: block averages `(*chains, D / d, H / d, W / d)`.
+    num_steps: Langevin steps; of a multi-grid model, of each grid.
+    noise_steps: of these, the first ones at `temperature`; the rest at 0.
+    step_size: the paper's delta-tau.
+    temperature: T of section 2.5.
+    refinement_steps: after these, steps with a narrow reference.
+
+  Returns:
+    `(*chains, D, H, W)` real values whose block averages are `coarse`; not
+    clipped.
+
+  Raises:
+    ValueError: for a model that cannot, a grid that does not divide the
+      model's, or settings that are not possible.
+
+  >>> model = models.load('demo')
+  >>> coarse = jnp.ones((2, 8, 8, 8))
+  >>> super_resolve(jax.random.key(0), model, coarse, num_steps=1).shape
+  (2, 32, 32, 32)
+  """
+  base.need(model.spec, 'descriptor')
+  coarse = jnp.asarray(coarse, jnp.float32)
+  sides, grid = coarse.shape[-3:], model.spec.grid
+  factors = {d // c if c and d % c == 0 else 0 for c, d in zip(sides, grid)}
+  if coarse.ndim < 3 or len(factors) != 1 or 0 in factors:
+    raise ValueError(
+      f'coarse must be (*chains, D / d, H / d, W / d) with one factor d that '
+      f'gives the grid {grid} of the model, got shape {coarse.shape}'
+    )
+  (factor,) = factors
+  leading = coarse.shape[:-3]
+  shapes = coarse.reshape(-1, *sides)
+  keys = base.chain_keys(key, len(shapes))
+  if model.spec.grids:
+    y = synthesis.synthesize_grids(
+      keys,
+      model,
+      len(shapes),
+      coarse=shapes,
+      num_steps=num_steps,
+      step_size=step_size,
+      temperature=temperature,
+    )[-1]
+    return y.reshape(*leading, *grid)
+  use, numbers = base.settings(
+    model,
+    'super_resolve',
+    num_steps=num_steps,
+    noise_steps=noise_steps,
+    step_size=step_size,
+    temperature=temperature,
+    refinement_steps=refinement_steps,
+  )
+  y = _super_resolve(keys, model, shapes, factor, use, numbers)
+  return y.reshape(*leading, *grid)
+
+
+@jax.jit(static_argnames=('factor', 'use'))
+def _super_resolve(keys, model, coarse, factor, use, numbers):
+  start = starts.from_low_resolution(base.to_network(model, coarse), factor)
+  y = base.move(keys, model, start, use, numbers)
+  return base.from_network(model, y)

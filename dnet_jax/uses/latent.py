@@ -1,0 +1,338 @@
+"""The latent space of a generator, sections 5 and 6.4.
+
+Latent factors z are `(*chains, d)`; their prior is N(0, I), eq. (20).
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from dnet_jax import chains
+from dnet_jax import energy
+from dnet_jax import kernels
+from dnet_jax import models
+from dnet_jax import networks
+from dnet_jax import specs
+from dnet_jax import starts
+from dnet_jax import types
+from dnet_jax.uses import base
+
+
+def generator(spec: specs.Spec) -> networks.Generator:
+  """The generator of a spec.
+
+  Raises:
+    ValueError: for a model without one.
+  """
+  base.need(spec, 'generator')
+  sizes = spec.generator._asdict()
+  del sizes['latent_dim']
+  return networks.Generator(**sizes)
+
+
+def _generate(model, z):
+  """g(z), eq. (21), with running averages; as the network sees shapes."""
+  net = generator(model.spec)
+  return net.apply(model.params['generator'], z, train=False)
+
+
+def generated(keys: types.Key, model: models.Model) -> types.Array:
+  """What the generator makes of draws of its prior, one for each key."""
+  shape = (model.spec.generator.latent_dim,)
+  return _generate(model, starts.from_noise(keys, shape).position)
+
+
+def draw_latent(
+  key: types.Key, model: models.Model, num_shapes: int
+) -> types.Array:
+  """Latent factors from their prior N(0, I), eq. (20).
+
+  Args:
+    key: consumed; one, or `(num_shapes,)`.
+    model: with a generator.
+    num_shapes: how many; the first ones do not depend on it.
+
+  Returns:
+    `(num_shapes, d)`.
+
+  Raises:
+    ValueError: for a model without a generator.
+  """
+  base.need(model.spec, 'generator')
+  keys = kernels.fold_in(base.chain_keys(key, num_shapes), 0)
+  return starts.from_noise(keys, (model.spec.generator.latent_dim,)).position
+
+
+def decode(model: models.Model, z: types.Array) -> types.Array:
+  """What the generator makes of latent factors: g(z) of eq. (21).
+
+  Args:
+    model: with a generator.
+    z: `(*chains, d)`.
+
+  Returns:
+    `(*chains, D, H, W)` real values; above 0.5 is inside.
+
+  Raises:
+    ValueError: for a model without a generator, or z of another length.
+  """
+  base.need(model.spec, 'generator')
+  z, length = jnp.asarray(z), model.spec.generator.latent_dim
+  if z.ndim < 1 or z.shape[-1] != length:
+    raise ValueError(f'z must be (*chains, {length}), got shape {z.shape}')
+  return _decode(model, z)
+
+
+@jax.jit
+def _decode(model, z):
+  y = _generate(model, z.reshape(-1, z.shape[-1]))
+  return base.from_network(model, y).reshape(*z.shape[:-1], *model.spec.grid)
+
+
+def generate(
+  key: types.Key, model: models.Model, num_shapes: int
+) -> types.Array:
+  """New shapes of a generator in one pass: Figure 5.
+
+  Args:
+    key: consumed; one, or `(num_shapes,)`.
+    model: with a generator.
+    num_shapes: how many.
+
+  Returns:
+    `(num_shapes, D, H, W)` real values; above 0.5 is inside.
+
+  Raises:
+    ValueError: for a model without a generator.
+  """
+  return decode(model, draw_latent(key, model, num_shapes))
+
+
+def infer_latent(
+  key: types.Key,
+  model: models.Model,
+  voxels: types.Array,
+  visible: types.Array | None = None,
+  *,
+  num_starts: int | None = None,
+  num_steps: int | None = None,
+  step_size: float | types.Array | None = None,
+  noise_std: float | types.Array | None = None,
+) -> types.Array:
+  """Infers z of given shapes by Langevin dynamics in the latent space.
+
+  Samples the posterior under eq. (20), from several starts of the prior, half
+  of the steps with noise and half without; keeps the one of the least energy.
+  Wherever None is allowed it is the model's own setting.
+
+  Args:
+    key: consumed; one, or one for each shape.
+    model: with a generator.
+    voxels: `(*chains, D, H, W)`.
+    visible: boolean, broadcasts against voxels; hidden ones are not read.
+      None: all are visible.
+    num_starts: chains of each shape.
+    num_steps: Langevin steps.
+    step_size: the paper's delta-tau.
+    noise_std: sigma of eq. (20), as the network sees voxels.
+
+  Returns:
+    `(*chains, d)`; NaN for a shape none of whose chains stayed finite: then
+    the step is too large for this sigma.
+
+  Raises:
+    ValueError: for a model that cannot, another grid, or settings that are
+      not possible.
+  """
+  base.need(model.spec, 'generator')
+  use, numbers = base.settings(
+    model,
+    'reconstruct',
+    num_starts=num_starts,
+    num_steps=num_steps,
+    step_size=step_size,
+    noise_std=noise_std,
+  )
+  shapes, leading = base.chains_of(model, voxels, 'voxels')
+  if visible is None:
+    visible = True
+  seen = jnp.broadcast_to(jnp.asarray(visible), jnp.shape(voxels))
+  keys = base.chain_keys(key, len(shapes))
+  z = _infer(keys, model, shapes, seen.reshape(shapes.shape), use, numbers)
+  return z.reshape(*leading, -1)
+
+
+@jax.jit(static_argnames='use')
+def _infer(keys, model, voxels, visible, use, numbers):
+  # All starts of a shape side by side.
+  count = use.num_starts
+  several = jax.vmap(lambda key: starts.chain_keys(key, count))(keys)
+  several = several.reshape(-1)
+  function = energy.posterior_energy(
+    lambda z: _generate(model, z),
+    jnp.repeat(base.to_network(model, voxels), count, axis=0),
+    numbers['noise_std'],
+    jnp.repeat(visible[..., None], count, axis=0),
+  )
+  shape = (model.spec.generator.latent_dim,)
+  start = starts.from_noise(kernels.fold_in(several, 0), shape)
+  for phase, temperature in ((1, 1.0), (2, 0.0)):
+    z, _ = chains.run_chains(
+      kernels.fold_in(several, phase),
+      function,
+      start,
+      num_steps=(use.num_steps + phase - 1) // 2,
+      step_size=numbers['step_size'],
+      temperature=temperature,
+    )
+    start = start._replace(position=z)
+  energies = function(start.position).reshape(-1, count)
+  energies = jnp.where(jnp.isfinite(energies), energies, jnp.inf)
+  z = start.position.reshape(-1, count, *shape)
+  best = energies.argmin(axis=1)[:, None, None]
+  z = jnp.take_along_axis(z, best, axis=1)[:, 0]
+  failed = jnp.isinf(energies).all(axis=1)
+  return jnp.where(failed[:, None], jnp.nan, z)
+
+
+def reconstruct(
+  key: types.Key,
+  model: models.Model,
+  voxels: types.Array,
+  visible: types.Array | None = None,
+  *,
+  num_starts: int | None = None,
+  num_steps: int | None = None,
+  step_size: float | types.Array | None = None,
+  noise_std: float | types.Array | None = None,
+) -> types.Array:
+  """Rebuilds shapes by inference of z; what is hidden is filled.
+
+  Args:
+    key: consumed; one, or one for each shape.
+    model: with a generator.
+    voxels: `(*chains, D, H, W)`.
+    visible: as for `infer_latent`, as all that follows.
+    num_starts: chains of each shape.
+    num_steps: Langevin steps.
+    step_size: the paper's delta-tau.
+    noise_std: sigma of eq. (20).
+
+  Returns:
+    `(*chains, D, H, W)` real values.
+
+  Raises:
+    ValueError: as `infer_latent`.
+  """
+  z = infer_latent(
+    key,
+    model,
+    voxels,
+    visible,
+    num_starts=num_starts,
+    num_steps=num_steps,
+    step_size=step_size,
+    noise_std=noise_std,
+  )
+  return decode(model, z)
+
+
+def linear(z_0: types.Array, z_1: types.Array, rho: types.Array) -> types.Array:
+  """`(1 - rho) Z_0 + rho Z_1`: Figure 6.
+
+  Args:
+    z_0: `(*chains, d)`.
+    z_1: likewise.
+    rho: `(num,)`.
+
+  Returns:
+    `(*chains, num, d)`.
+
+  >>> linear(jnp.zeros(1), jnp.ones(1), jnp.array([0, 0.5])).ravel().tolist()
+  [0.0, 0.5]
+  """
+  rho = rho[:, None]
+  return (1 - rho) * z_0[..., None, :] + rho * z_1[..., None, :]
+
+
+def spherical(
+  z_0: types.Array, z_1: types.Array, rho: types.Array
+) -> types.Array:
+  """Along the great circle, so that the middle is as probable as the ends.
+
+  Shoemake (1985) for the direction; the length changes linearly.
+
+  Args:
+    z_0: `(*chains, d)`.
+    z_1: likewise.
+    rho: `(num,)`.
+
+  Returns:
+    `(*chains, num, d)`.
+
+  >>> z = spherical(jnp.array([1.0, 0]), jnp.array([0, 1.0]), jnp.array([0.5]))
+  >>> z.round(3).tolist()
+  [[0.7070000171661377, 0.7070000171661377]]
+  """
+
+  def norm(z):
+    return jnp.linalg.norm(z, axis=-1, keepdims=True)
+
+  lengths = norm(z_0), norm(z_1)
+  u_0, u_1 = (
+    z / jnp.maximum(r, 1e-12) for z, r in zip((z_0, z_1), lengths, strict=True)
+  )
+  cosine = (u_0 * u_1).sum(-1, keepdims=True)
+  angle = jnp.arccos(jnp.clip(cosine, -1, 1))[..., None, :]
+  rho_ = rho[:, None]
+  # Parallel ones have no plane to turn in.
+  sine = jnp.sin(angle)
+  flat = sine < 1e-6
+  sine = jnp.where(flat, 1, sine)
+  direction = (
+    jnp.sin((1 - rho_) * angle) * u_0[..., None, :]
+    + jnp.sin(rho_ * angle) * u_1[..., None, :]
+  ) / sine
+  length = linear(*lengths, rho)
+  return jnp.where(flat, linear(z_0, z_1, rho), length * direction)
+
+
+PATHS: dict[str, Callable[..., types.Array]] = {
+  'linear': linear,
+  'spherical': spherical,
+}
+
+
+def interpolate(
+  model: models.Model,
+  z_0: types.Array,
+  z_1: types.Array,
+  num_shapes: int = 8,
+  *,
+  path: str = 'spherical',
+) -> types.Array:
+  """Shapes between two points of the latent space: Figure 6.
+
+  Args:
+    model: with a generator.
+    z_0: `(*chains, d)`; of given shapes by `infer_latent`.
+    z_1: likewise.
+    num_shapes: how many, both ends among them; at least 2.
+    path: 'linear' or 'spherical'.
+
+  Returns:
+    `(*chains, num_shapes, D, H, W)` real values.
+
+  Raises:
+    ValueError: for a model without a generator, another path, or z that do
+      not fit.
+  """
+  if path not in PATHS:
+    raise ValueError(f'path must be one of {[*PATHS]}, got {path!r}')
+  if num_shapes < 2:
+    raise ValueError(f'num_shapes must be at least 2, got {num_shapes}')
+  z_0, z_1 = jnp.asarray(z_0), jnp.asarray(z_1)
+  if z_0.shape != z_1.shape:
+    raise ValueError(f'two z of one shape, got {z_0.shape} and {z_1.shape}')
+  return decode(model, PATHS[path](z_0, z_1, jnp.linspace(0, 1, num_shapes)))

@@ -1,0 +1,143 @@
+"""What a model says of given shapes: features (6.5) and classes (6.1)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dnet_jax import features
+from dnet_jax import learning
+from dnet_jax import models
+from dnet_jax import networks
+from dnet_jax import specs
+from dnet_jax import types
+from dnet_jax.uses import base
+
+# The mirror images of an upright shape: axes of (n, D, H, W) to be flipped.
+MIRRORS = ((), (1,), (2,), (1, 2))
+
+
+def pooled_features(
+  model: models.Model,
+  voxels: types.Array,
+  windows: Sequence[int] = (4, 2),
+) -> types.Array:
+  """The feature vector of section 6.5: feature maps, max-pooled.
+
+  With the paper's network and windows 4 and 2, 27 * 200 + 27 * 100 = 8,100
+  features of a 32^3 grid.
+
+  Args:
+    model: with one descriptor.
+    voxels: `(*chains, D, H, W)`.
+    windows: side of the pooling, one for each layer.
+
+  Returns:
+    `(*chains, features)`.
+
+  Raises:
+    ValueError: for a model without a descriptor, another grid, or another
+      number of windows.
+
+  >>> model = models.load('demo')
+  >>> pooled_features(model, jnp.zeros((2, 32, 32, 32))).shape
+  (2, 3456)
+  """
+  base.need(model.spec, 'descriptor')
+  shapes, leading = base.chains_of(model, voxels, 'voxels')
+  pooled = _pooled_features(model, shapes, tuple(windows))
+  return pooled.reshape(*leading, -1)
+
+
+@jax.jit(static_argnames='windows')
+def _pooled_features(model, voxels, windows):
+  maps = base.descriptor(model.spec).apply(
+    model.params[base.network_name(model.spec)],
+    base.to_network(model, voxels),
+    method='feature_maps',
+  )
+  return features.pool_feature_maps(maps, windows)
+
+
+class Classes(NamedTuple):
+  """What an evaluation classifier says of shapes.
+
+  Attributes:
+    probabilities: `(*chains, classes)`, over the classes alone.
+    none: `(*chains,)`, probability that it is none of them; 0 where the
+      classifier has no such class.
+    features: `(*chains, d)`, of its hidden layer.
+
+  Of one that has learned with mirror images, all are means over the four of
+  them. `probabilities` are without the smoothing of labels.
+  """
+
+  probabilities: types.Array
+  none: types.Array
+  features: types.Array
+
+
+def classifier(spec: specs.Spec) -> networks.Classifier | networks.Ensemble:
+  """The classifier of a spec, dropout aside.
+
+  Raises:
+    ValueError: for a model without one.
+  """
+  base.need(spec, 'classifier')
+  sizes = spec.classifier
+  assert sizes is not None
+  members = [
+    networks.Classifier(
+      len(sizes.classes) + sizes.negatives,
+      sizes.features,
+      sizes.kernel_sizes,
+      sizes.strides,
+      sizes.hidden,
+    )
+    for _ in range(sizes.members)
+  ]
+  return networks.Ensemble(members) if members[1:] else members[0]
+
+
+def classify_shapes(model: models.Model, voxels: types.Array) -> Classes:
+  """What classes shapes are of, by an evaluation classifier.
+
+  Args:
+    model: with a classifier; its classes are `model.spec.classifier.classes`.
+    voxels: `(*chains, D, H, W)`; thresholded at 0.5 first.
+
+  Returns:
+    Probabilities of the classes and of 'none', and features.
+
+  Raises:
+    ValueError: for a model without a classifier, or another grid.
+  """
+  base.need(model.spec, 'classifier')
+  shapes, leading = base.chains_of(model, voxels, 'voxels')
+  found = _classify(model, shapes)
+  return Classes(*(x.reshape(*leading, *x.shape[1:]) for x in found))
+
+
+@jax.jit
+def _classify(model, voxels):
+  net, sizes = classifier(model.spec), model.spec.classifier
+  variables = model.params['classifier']
+  y = base.to_network(model, voxels > 0.5)
+  # A shape and its mirror images are one shape to one that has learned so.
+  mirrors = MIRRORS if sizes.mirror else ((),)
+  total, logits = 0.0, []
+  for axes in mirrors:
+    image = jnp.flip(y, axes)
+    total += net.apply(variables, image, method='hidden_features')
+    logits.append(net.apply(variables, image, train=False))
+  # Up to a constant that all classes share, the logarithm of the mean.
+  joint = jax.nn.logsumexp(jax.nn.log_softmax(jnp.stack(logits)), axis=0)
+  count = len(sizes.classes)
+  none = jnp.zeros(len(joint))
+  if sizes.negatives:
+    none = jax.nn.softmax(joint)[:, count]
+  probabilities = learning.unsmoothed(
+    jax.nn.softmax(joint[:, :count]), model.extras['label_smoothing']
+  )
+  return probabilities, none, total / len(mirrors)

@@ -1,0 +1,283 @@
+"""New shapes from a model: sections 2, 4.2 and 5."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dnet_jax import algorithms
+from dnet_jax import chains
+from dnet_jax import kernels
+from dnet_jax import models
+from dnet_jax import specs
+from dnet_jax import starts
+from dnet_jax import types
+from dnet_jax.uses import base
+from dnet_jax.uses import latent
+
+
+def synthesize(
+  key: types.Key,
+  model: models.Model,
+  num_shapes: int,
+  *,
+  start: str | types.Array | None = None,
+  num_steps: int | None = None,
+  noise_steps: int | None = None,
+  step_size: float | types.Array | None = None,
+  temperature: float | types.Array | None = None,
+  start_std: float | types.Array | None = None,
+  refinement_steps: int | None = None,
+) -> types.Array:
+  """New shapes by Langevin dynamics, eq. (7).
+
+  Different keys give different shapes. Wherever None is allowed it is the
+  model's own setting.
+
+  Args:
+    key: consumed; one, or `(num_shapes,)`.
+    model: with a descriptor, with one for each grid, or with a generator.
+    num_shapes: how many.
+    start: where chains begin: 'noise'; 'components', a Gaussian in the
+      principal components of the data; 'generator', what the model's generator
+      makes; 'chains', its persistent chains; 'grids', an average at 1^3, grid
+      by grid (section 4.2); or shapes `(num_shapes, D, H, W)`.
+    num_steps: Langevin steps; of a multi-grid model, of each grid.
+    noise_steps: of these, the first ones at `temperature`; the rest at 0.
+    step_size: the paper's delta-tau.
+    temperature: T of section 2.5; of a multi-grid model also one for each grid.
+    start_std: standard deviation of the noise where chains begin.
+    refinement_steps: after these, steps with a narrow reference.
+
+  Returns:
+    `(num_shapes, D, H, W)` real values; above 0.5 is inside.
+
+  Raises:
+    ValueError: for a model that cannot, or settings that are not possible.
+
+  >>> model = models.load('demo')
+  >>> synthesize(jax.random.key(0), model, 2, num_steps=1).shape
+  (2, 32, 32, 32)
+  """
+  if num_shapes < 1:
+    raise ValueError(f'num_shapes must be at least 1, got {num_shapes}')
+  position = None
+  if start is not None and not isinstance(start, str):
+    position, start = start, 'given'
+  use, numbers = base.settings(
+    model,
+    'synthesize',
+    start=start,
+    num_steps=num_steps,
+    noise_steps=noise_steps,
+    step_size=step_size,
+    temperature=temperature,
+    start_std=start_std,
+    refinement_steps=refinement_steps,
+  )
+  keys = base.chain_keys(key, num_shapes)
+  if position is not None:
+    position, _ = base.chains_of(model, position, 'start')
+    if len(position) != num_shapes:
+      raise ValueError(
+        f'start holds {len(position)} shapes, num_shapes is {num_shapes}'
+      )
+  _check_start(model, use, num_shapes)
+  return _synthesize(keys, model, use, numbers, position)
+
+
+def _check_start(model, use, num_shapes):
+  spec = model.spec
+  if use.start != 'generator' or use.num_steps or use.refinement_steps:
+    base.need(spec, 'descriptor')
+  if use.start not in _STARTS:
+    raise ValueError(f'start must be one of {[*_STARTS]}, got {use.start!r}')
+  if (use.start == 'grids') != bool(spec.grids):
+    raise ValueError(
+      "start 'grids' is for models of several grids, and they have no other; "
+      f'this one has a {specs.describe(spec)}, and start is {use.start!r}'
+    )
+  if use.start == 'generator':
+    base.need(spec, 'generator')
+  if use.start == 'components' and 'components' not in model.extras:
+    raise ValueError(
+      "start 'components' needs a model that keeps principal components of its "
+      "data, and this one has none: use start='noise'"
+    )
+  if use.start == 'chains':
+    there = len(model.extras.get('chains', ()))
+    if num_shapes > there:
+      raise ValueError(
+        f'num_shapes is {num_shapes}, but the model keeps {there} persistent '
+        "chains; use start='noise'"
+      )
+
+
+def _noise(keys, model, numbers, position):
+  return starts.from_noise(keys, (*model.spec.grid, 1), numbers['start_std'])
+
+
+def _components(keys, model, numbers, position):
+  components = starts.Components(**model.extras['components'])
+  return starts.from_components(keys, components, numbers['start_std'])
+
+
+def _generator(keys, model, numbers, position):
+  return starts.from_data(latent.generated(keys, model))
+
+
+def _chains(keys, model, numbers, position):
+  return starts.from_data(model.extras['chains'][: len(keys)])
+
+
+def _given(keys, model, numbers, position):
+  return starts.from_data(base.to_network(model, position))
+
+
+_STARTS: dict[str, Callable[..., Any] | None] = {
+  'noise': _noise,
+  'components': _components,
+  'generator': _generator,
+  'chains': _chains,
+  'given': _given,
+  'grids': None,  # Section 4.2 has a start for each grid.
+}
+
+
+@jax.jit(static_argnames='use')
+def _synthesize(keys, model, use, numbers, position):
+  key_start = kernels.fold_in(keys, 0)
+  if use.start == 'grids':
+    y = base.to_network(model, draw_averages(key_start, model))
+    y = finer_grids(keys, model, use, numbers, y, 0)[-1]
+  else:
+    start = _STARTS[use.start](key_start, model, numbers, position)
+    y = start.position
+    if use.num_steps or use.refinement_steps:
+      y = base.move(keys, model, start, use, numbers)
+  return base.from_network(model, y)
+
+
+def draw_averages(keys: types.Key, model: models.Model) -> types.Array:
+  """Draws shapes of 1^3 from p^(0), section 4.2: a bin, a number within it.
+
+  Args:
+    keys: `(n,)`.
+    model: with a `histogram` of the averages of its data.
+
+  Returns:
+    `(n, 1, 1, 1)` in [0, 1].
+  """
+  histogram = model.extras['histogram']
+  edges, logits = histogram['edges'], jnp.log(histogram['probabilities'])
+
+  def one(key):
+    key_bin, key_place = jax.random.split(key)
+    chosen = jax.random.categorical(key_bin, logits)
+    place = jax.random.uniform(key_place)
+    return edges[chosen] + place * (edges[chosen + 1] - edges[chosen])
+
+  return jax.vmap(one)(keys)[:, None, None, None]
+
+
+def finer_grids(
+  keys: types.Key,
+  model: models.Model,
+  use: specs.Use,
+  numbers: dict[str, types.Array],
+  y: types.Array,
+  first: int,
+) -> tuple[types.Array, ...]:
+  """Samples of grid `first` and all finer ones of a multi-grid model.
+
+  Args:
+    keys: `(n,)`.
+    model: of several grids.
+    use: steps and kernel.
+    numbers: step size and temperature.
+    y: shapes of the next coarser grid, as the network sees them, with channel.
+    first: counted from 0, the coarsest.
+
+  Returns:
+    `(n, d, d, d, C)` for each grid.
+  """
+  sides = (1, *model.spec.grids)
+  sampler = chains.make_sampler(
+    num_steps=use.num_steps,
+    step_size=numbers['step_size'],
+    kernel=base.KERNELS[use.kernel],
+  )
+  count = len(model.spec.grids)
+  return algorithms.sample_grids(
+    keys,
+    [base.energy_fn(model, grid) for grid in range(first, count)],
+    y,
+    [sides[i + 1] // sides[i] for i in range(first, count)],
+    sampler,
+    jnp.broadcast_to(numbers['temperature'], (count,))[first:],
+  )
+
+
+def synthesize_grids(
+  key: types.Key,
+  model: models.Model,
+  num_shapes: int,
+  *,
+  coarse: types.Array | None = None,
+  num_steps: int | None = None,
+  step_size: float | types.Array | None = None,
+  temperature: float | types.Array | None = None,
+) -> tuple[types.Array, ...]:
+  """As `synthesize`, of a multi-grid model: the samples of every grid.
+
+  Args:
+    key: consumed; one, or `(num_shapes,)`.
+    model: of several grids.
+    num_shapes: how many.
+    coarse: shapes `(num_shapes, d, d, d)` to start from, d the side of one of
+      the coarser grids, or 1; None: averages drawn from the model's histogram.
+    num_steps: of each grid.
+    step_size: the paper's delta-tau.
+    temperature: T, one or one for each grid.
+
+  Returns:
+    `(num_shapes, d, d, d)` for each grid that is finer than the start.
+
+  Raises:
+    ValueError: for a model of one grid, or shapes that do not fit.
+  """
+  sides = (1, *model.spec.grids)
+  if not model.spec.grids:
+    raise ValueError(
+      f'this needs a model of several grids; this one has a '
+      f'{specs.describe(model.spec)}'
+    )
+  use, numbers = base.settings(
+    model,
+    'synthesize',
+    num_steps=num_steps,
+    step_size=step_size,
+    temperature=temperature,
+  )
+  keys = base.chain_keys(key, num_shapes)
+  first = 0
+  if coarse is not None:
+    coarse = jnp.asarray(coarse)
+    side = coarse.shape[-1]
+    if coarse.shape != (num_shapes, side, side, side) or side not in sides[:-1]:
+      raise ValueError(
+        f'shapes to start from must be ({num_shapes}, d, d, d) with d one of '
+        f'{sides[:-1]}, got {coarse.shape}'
+      )
+    first = sides.index(side)
+  return _synthesize_grids(keys, model, use, numbers, coarse, first)
+
+
+@jax.jit(static_argnames=('use', 'first'))
+def _synthesize_grids(keys, model, use, numbers, coarse, first):
+  if coarse is None:
+    coarse = draw_averages(kernels.fold_in(keys, 0), model)
+  y = base.to_network(model, coarse)
+  samples = finer_grids(keys, model, use, numbers, y, first)
+  return tuple(base.from_network(model, y) for y in samples)
