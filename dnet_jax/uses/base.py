@@ -135,12 +135,10 @@ def settings(
   use = use._replace(**{f: x for f, x in given.items() if f in use._fields})
   if 'noise_steps' not in given:
     noise_steps = min(use.noise_steps, use.num_steps)
-    if 'temperature' in given:
-      noise_steps = noise_steps or use.num_steps
-      if is_number(given['temperature']) and not jnp.any(
-        numbers['temperature']
-      ):
-        noise_steps = 0
+    heat = given.get('temperature')
+    if heat is not None:
+      cold = is_number(heat) and not jnp.any(jnp.asarray(heat))
+      noise_steps = 0 if cold else noise_steps or use.num_steps
     use = use._replace(noise_steps=noise_steps)
   _check(use, numbers)
   return use, {k: jnp.asarray(x, jnp.float32) for k, x in numbers.items()}

@@ -170,7 +170,10 @@ def super_resolve(
   base.need(model.spec, 'descriptor')
   coarse = jnp.asarray(coarse, jnp.float32)
   sides, grid = coarse.shape[-3:], model.spec.grid
-  factors = {d // c if c and d % c == 0 else 0 for c, d in zip(sides, grid)}
+  factors = {
+    d // c if c and d % c == 0 else 0
+    for c, d in zip(sides, grid, strict=len(sides) == 3)
+  }
   if coarse.ndim < 3 or len(factors) != 1 or 0 in factors:
     raise ValueError(
       f'coarse must be (*chains, D / d, H / d, W / d) with one factor d that '
