@@ -707,7 +707,7 @@ def alternating_back_propagation(
 def classification(
   learner: learning.Learner, *, axis_name: str | None = None
 ) -> Algorithm:
-  """Learns a classifier, such as the judge of section 6.1; no chains.
+  """Learns a classifier, such as that of section 6.1; no chains.
 
   A mini-batch is `{'y': (batch, D, H, W, C), 'labels': (batch,)}`.
 

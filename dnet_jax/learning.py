@@ -91,12 +91,12 @@ def contrastive_loss(
     energy_fn: `energy(params, y) -> (*chains,)`.
 
   Returns:
-    `loss_fn(params, model_state, y_obs, y_syn)` with metrics `value` (V),
+    `loss_fn(params, model_state, y_obs, y_syn)` with metrics `energy_gap` (V),
     `energy_observed` and `energy_synthesised`.
 
   >>> loss_fn = contrastive_loss(lambda theta, y: theta * y)
   >>> loss, (_, metrics) = loss_fn(2.0, {}, jnp.ones(3), 3 * jnp.ones(4))
-  >>> loss.item(), metrics['value'].item()
+  >>> loss.item(), metrics['energy_gap'].item()
   (-4.0, 4.0)
   """
 
@@ -105,13 +105,13 @@ def contrastive_loss(
     energy = energy_fn(params, jnp.concatenate([y_obs, y_syn]))
     observed = energy[: len(y_obs)].mean()
     synthesised = energy[len(y_obs) :].mean()
-    value = synthesised - observed
+    energy_gap = synthesised - observed
     metrics = {
-      'value': value,
+      'energy_gap': energy_gap,
       'energy_observed': observed,
       'energy_synthesised': synthesised,
     }
-    return -value, (model_state, metrics)
+    return -energy_gap, (model_state, metrics)
 
   return loss_fn
 
@@ -144,7 +144,7 @@ def classification_loss(
   label_smoothing: float = 0.0,
   categories: int | None = None,
 ) -> types.LossFn:
-  """Mean softmax cross-entropy of a classifier, as for the judge of 6.1.
+  """Mean softmax cross-entropy of a classifier, as for that of 6.1.
 
   Args:
     classifier_fn: `(params, model_state, y, key) -> (logits, model_state)`,
