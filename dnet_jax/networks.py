@@ -29,7 +29,9 @@ DESCRIPTORS: Mapping[str, Mapping[str, Any]] = {
   # 6.2 recovery with 2 layers
   'paper_2_layer': dict(features=(100,), kernel_sizes=(16,), strides=(3,)),
   # 6.3 super-resolution
-  'paper_superres': dict(features=(200,), kernel_sizes=(16,), strides=(3,)),
+  'paper_super_resolution': dict(
+    features=(200,), kernel_sizes=(16,), strides=(3,)
+  ),
   # 6.4 cooperative learning
   'paper_coop': dict(
     features=(64, 128, 256), kernel_sizes=(9, 7, 4), strides=(2, 2, 2)
@@ -59,9 +61,9 @@ GENERATORS: Mapping[str, Mapping[str, Any]] = {
   'tiny': dict(features=(8, 1), factors=(1, 2)),
 }
 
-# Arguments of `Classifier` by name: the judge of 6.1 is ours, not the paper's.
+# Arguments of `Classifier` by name; the paper does not say what 6.1 used.
 CLASSIFIERS: Mapping[str, Mapping[str, Any]] = {
-  'judge': dict(
+  'convnet': dict(
     features=(32, 64, 96, 192),
     kernel_sizes=(5, 3, 3, 3),
     strides=(2, 2, 1, 2),
@@ -393,7 +395,7 @@ def generator_fn(
 
 
 class Classifier(nn.Module):
-  """A classifier of shapes: the judge of section 6.1, with a net of our own.
+  """A classifier of shapes, as that of section 6.1, with a net of our own.
 
   Correlations, batch normalisation and ReLU; then the maximum in each octant
   of the grid (shapes stand upright, so where a part is tells something), a

@@ -18,9 +18,9 @@ import optax
 
 import dnet_jax
 from dnet_jax import corruptions
-from experiments import datasets
-from experiments import junk
 from experiments import parallel
+from experiments.evaluation import negatives
+from experiments.files import datasets
 
 KERNELS = {'langevin': dnet_jax.langevin, 'mala': dnet_jax.mala}
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
@@ -170,7 +170,7 @@ def model(
       )
     members = [
       dnet_jax.Classifier(
-        len(names) + (config.classifier.junk_share > 0),
+        len(names) + (config.classifier.negative_share > 0),
         **_choice(
           dnet_jax.CLASSIFIERS, config.classifier.network, 'classifier.network'
         ),
@@ -695,7 +695,7 @@ def _alternating_back_propagation(config, built, voxels) -> _Parts:
 
 def _classify(config, built, voxels) -> _Parts:
   settings = config.classifier
-  for name in ('junk_share', 'label_smoothing'):
+  for name in ('negative_share', 'label_smoothing'):
     if not 0 <= settings[name] < 1:
       raise ValueError(
         f'classifier.{name} must be in [0, 1), got {settings[name]}'
@@ -721,7 +721,7 @@ def _classify(config, built, voxels) -> _Parts:
   def variables(state):
     return {'classifier': _generator_variables(state.learner)}
 
-  num_junk = round(config.data.batch_size * settings.junk_share)
+  num_negatives = round(config.data.batch_size * settings.negative_share)
 
   def batch(step, indices):
     del indices  # Drawn here, each class equally often.
@@ -738,10 +738,10 @@ def _classify(config, built, voxels) -> _Parts:
       scale_range=config.data.scale_range,
     )
     labels = voxels.train_labels[chosen]
-    if num_junk:
-      shapes[:num_junk] = junk.mixed(shapes[:num_junk], rng)
+    if num_negatives:
+      shapes[:num_negatives] = negatives.mixed(shapes[:num_negatives], rng)
       labels = np.concatenate(
-        [np.full(num_junk, len(voxels.classes)), labels[num_junk:]]
+        [np.full(num_negatives, len(voxels.classes)), labels[num_negatives:]]
       )
     return {
       'y': datasets.to_network(shapes, voxels.mean, voxels.scale),

@@ -30,10 +30,9 @@ from sklearn import preprocessing
 from data_prep import voxel_file
 from dnet_jax import features as pooling
 from experiments import build
-from experiments import datasets
 from experiments import exported
-from experiments import figures
-from experiments import results
+from experiments.files import datasets
+from experiments.files import outputs
 
 _CHUNK = 50  # Shapes whose feature maps are computed at once.
 _COMPONENTS = 200  # Principal components of the baseline.
@@ -173,7 +172,7 @@ def few(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
   [0, 1]
   """
   if not 0 < fraction <= 1:
-    raise ValueError(f'classify.fractions must be in (0, 1], got {fraction}')
+    raise ValueError(f'probe.fractions must be in (0, 1], got {fraction}')
   rng = np.random.default_rng(seed)
   chosen = []
   for label in np.unique(labels):
@@ -234,7 +233,7 @@ def compare(
   return table
 
 
-def classify(
+def probe(
   config: ml_collections.ConfigDict | None,
   workdir: str,
   out: str | None = None,
@@ -242,7 +241,7 @@ def classify(
   """Scores a model as a feature extractor, section 6.5 and Table 5.
 
   Args:
-    config: whose `data` and `classify` settings count; None: those of the
+    config: whose `data` and `probe` settings count; None: those of the
       workdir.
     workdir: of a run, or an exported model, with a descriptor.
     out: a file to write the result to as well; must not exist.
@@ -261,7 +260,7 @@ def classify(
     raise ValueError(
       f'{workdir} has no descriptor whose features could be classified'
     )
-  settings = config.classify
+  settings = config.probe
   data = build.data(config)
   if not len(data.test) or len(data.classes) < 2:
     raise ValueError(
@@ -293,7 +292,7 @@ def classify(
   principal = decomposition.PCA(number, random_state=0).fit(raw[0])
   extractors['principal components'] = [principal.transform(x) for x in raw]
   extractors['raw voxels'] = raw
-  result = results.header(trained.config.name) | {
+  result = outputs.header(trained.config.name) | {
     'table': 'classification',
     'data': data.source,
     'train_shapes': len(data.train),
@@ -310,12 +309,12 @@ def classify(
       draws=settings.draws,
     ),
   }
-  path = figures.unused_path(
+  path = outputs.unused_path(
     os.path.join(workdir, 'evaluations'), 'classification', '.json'
   )
   for name in (path, out):
     if name is not None:
-      results.write(name, result)
+      outputs.write(name, result)
   for name, row in result['scores'].items():
     print(f'{name:30}{row["features"]:8}', end='')
     for value in row['accuracy'].values():

@@ -15,15 +15,16 @@ import dnet_jax
 from dnet_jax import metrics
 from experiments import build
 from experiments import conditional
-from experiments import datasets
 from experiments import exported
-from experiments import figures
-from experiments import judge as judges
 from experiments import latent
 from experiments import moves
 from experiments import multigrid
-from experiments import results
-from experiments import scores
+from experiments.evaluation import classifier as classifiers
+from experiments.evaluation import scores
+from experiments.files import datasets
+from experiments.files import figures
+from experiments.files import inputs
+from experiments.files import outputs
 
 
 def run(
@@ -136,7 +137,7 @@ def sample(
     config: whose `sample` settings count; None: those of the workdir.
     workdir: of a run, or an exported model.
     source: of a multi-grid model, coarse shapes to start from in place of
-      `sample.start`, see `multigrid.read_coarse`.
+      `sample.start`, see `inputs.read_coarse`.
     up: the axis of `source` that becomes z.
 
   Returns:
@@ -151,7 +152,9 @@ def sample(
   names = ('num_samples', 'num_steps', 'temperature', 'step_size', 'seed')
   options = {name: settings[name] for name in names}
   if source or settings.start == 'grids':
-    coarse = multigrid.read_coarse(trained, source, up) if source else None
+    coarse = None
+    if source:
+      coarse = inputs.read_coarse(source, multigrid.sides(trained), up)
     grids = multigrid.samples(trained, coarse=coarse, **options)
     voxels = grids[-1]
     if source:
@@ -164,14 +167,14 @@ def sample(
       start_std=settings.start_std,
       **options,
     )
-  folder = figures.unused_path(os.path.join(workdir, 'samples'), settings.start)
+  folder = outputs.unused_path(os.path.join(workdir, 'samples'), settings.start)
   np.savez_compressed(os.path.join(folder, 'voxels.npz'), voxels=voxels)
   if grids:
     multigrid.write(folder, grids)
   with open(os.path.join(folder, 'sample.json'), 'w') as file:
     json.dump(
       {
-        'command': exported.describe_command(),
+        'command': outputs.describe_command(),
         'date': datetime.date.today().isoformat(),
         'settings': settings.to_dict(),
       },
@@ -199,7 +202,7 @@ def sample(
       row_labels=['sample', 'nearest'] * (len(rows) // 2),
     )
   if settings.mesh_format:
-    saved = figures.save_meshes(
+    saved = outputs.save_meshes(
       os.path.join(folder, 'meshes'), voxels, file_format=settings.mesh_format
     )
     if saved.empty:
@@ -241,17 +244,17 @@ def _model_sets(trained, settings):
   return sets
 
 
-def _judge_result(trained, data, config):
-  """How good a judge is on test shapes, and on those it held out."""
-  judge = judges.make(trained)
-  result = judges.report(judge, data.test, data.test_labels)
+def _classifier_result(trained, data, config):
+  """How good a classifier is on test shapes, and on those it held out."""
+  classifier = classifiers.make(trained)
+  result = classifiers.report(classifier, data.test, data.test_labels)
   if trained.config.data.hold_out:
     held = config.copy_and_resolve_references()
     with held.unlocked():
       held.data.hold_out = trained.config.data.hold_out
     held = build.data(held)
-    opinion = judge.opinion(held.test)
-    right = opinion.probabilities.argmax(axis=1) == held.test_labels
+    prediction = classifier.predict(held.test)
+    right = prediction.probabilities.argmax(axis=1) == held.test_labels
     result['held_out'] = {
       'shapes': len(right),
       'accuracy': float(right.mean()),
@@ -279,7 +282,7 @@ def evaluate(
   """Scores a model, or the shapes of a file, beside real shapes and noise.
 
   Of a model with a descriptor, persistent and fresh chains; of a classifier,
-  how good a judge it is (see `judge.report`).
+  how good it is (see `classifier.report`).
 
   Args:
     config: whose `data` and `evaluate` settings count; None: those of the
@@ -307,7 +310,7 @@ def evaluate(
     folder, card = workdir, dict(trained.card)
   settings = config.evaluate
   name = config.name if trained is None else trained.config.name
-  result = results.header(name) | {'card': card}
+  result = outputs.header(name) | {'card': card}
   whole = config.copy_and_resolve_references()
   with whole.unlocked():
     whole.data.hold_out = 0.0
@@ -319,7 +322,8 @@ def evaluate(
     )
   result |= {'data': data.source}
   if trained is not None and trained.model.classifier is not None:
-    result |= {'table': 'judge', **_judge_result(trained, data, config)}
+    result |= {'table': 'evaluation_classifier'}
+    result |= _classifier_result(trained, data, config)
   elif (
     trained is not None and trained.config.algorithm in conditional.ALGORITHMS
   ):
@@ -328,25 +332,27 @@ def evaluate(
     )
     _print(result['scores'])
   else:
-    judge = judges.load(settings.judge)
+    classifier = None
+    if settings.classifier:
+      classifier = classifiers.make(exported.load(settings.classifier))
     if trained is not None:
       sets = _model_sets(trained, settings)
     result |= {
       'table': 'synthesis',
       'category': config.data.category,
       'settings': settings.to_dict(),
-      'judge': None if judge is None else judge.card,
-      'scores': scores.compare(sets, data, settings, judge),
+      'classifier': None if classifier is None else classifier.card,
+      'scores': scores.compare(sets, data, settings, classifier),
     }
     _print(result['scores'])
     if trained is not None and multigrid.is_multigrid(trained):
       result |= multigrid.evaluation(trained, data, settings)
     if trained is not None and trained.model.generator is not None:
       result |= latent.report(trained, data, config)
-  path = figures.unused_path(
+  path = outputs.unused_path(
     os.path.join(folder, 'evaluations'), 'evaluation', '.json'
   )
   for name in (path, out):
     if name is not None:
-      results.write(name, result)
+      outputs.write(name, result)
   return result

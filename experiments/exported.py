@@ -5,7 +5,7 @@
   card.json    data, mean, budget, device, date, metrics
   README.md    the same for people
   picture.png  the chains
-  curves.png   of a generator: V, teaching loss, diversity over its learning
+  curves.png   of a generator: energy gap, teaching loss, diversity
 
 Two lines load one:
 
@@ -23,7 +23,6 @@ import datetime
 import json
 import os
 import shutil
-import sys
 from typing import Any
 from typing import NamedTuple
 
@@ -35,17 +34,23 @@ import numpy as np
 
 import dnet_jax
 from experiments import build
-from experiments import checkpoints
-from experiments import datasets
-from experiments import figures
-from experiments import writer
 from experiments.configs import default
+from experiments.files import checkpoints
+from experiments.files import datasets
+from experiments.files import figures
+from experiments.files import logs
 
 _FILE = 'model.npz'
-_METRICS = ('value', 'teaching_loss', 'accuracy', 'grad_norm', 'chain_max')
+_METRICS = (
+  'energy_gap',
+  'teaching_loss',
+  'accuracy',
+  'grad_norm',
+  'chain_max',
+)
 # Of a generator, over its learning.
 _CURVES = (
-  'value',
+  'energy_gap',
   'teaching_loss',
   'distance_generated',
   'distance_observed',
@@ -195,7 +200,7 @@ def _from_workdir(config, workdir) -> Trained:
   state = state['algorithm']
   shape = (*experiment.data.train.shape[1:], 1)
   chains = experiment.chains(state)
-  rows = writer.read_metrics(workdir)
+  rows = logs.read_metrics(workdir)
   seconds = [
     row['seconds_per_step']
     for row in rows
@@ -276,7 +281,7 @@ def export(workdir: str, out: str, *, num_chains: int = 50) -> None:
     figures.isosurfaces(
       os.path.join(partial, 'picture.png'), figures.rows(shown, 10)
     )
-  rows = writer.read_metrics(workdir)
+  rows = logs.read_metrics(workdir)
   names = [name for name in _CURVES if rows and name in rows[-1]]
   if 'generator' in trained.variables and names:
     figures.curves(
@@ -315,7 +320,7 @@ def _card_text(trained, arrays) -> str:
   mode = {
     'classify': 'evaluate',
     'recovery': 'recover --input=FILE',
-    'super_resolution': 'superres --input=FILE',
+    'super_resolution': 'super_resolve --input=FILE',
   }.get(trained.config.algorithm, 'sample')
   metrics = ', '.join(f'{k} {v}' for k, v in card['metrics'].items())
   return f"""# {card['name']}
@@ -336,8 +341,3 @@ Exported by `python -m experiments.main --mode=export`; the picture shows its
 shapes to start from: persistent chains, or what a generator or a multi-grid
 model makes.
 """
-
-
-def describe_command() -> str:
-  """The command line that is running, as a user would type it."""
-  return ' '.join(['python -m experiments.main', *sys.argv[1:]])

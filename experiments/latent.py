@@ -20,12 +20,12 @@ import numpy as np
 
 import dnet_jax
 from dnet_jax import metrics
-from experiments import conditional
-from experiments import datasets
 from experiments import exported
-from experiments import figures
 from experiments import moves
-from experiments import results
+from experiments.files import datasets
+from experiments.files import figures
+from experiments.files import inputs
+from experiments.files import outputs
 
 _CHUNK = 50  # Shapes that are made at once: bounds the memory.
 _COLUMNS = 10
@@ -323,17 +323,17 @@ def infer(
 
 def _write(workdir, name, trained, config, arrays, meshes, picture, **content):
   """Writes the new folder of a mode; returns it."""
-  folder = figures.unused_path(os.path.join(workdir, 'latent'), name)
+  folder = outputs.unused_path(os.path.join(workdir, 'latent'), name)
   np.savez_compressed(os.path.join(folder, 'voxels.npz'), **arrays)
   figures.isosurfaces(os.path.join(folder, 'picture.png'), **picture)
-  record = results.header(trained.config.name) | {
+  record = outputs.header(trained.config.name) | {
     'latent': config.latent.to_dict(),
     'sample': config.sample.to_dict(),
   }
-  results.write(os.path.join(folder, 'record.json'), record | content)
+  outputs.write(os.path.join(folder, 'record.json'), record | content)
   if config.sample.mesh_format:
     for kind, voxels in meshes.items():
-      saved = figures.save_meshes(
+      saved = outputs.save_meshes(
         os.path.join(folder, 'meshes', kind),
         voxels,
         file_format=config.sample.mesh_format,
@@ -511,7 +511,7 @@ def reconstruct(
     config: whose `latent` settings count, and `sample.num_samples`; None:
       those of the workdir.
     workdir: of a run, or an exported model.
-    source: see `conditional.read_input`; smaller grids are padded.
+    source: see `inputs.read_input`; smaller grids are padded.
     visible: a .npy with a boolean `(D, H, W)` or `(n, D, H, W)`, True where a
       voxel was observed; None: everywhere.
     up: the axis of the shapes that becomes z; `visible` is not turned.
@@ -525,12 +525,12 @@ def reconstruct(
   """
   trained, config = exported.open_with(config, workdir)
   _check(trained)
-  given = conditional.read_input(source, trained.shape[0], up)
-  given = conditional.some(given, config.sample, source)
-  given = conditional.fit(given, trained.shape[:3], source)
+  given = inputs.read_input(source, trained.shape[0], up)
+  given = inputs.some(given, config.sample.num_samples, source)
+  given = inputs.fit(given, trained.shape[:3], source)
   seen = np.ones(given.shape, bool)
   if visible is not None:
-    seen = conditional.read_visible(visible, len(given))
+    seen = inputs.read_visible(visible, len(given))
     if seen.shape != given.shape or not seen.any((1, 2, 3)).all():
       raise ValueError(
         f'--visible={visible} must be {given.shape[1:]} and True somewhere, '

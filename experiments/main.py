@@ -24,13 +24,13 @@ _MODES = {
   'evaluate': lambda config, workdir: evaluate.evaluate(
     config, workdir, _OUT.value
   ),
-  'classify': lambda config, workdir: classification.classify(
+  'probe': lambda config, workdir: classification.probe(
     config, workdir, _OUT.value
   ),
   'recover': lambda config, workdir: conditional.recover(
     config, workdir, _INPUT.value, _VISIBLE.value, _UP.value
   ),
-  'superres': lambda config, workdir: conditional.superres(
+  'super_resolve': lambda config, workdir: conditional.super_resolve(
     config, workdir, _INPUT.value, _UP.value
   ),
   'generate': lambda config, workdir: latent.generate(config, workdir),
@@ -46,7 +46,7 @@ _NEEDS = {
   'train': ('config',),
   'export': ('out',),
   'recover': ('input',),
-  'superres': ('input',),
+  'super_resolve': ('input',),
   'reconstruct': ('input',),
 }
 
@@ -63,7 +63,7 @@ _OUT = flags.DEFINE_string(
 _INPUT = flags.DEFINE_string(
   'input',
   None,
-  'To recover, superres, sharpen or reconstruct: a mesh or voxels.',
+  'To recover, super_resolve, sample or reconstruct: a mesh or voxels.',
 )
 _VISIBLE = flags.DEFINE_string(
   'visible',

@@ -9,8 +9,8 @@ import numpy as np
 
 import dnet_jax
 from experiments import build
-from experiments import datasets
 from experiments import exported
+from experiments.files import datasets
 
 _CHUNK = 50  # Chains that are moved at once: bounds the memory.
 
@@ -24,10 +24,10 @@ def move(
   noise_steps: int,
   temperature: float,
   step_size: float,
-  sharp_steps: int = 0,
-  sharp_std: float = 0.2,
+  refinement_steps: int = 0,
+  refinement_std: float = 0.2,
 ) -> np.ndarray:
-  """Moves chains, first with noise and then without, and sharpens them.
+  """Moves chains, first with noise and then without, and refines them.
 
   Args:
     trained: the model.
@@ -39,9 +39,10 @@ def move(
       learning; the rest at 0, plain descent.
     temperature: T of section 2.5.
     step_size: delta-tau; 0: that of learning.
-    sharp_steps: after these, steps at T = 0 with narrow wells, for values near
-      empty and full; in the directions in which chains may move, as all steps.
-    sharp_std: the reference's standard deviation there, which also bounds
+    refinement_steps: after these, steps at T = 0 with narrow wells, for values
+      near empty and full; in the directions in which chains may move, as all
+      steps.
+    refinement_std: the reference's standard deviation there, which also bounds
       the step, by its square.
 
   Returns:
@@ -59,10 +60,10 @@ def move(
     raise ValueError(f'temperature must be >= 0, got {temperature}')
   if temperature == 0:
     noise_steps = 0
-  if sharp_steps < 0 or sharp_std <= 0:
+  if refinement_steps < 0 or refinement_std <= 0:
     raise ValueError(
-      'sharp_steps must be >= 0 and sharp_std > 0, got '
-      f'{sharp_steps} and {sharp_std}'
+      'refinement_steps must be >= 0 and refinement_std > 0, got '
+      f'{refinement_steps} and {refinement_std}'
     )
   energy_fn = build.model(trained.config).energy_fn
   step_size = step_size or trained.config.chains.step_size
@@ -70,12 +71,12 @@ def move(
     (build.kernel(trained.config), energy_fn, step_size, noise_steps),
     (dnet_jax.langevin, energy_fn, step_size, num_steps - noise_steps),
   ]
-  if sharp_steps:
+  if refinement_steps:
     narrow = trained.config.copy_and_resolve_references()
-    narrow.model.reference_std = sharp_std
-    sharp_fn = build.model(narrow).energy_fn
-    small = min(step_size, sharp_std**2)
-    phases.append((dnet_jax.langevin, sharp_fn, small, sharp_steps))
+    narrow.model.reference_std = refinement_std
+    narrow_fn = build.model(narrow).energy_fn
+    small = min(step_size, refinement_std**2)
+    phases.append((dnet_jax.langevin, narrow_fn, small, refinement_steps))
 
   @jax.jit
   def run(params, keys, *arrays):

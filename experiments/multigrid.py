@@ -18,12 +18,11 @@ from scipy import stats
 
 import dnet_jax
 from experiments import build
-from experiments import conditional
-from experiments import datasets
 from experiments import exported
-from experiments import figures
 from experiments import moves
-from experiments import scores
+from experiments.evaluation import scores
+from experiments.files import datasets
+from experiments.files import figures
 
 _CHUNK = 50  # Chains that are moved at once: bounds the memory.
 _COLUMNS = 10  # Samples in a picture.
@@ -34,7 +33,8 @@ def is_multigrid(trained: exported.Trained) -> bool:
   return 'grids' in trained.variables
 
 
-def _sides(trained) -> tuple[int, ...]:
+def sides(trained: exported.Trained) -> tuple[int, ...]:
+  """Sides of the grids of a multi-grid model, that of 1^3 first."""
   return (1, *trained.config.model.grids)
 
 
@@ -44,18 +44,18 @@ def _start(trained, coarse, num_samples, seed):
     return datasets.draw_averages(
       trained.variables['histogram'], num_samples, seed
     ), 0
-  coarse, sides = np.asarray(coarse, np.float32), _sides(trained)
+  coarse, allowed = np.asarray(coarse, np.float32), sides(trained)
   side = coarse.shape[-1]
   if (
     coarse.ndim != 4
     or {*coarse.shape[1:]} != {side}
-    or (side not in sides[:-1])
+    or (side not in allowed[:-1])
   ):
     raise ValueError(
       'shapes to sharpen must be (n, d, d, d) with d one of '
-      f'{sides[:-1]}, got {coarse.shape}'
+      f'{allowed[:-1]}, got {coarse.shape}'
     )
-  return coarse[:num_samples], sides.index(side)
+  return coarse[:num_samples], allowed.index(side)
 
 
 def samples(
@@ -124,34 +124,6 @@ def _params(trained):
   return [grids[f'grid{i}'] for i in range(1, len(grids) + 1)]
 
 
-def read_coarse(
-  trained: exported.Trained, path: str, up: str = 'z'
-) -> np.ndarray:
-  """Coarse shapes to start from, `(n, d, d, d)`.
-
-  Args:
-    trained: a multi-grid model.
-    path: an .npz file with an array `voxels`, as `--mode=sample` writes them
-      of each grid; or else see `conditional.read_input`. A mesh comes on the
-      next to finest grid.
-    up: the axis of a mesh or of other voxels that becomes z.
-
-  Raises:
-    FileNotFoundError: when there is no such file.
-    ValueError: when it cannot be read, or holds no finite shapes.
-  """
-  if path.endswith('.npz') and os.path.isfile(path):
-    with np.load(path, allow_pickle=False) as file:
-      if 'voxels' in file.files:
-        # Averages of thin shapes may all be below 0.5, so nothing says that a
-        # coarse shape is empty.
-        voxels = file['voxels'].astype(np.float32)
-        if not np.isfinite(voxels).all():
-          raise ValueError(f'{path} has voxels that are not finite')
-        return voxels
-  return conditional.read_input(path, _sides(trained)[-2], up)
-
-
 def picture(path: str, grids: Sequence[np.ndarray]) -> None:
   """Figure 8: a row for each grid, coarse first, a column for each sample.
 
@@ -216,7 +188,7 @@ def cost(trained: exported.Trained) -> dict[str, Any]:
   seconds = _seconds(sample, _params(trained), keys, y)
   steps = trained.config.chains.num_steps
   return {
-    'steps': {f'{d}^3': steps for d in _sides(trained)[1:]},
+    'steps': {f'{d}^3': steps for d in sides(trained)[1:]},
     'seconds_per_sample': round(seconds / _CHUNK, 4),
     'chains_at_once': _CHUNK,
   }

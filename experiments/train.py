@@ -10,14 +10,14 @@ import ml_collections
 import numpy as np
 
 from experiments import build
-from experiments import checkpoints
-from experiments import datasets
 from experiments import exported
-from experiments import figures
-from experiments import writer as writers
+from experiments.files import checkpoints
+from experiments.files import datasets
+from experiments.files import figures
+from experiments.files import logs
 
 # Fields that a run may be resumed with other values of.
-MAY_DIFFER = ('sample', 'evaluate', 'classify', 'latent', 'train.picture_every')
+MAY_DIFFER = ('sample', 'evaluate', 'probe', 'latent', 'train.picture_every')
 
 
 class DivergedError(RuntimeError):
@@ -30,7 +30,7 @@ def _fault(metrics, limits) -> str | None:
     if not math.isfinite(value):
       return f'{name} is {value}'
   for name, value in metrics.items():
-    # Of each grid, in multi-grid learning: 'value/grid1'.
+    # Of each grid, in multi-grid learning: 'energy_gap/grid1'.
     kind = name.partition('/')[0]
     if kind in limits and abs(value) > limits[kind]:
       return f'{name} = {value:.4g} is beyond limits.{kind}'
@@ -71,12 +71,12 @@ def _run(config, workdir, experiment):
     on_event=lambda *args, **fields: events.append((args, fields)),
   )
   first_step, saved = (0, like) if restored is None else restored
-  writer = writers.open_writer(
+  writer = logs.open_writer(
     workdir,
     config.train.num_iterations,
     first_step=first_step,
     show={
-      'value': 'V',
+      'energy_gap': 'energy gap',
       'teaching_loss': 'teaching',
       'accuracy': 'accuracy',
       'grad_norm': 'grad',

@@ -221,7 +221,7 @@ def test_algorithm_with_kernel(name, kernel):
     is_leaf=lambda leaf: leaf is None,
   )
   assert {
-    'value', 'energy_observed', 'energy_synthesised', 'grad_norm',
+    'energy_gap', 'energy_observed', 'energy_synthesised', 'grad_norm',
     'chain_max', 'chain_move',
   } <= set(metrics)  # fmt: skip
 

@@ -126,3 +126,20 @@ def test_library_alone_loads_nothing_of_the_experiments():
     check=True,
   )
   assert result.stdout.split() == ['dnet_jax']
+
+
+@pytest.mark.parametrize(
+  'path', modules('experiments'), ids=lambda p: f'{p.parent.name}.{p.stem}'
+)
+def test_experiments_import_one_way(path):
+  """files <- evaluation <- what trains, samples and is called."""
+  rooms = ('files', 'evaluation')
+  room = path.relative_to(ROOT / 'experiments').parts[0]
+  if room not in rooms:
+    return
+  found = {
+    name.split('.')[1]
+    for name in imports(path)
+    if name.startswith('experiments.')
+  }
+  assert found <= {*rooms[: rooms.index(room) + 1]}

@@ -47,10 +47,10 @@ def test_value_is_eq_14_and_its_gradient_eq_13():
   )
   assert model_state == {'kept': 1.0}
   params = jax.tree.map(lambda p: np.asarray(p, np.float64), params)
-  np.testing.assert_allclose(metrics['value'], value(params), rtol=1e-4)
+  np.testing.assert_allclose(metrics['energy_gap'], value(params), rtol=1e-4)
   np.testing.assert_allclose(
     metrics['energy_synthesised'] - metrics['energy_observed'],
-    metrics['value'],
+    metrics['energy_gap'],
     rtol=1e-4,
   )
   rng = np.random.default_rng(0)

@@ -100,7 +100,11 @@ def test_an_iteration_is_the_papers():
     np.testing.assert_allclose(
       metrics[f'chain_max/grid{grid}'], abs(y).max(), rtol=1e-5
     )
-  assert metrics['value'] == metrics['value/grid2'] != metrics['value/grid1']
+  assert (
+    metrics['energy_gap']
+    == metrics['energy_gap/grid2']
+    != metrics['energy_gap/grid1']
+  )
   # Had each grid begun at the data, as contrastive divergence does, it would
   # be another one.
   cheating = block_means(batch(), 2)

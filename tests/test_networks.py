@@ -16,7 +16,7 @@ from tests import reference
 SETTINGS = {
   'paper_3_layer': [(32, (11, 6), (200, 100))],
   'paper_2_layer': [(32, (11,), (100,))],
-  'paper_superres': [(64, (22,), (200,)), (32, (11,), (200,))],
+  'paper_super_resolution': [(64, (22,), (200,)), (32, (11,), (200,))],
   'paper_coop': [(32, (16, 8, 4), (64, 128, 256))],
   'paper_multigrid': [
     (4, (2,), (100,)),

@@ -61,18 +61,18 @@ def get_config() -> ml_collections.ConfigDict:
   generator.b1 = 0.6
   generator.b2 = 0.999
 
-  # The judge of shapes.
+  # The evaluation classifier.
   config.classifier = classifier = ml_collections.ConfigDict()
-  classifier.network = 'judge'  # a name in dnet_jax.CLASSIFIERS
+  classifier.network = 'convnet'  # a name in dnet_jax.CLASSIFIERS
   classifier.members = 1  # networks that are asked together
   classifier.dropout = 0.5
-  # Share of a category's probability that is spread over all in learning; the
-  # judge's probabilities are without it.
+  # Share of a category's probability that is spread over all in learning;
+  # the probabilities that it then gives are without it.
   classifier.label_smoothing = 0.0
   classifier.weight_decay = 0.0
   # Share of a mini-batch that is no shape at all, as one more class, 'none';
   # 0: there is no such class.
-  classifier.junk_share = 0.0
+  classifier.negative_share = 0.0
 
   # Recovery: what is hidden in learning.
   config.corruption = corruption = ml_collections.ConfigDict()
@@ -118,7 +118,7 @@ def get_config() -> ml_collections.ConfigDict:
   # Beyond any of these the run has diverged and goes back to its last
   # checkpoint with another random key.
   config.limits = limits = ml_collections.ConfigDict()
-  limits.value = 1e6  # |V| of eq. (14)
+  limits.energy_gap = 1e6  # |V| of eq. (14)
   limits.grad_norm = 1e6
   limits.chain_max = 100.0  # largest absolute voxel of a chain
   limits.generator_grad_norm = 1e6
@@ -137,8 +137,8 @@ def get_config() -> ml_collections.ConfigDict:
   sample.step_size = 0.0  # 0: that of the chains
   # Recovery and super-resolution: after these, steps at T = 0 with wells of
   # this standard deviation, for values near empty and full.
-  sample.sharp_steps = 0
-  sample.sharp_std = 0.2
+  sample.refinement_steps = 0
+  sample.refinement_std = 0.2
   sample.start_std = 0.0  # of the noise of 'noise'; 0: that of the chains
   sample.mesh_format = 'obj'  # obj, ply or stl; '': no meshes
   sample.seed = 0
@@ -164,21 +164,21 @@ def get_config() -> ml_collections.ConfigDict:
   evaluate.noise_steps = 100
   evaluate.temperature = 1.0
   evaluate.start_std = 0.0
-  evaluate.sharp_steps = 0
-  evaluate.sharp_std = 0.2
+  evaluate.refinement_steps = 0
+  evaluate.refinement_std = 0.2
   evaluate.seed = 0
   evaluate.splits = 10  # of the inception score
-  evaluate.judge = ''  # a workdir or exported model; '': none
+  evaluate.classifier = ''  # a workdir or exported model; '': none
   # Multi-grid is compared with the fresh chains of this model, from noise at
   # temperature 0; '': of none.
   evaluate.baseline = ''
   evaluate.baseline_steps = 200
 
-  config.classify = classify = ml_collections.ConfigDict()
-  classify.windows = (4, 2)  # of the max pooling, one for each layer
-  classify.more_windows = ()  # likewise, of a further row; (): none
-  classify.mirror = False  # more rows: pooled over mirror images
-  classify.fractions = (0.01, 0.05, 0.1, 1.0)  # of the labels
-  classify.draws = 5  # of each share below 1
+  config.probe = probe = ml_collections.ConfigDict()
+  probe.windows = (4, 2)  # of the max pooling, one for each layer
+  probe.more_windows = ()  # likewise, of a further row; (): none
+  probe.mirror = False  # more rows: pooled over mirror images
+  probe.fractions = (0.01, 0.05, 0.1, 1.0)  # of the labels
+  probe.draws = 5  # of each share below 1
 
   return config

@@ -1,0 +1,74 @@
+"""Figure 4: super-resolution, Algorithm 5, section 6.3.
+
+python -m experiments.main \
+  --config=experiments/configs/super_resolution.py:toilet \
+  --config.data.path=modelnet10_32.npz --workdir=runs/super_resolution \
+  --mode=train
+
+From 8^3 to 32^3; the same with --mode=evaluate gives numbers beside baselines,
+which the paper does not have, and Figure 4. After the category, `,paper` takes
+the paper's network and grids, 16^3 to 64^3 (modelnet10_64.npz): for a GPU.
+
+Three minutes of one CPU core. Reached: intersection over union of 0.820 (sofas)
+and 0.803 (toilets), where the nearest training shape has 0.774 and 0.791 and
+trilinear interpolation 0.602 and 0.644 (2026-11-24). Real values stay soft:
+errors of 0.037 and 0.056 where the nearest training shape has 0.026 and 0.037.
+Ten more steps in narrow wells (`refinement_steps`) make them 0.024 and 0.043,
+at an IoU of 0.806 and 0.757 (2026-11-25): for sofas, as for monitors, better
+than every baseline, for toilets and beds not. Learning with s = 0.3 or 0.25,
+30 steps in place of 10, and going on from a synthesis model with two layers
+did not help more.
+"""
+
+from experiments.configs import default
+from experiments.configs import synthesis
+
+
+def get_config(argument: str = 'toilet'):
+  """Returns the config of a category, `CATEGORY` or `CATEGORY,paper`."""
+  category, _, size = argument.partition(',')
+  if category not in (*synthesis.CATEGORIES, 'all') or size not in (
+    '',
+    'paper',
+  ):
+    raise ValueError(
+      'super_resolution.py takes CATEGORY or CATEGORY,paper with a category of '
+      f"{synthesis.CATEGORIES} or 'all'; got {argument!r}"
+    )
+  config = default.get_config()
+  config.name = f'super_resolution_{category}'
+  config.algorithm = 'super_resolution'
+  config.factor = 4
+  config.data.category = category
+  config.chains.noise_iterations = 0
+  config.chains.temperature = 0.0
+  if size:
+    # 6.3, but for delta-tau and the noise: the text says 0.01, the authors'
+    # code moves by 0.01^2 / 2 and without noise.
+    config.data.furniture_size = 64
+    config.model.network = 'paper_super_resolution'
+    config.chains.num_steps = 10
+    config.chains.step_size = 0.01
+    config.optimizer.clip_norm = 0.0
+    config.optimizer.constant_iterations = 1000
+    config.train.num_iterations = 1000
+  else:
+    config.model.network = 'custom'
+    config.model.features = (32,)
+    config.model.kernel_sizes = (8,)
+    config.model.strides = (2,)
+    config.model.init_std = 0.01
+    # Wells for empty and full voxels, as in recovery.py.
+    config.model.reference_std = 0.4
+    config.model.reference_means = (0.0, 1.0)
+    config.data.batch_size = 10
+    config.chains.num_steps = 10
+    config.chains.step_size = 0.08
+    config.optimizer.learning_rate = 0.01
+    config.optimizer.constant_iterations = 80
+    config.train.num_iterations = 150
+  for settings in (config.evaluate, config.sample):
+    settings.num_steps = config.chains.num_steps
+    settings.noise_steps = 0
+  config.evaluate.refinement_steps = 10  # one more row
+  return config
