@@ -3,67 +3,43 @@
 Flags only; see README.md for examples.
 """
 
+import json
+
 from absl import app
 from absl import flags
 from absl import logging
 from ml_collections import config_flags
 
-from experiments import classification
-from experiments import conditional
 from experiments import evaluate
-from experiments import exported
-from experiments import latent
+from experiments import export
+from experiments import tasks
 from experiments import train
+from experiments.files import models
+from experiments.tasks import base
 
-# Each mode takes the config (or None), the workdir, and the flags it needs.
-_MODES = {
-  'train': lambda config, workdir: train.train(config, workdir),
-  'sample': lambda config, workdir: evaluate.sample(
-    config, workdir, _INPUT.value, _UP.value
+# Done with any model.
+_OWN = {
+  'evaluate': base.Mode(
+    evaluate.evaluate, 'scores beside real shapes', takes=('config', 'out')
   ),
-  'evaluate': lambda config, workdir: evaluate.evaluate(
-    config, workdir, _OUT.value
-  ),
-  'probe': lambda config, workdir: classification.probe(
-    config, workdir, _OUT.value
-  ),
-  'recover': lambda config, workdir: conditional.recover(
-    config, workdir, _INPUT.value, _VISIBLE.value, _UP.value
-  ),
-  'super_resolve': lambda config, workdir: conditional.super_resolve(
-    config, workdir, _INPUT.value, _UP.value
-  ),
-  'generate': lambda config, workdir: latent.generate(config, workdir),
-  'interpolate': lambda config, workdir: latent.interpolate(config, workdir),
-  'arithmetic': lambda config, workdir: latent.arithmetic(config, workdir),
-  'reconstruct': lambda config, workdir: latent.reconstruct(
-    config, workdir, _INPUT.value, _VISIBLE.value, _UP.value
-  ),
-  'export': lambda config, workdir: exported.export(workdir, _OUT.value),
 }
-# Flags that a mode cannot do without.
-_NEEDS = {
-  'train': ('config',),
-  'export': ('out',),
-  'recover': ('input',),
-  'super_resolve': ('input',),
-  'reconstruct': ('input',),
-}
-
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'File with the config; --config.field=value overrides.'
 )
 _WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'Where the run lives, or (but to train) an exported model.'
+  'workdir', None, 'Where the run lives, or (but to train) a saved model.'
 )
-_MODE = flags.DEFINE_enum('mode', 'train', list(_MODES), 'What to do.')
+_MODE = flags.DEFINE_enum(
+  'mode',
+  'train',
+  ['train', 'export', *_OWN, *tasks.mode_names()],
+  'What to do.',
+)
 _OUT = flags.DEFINE_string(
-  'out', None, 'Folder to export to; or file to write an evaluation to as well.'
+  'out', None, 'Folder to export to; or file to write a result to as well.'
 )
 _INPUT = flags.DEFINE_string(
-  'input',
-  None,
-  'To recover, super_resolve, sample or reconstruct: a mesh or voxels.',
+  'input', None, 'Shapes from outside: a mesh or voxels.'
 )
 _VISIBLE = flags.DEFINE_string(
   'visible',
@@ -75,15 +51,79 @@ _UP = flags.DEFINE_enum(
 )
 
 
+def request(config, folder) -> base.Request:
+  """A model, and the config whose settings of its use count.
+
+  Args:
+    config: for the same networks; None: that of the model.
+    folder: a workdir or a saved model.
+
+  Raises:
+    ValueError: when `config` has other networks.
+  """
+  model, card = models.open_model(folder)
+  own = models.full_config(card.get('config', {}))
+  if config is None:
+    config = own
+  else:
+    _check_same_networks(folder, config, own)
+  return base.Request(
+    model,
+    card,
+    config,
+    folder,
+    input=_INPUT.value,
+    visible=_VISIBLE.value,
+    up=_UP.value,
+    out=_OUT.value,
+  )
+
+
+def _check_same_networks(folder, config, own):
+  # Through JSON, in which tuples are lists.
+  ours, theirs = (
+    json.loads(json.dumps(c.model.to_dict())) for c in (config, own)
+  )
+  differing = [
+    f'model.{name}: {theirs.get(name)} -> {ours.get(name)}'
+    for name in sorted(ours.keys() | theirs.keys())
+    if ours.get(name) != theirs.get(name)
+  ]
+  if differing:
+    raise ValueError(
+      f'{folder} holds another model than --config asks for (theirs -> '
+      'ours):\n  ' + '\n  '.join(differing)
+    )
+
+
+def _need(mode, *names):
+  for name in names:
+    if flags.FLAGS[name].value is None:
+      raise app.UsageError(f'--mode={mode} needs --{name}')
+
+
 def main(argv):
   """Runs a mode."""
   logging.set_verbosity(logging.INFO)
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments {argv[1:]}')
-  for name in _NEEDS.get(_MODE.value, ()):
-    if flags.FLAGS[name].value is None:
-      raise app.UsageError(f'--mode={_MODE.value} needs --{name}')
-  _MODES[_MODE.value](_CONFIG.value, _WORKDIR.value)
+  name, config, workdir = _MODE.value, _CONFIG.value, _WORKDIR.value
+  if name == 'train':
+    _need(name, 'config')
+    train.train(config, workdir)
+    return
+  if name == 'export':
+    _need(name, 'out')
+    export.export(workdir, _OUT.value)
+    return
+  if name == 'evaluate' and workdir.endswith('.npz'):
+    _need(f'{name} of a file', 'config')
+    evaluate.evaluate_file(config, workdir, _OUT.value)
+    return
+  asked = request(config, workdir)
+  mode = _OWN.get(name) or tasks.find_mode(name, asked.config.task)
+  _need(name, *mode.needs)
+  mode.run(asked)
 
 
 if __name__ == '__main__':

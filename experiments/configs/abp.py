@@ -17,13 +17,7 @@ def get_config(argument: str = 'toilet'):
   config = coop.get_config(argument)
   config.name = config.name.replace('coop', 'abp')
   config.algorithm = 'alternating_back_propagation'
-  config.generator.noise_std = 4.0
-  config.generator.learning_rate = 0.001
-  config.optimizer.constant_iterations = 600
   config.train.num_iterations = 600
   config.train.init_from = ''
-  config.chains.num_steps = 10
-  config.chains.step_size = 0.01
-  config.chains.noise_iterations = -1
   config.sample.num_steps = 0
   return config

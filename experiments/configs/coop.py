@@ -34,13 +34,14 @@ def get_config(argument: str = 'sofa'):
     )
   config = default.get_config()
   config.name = f'coop_{category}'
+  config.task = 'cooperative'
   config.algorithm = 'cooperative'
   config.data.category = category
   config.data.scaling = 'symmetric'
   config.optimizer.b1 = 0.4
   config.generator.b1 = 0.6
-  config.generator.noise_std = 0.0
   config.sample.start = 'generator'
+  config.sample.noise_steps = 0
   if size == 'paper':
     # 6.4; delta-tau, the number of steps and s are those of 6.1.
     config.data.batch_size = 50

@@ -24,5 +24,7 @@ def get_config():
   config.train.num_iterations = 280
   config.train.picture_every = 100
   config.train.checkpoint_every = 50
+  config.sample.start = 'chains'
+  config.sample.num_steps = 0
   config.sample.num_samples = 20
   return config

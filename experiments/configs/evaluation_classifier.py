@@ -20,7 +20,8 @@ def get_config():
   """Returns the config."""
   config = default.get_config()
   config.name = 'evaluation_classifier'
-  config.algorithm = 'classify'
+  config.task = 'evaluation_classifier'
+  config.algorithm = ''
   config.data.category = 'all'
   config.data.batch_size = 64
   config.data.mirror = True

@@ -25,11 +25,12 @@ def get_config(argument: str = 'sofa'):
     )
   config = synthesis.get_config(argument)
   config.name = f'multigrid_{category}'
-  config.algorithm = 'multi_grid'
+  config.task = 'multi_grid'
+  config.algorithm = ''
   config.chains.noise_iterations = -1
   config.sample.start = 'grids'
-  config.evaluate.num_steps = 0
-  config.evaluate.noise_steps = 0
+  config.sample.num_steps = 10
+  config.sample.noise_steps = 0
   if size == 'paper':
     config.model.grids = (4, 16, 32, 64)
     config.model.grid_networks = ('paper_multigrid',) * 4

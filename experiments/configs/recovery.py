@@ -31,7 +31,8 @@ def get_config(argument: str = 'toilet'):
     )
   config = default.get_config()
   config.name = f'recovery_{category}'
-  config.algorithm = 'recovery'
+  config.task = 'recovery'
+  config.algorithm = ''
   config.data.category = category
   config.chains.noise_iterations = 0
   config.chains.temperature = 0.0
@@ -68,7 +69,6 @@ def get_config(argument: str = 'toilet'):
     config.optimizer.constant_iterations = 100
     config.train.num_iterations = 200
   # As many steps as in learning, all without noise.
-  for settings in (config.evaluate, config.sample):
-    settings.num_steps = config.chains.num_steps
-    settings.noise_steps = 0
+  config.recover.num_steps = config.chains.num_steps
+  config.recover.step_size = config.chains.step_size
   return config

@@ -37,7 +37,8 @@ def get_config(argument: str = 'toilet'):
     )
   config = default.get_config()
   config.name = f'super_resolution_{category}'
-  config.algorithm = 'super_resolution'
+  config.task = 'super_resolution'
+  config.algorithm = ''
   config.factor = 4
   config.data.category = category
   config.chains.noise_iterations = 0
@@ -67,8 +68,9 @@ def get_config(argument: str = 'toilet'):
     config.optimizer.learning_rate = 0.01
     config.optimizer.constant_iterations = 80
     config.train.num_iterations = 150
-  for settings in (config.evaluate, config.sample):
-    settings.num_steps = config.chains.num_steps
-    settings.noise_steps = 0
-  config.evaluate.refinement_steps = 10  # one more row
+  config.super_resolve.num_steps = config.chains.num_steps
+  config.super_resolve.step_size = config.chains.step_size
+  config.super_resolve.refinement_steps = (
+    10  # evaluate has rows with and without
+  )
   return config

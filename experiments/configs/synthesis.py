@@ -45,6 +45,7 @@ def small_recipe(config):
   config.chains.restart_probability = 0.1
   config.chains.settle_iterations = 6
   config.chains.start_std = 0.12
+  config.sample.noise_steps = 0
 
 
 def get_config(argument: str = 'toilet'):
@@ -72,8 +73,6 @@ def get_config(argument: str = 'toilet'):
   small_recipe(config)
   config.train.num_iterations = 300
   config.optimizer.constant_iterations = 130
-  for settings in (config.evaluate, config.sample):
-    settings.noise_steps = 0
   if category in ('chair', 'toilet'):
     config.model.network = 'medium'
     # Learned with more noise, so that no part of a thin shape is left empty.
@@ -82,6 +81,5 @@ def get_config(argument: str = 'toilet'):
   if category == 'chair':
     # Sampled with less, so that no voxel is left alone. Toilets are left
     # half empty by as little.
-    for settings in (config.evaluate, config.sample):
-      settings.start_std = 0.17
+    config.sample.start_std = 0.17
   return config

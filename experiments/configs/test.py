@@ -26,7 +26,6 @@ def get_config():
   config.train.picture_shapes = 2
   config.sample.num_samples = 3
   config.sample.num_steps = 2
+  config.sample.noise_steps = 1
   config.evaluate.num_shapes = 3
-  config.evaluate.num_steps = 2
-  config.evaluate.noise_steps = 1
   return config

@@ -9,110 +9,67 @@ as in the paper; beside them stands the probability of 'none'.
 """
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 import dnet_jax
+from experiments import batches
 from experiments.evaluation import negatives
-from experiments.files import datasets
+from experiments.files import models
 
-_CHUNK = 100  # Shapes that are classified at once: bounds the memory.
+_SIZE = 100  # Shapes that are classified at once: bounds the memory.
 _NEGATIVES = 100  # Grids of each kind of negatives in a report.
-
-
-class Prediction(NamedTuple):
-  """What the classifier says of n shapes.
-
-  Attributes:
-    probabilities: `(n, classes)`, over the categories alone.
-    none: `(n,)`, probability that it is none of them; 0 where the classifier
-      has no such class.
-    features: `(n, d)`, of its hidden layer.
-
-  Of a classifier that has learned with mirror images, all are means over the
-  four of them. `probabilities` are without the smoothing of labels.
-  """
-
-  probabilities: np.ndarray
-  none: np.ndarray
-  features: np.ndarray
 
 
 class EvaluationClassifier(NamedTuple):
   """A classifier of voxel shapes.
 
   Attributes:
-    predict: `(voxels) -> Prediction` of `(n, D, H, W)` voxels, which are
-      thresholded at 0.5 first.
+    predict: `(voxels) -> dnet_jax.uses.Classes` of `(n, D, H, W)` voxels, some
+      at a time.
     classes: names.
     card: of the model.
   """
 
-  predict: Callable[[np.ndarray], Prediction]
+  predict: Callable[[np.ndarray], Any]
   classes: tuple[str, ...]
   card: Any
 
 
-def make(trained: Any) -> EvaluationClassifier:
-  """The evaluation classifier that a trained model is.
-
-  Args:
-    trained: an `exported.Trained`.
+def make(
+  model: dnet_jax.Model, card: Mapping[str, Any]
+) -> EvaluationClassifier:
+  """The evaluation classifier that a model is.
 
   Raises:
     ValueError: when the model is no classifier.
   """
-  classifier = trained.model.classifier
-  if classifier is None:
+  if model.spec.classifier is None:
     raise ValueError(
-      'an evaluation classifier is a model that config.algorithm classify has '
-      f'trained, this one is of {trained.config.algorithm!r}'
+      'an evaluation classifier is a model of task evaluation_classifier; this '
+      f'is {model!r}'
     )
-  classes = tuple(trained.card['classes'])
-  variables = trained.variables['classifier']
-  # A shape and its mirror images are one to a network that has learned so.
-  mirrors = datasets.MIRRORS if trained.config.data.mirror else ((),)
-
-  @jax.jit
-  def look(variables, y):
-    features, logits = 0.0, []
-    for axes in mirrors:
-      image = jnp.flip(y, axes)
-      features += classifier.apply(variables, image, method='hidden_features')
-      logits.append(classifier.apply(variables, image, train=False))
-    # Up to a constant that all classes share, the logarithm of the mean.
-    logits = jax.nn.logsumexp(jax.nn.log_softmax(jnp.stack(logits)), axis=0)
-    return logits, features / len(mirrors)
 
   def predict(voxels):
-    if voxels.shape[1:] != trained.shape[:3]:
-      raise ValueError(
-        f'the classifier takes shapes of {trained.shape[:3]} voxels, got '
-        f'{voxels.shape[1:]}'
-      )
-    if not len(voxels):
-      raise ValueError('there is no shape to classify')
-    parts = []
-    for i in range(0, len(voxels), _CHUNK):
-      some = np.asarray(voxels[i : i + _CHUNK]) > 0.5
-      y = datasets.to_network(some, trained.mean, trained.scale)
-      parts.append(jax.tree.map(np.asarray, look(variables, y)))
-    logits, features = (np.concatenate(p) for p in zip(*parts, strict=True))
-    n = len(classes)
-    none = np.zeros(len(logits))
-    if logits.shape[1] > n:
-      none = np.asarray(jax.nn.softmax(logits)[:, n])
-    p = dnet_jax.unsmoothed(
-      jax.nn.softmax(jnp.asarray(logits[:, :n])),
-      trained.config.classifier.label_smoothing,
+    return batches.map_batches(
+      lambda some: dnet_jax.classify_shapes(model, some), voxels, size=_SIZE
     )
-    return Prediction(np.asarray(p), none, features)
 
-  return EvaluationClassifier(predict, classes, trained.card)
+  card = {name: x for name, x in card.items() if name != 'config'}
+  return EvaluationClassifier(predict, model.spec.classifier.classes, card)
+
+
+def load(folder: str) -> EvaluationClassifier | None:
+  """Loads an evaluation classifier from a model or a workdir; '' is none.
+
+  Raises:
+    FileNotFoundError: when there is no such model.
+    ValueError: when it is another kind of model.
+  """
+  return make(*models.open_model(folder)) if folder else None
 
 
 def _row(prediction):

@@ -2,6 +2,7 @@
 
 import os
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -9,6 +10,7 @@ from data_prep import voxel_file
 from dnet_jax import metrics
 from experiments.evaluation import classifier as classifiers
 
+_chamfer = jax.jit(metrics.chamfer_distances)
 # What compares with the test shapes, and so says nothing of themselves.
 _AGAINST_TEST = (
   'one_nn_accuracy',
@@ -213,3 +215,70 @@ def compare(sets, data, settings, classifier):
   for name in _AGAINST_TEST:
     table['test shapes'].pop(name, None)
   return table
+
+
+def own_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+  """Intersection over union of each shape with its original, `(n,)`.
+
+  Args:
+    a: shapes `(n, ...)`, occupied above 0.5.
+    b: their originals.
+
+  >>> own_iou(np.ones((1, 2)), np.array([[0, 1]])).tolist()
+  [0.5]
+  """
+  a, b = (np.asarray(x).reshape(len(x), -1) > 0.5 for x in (a, b))
+  either = (a | b).sum(axis=1)
+  return np.where(either, (a & b).sum(axis=1) / np.maximum(either, 1), 1.0)
+
+
+def _rounded(scores):
+  return {name: round(float(np.mean(x)), 5) for name, x in scores.items()}
+
+
+def recovery_scores(
+  recovered: np.ndarray, voxels: np.ndarray, visible: np.ndarray
+) -> dict[str, float]:
+  """Table 4's error, real-valued and of thresholded voxels, and IoU.
+
+  Args:
+    recovered: `(n, D, H, W)`.
+    voxels: the originals.
+    visible: boolean; errors are over the others, IoU is of whole shapes.
+  """
+  y = np.clip(recovered, 0, 1)
+  return _rounded(
+    {
+      'error': metrics.recovery_error(y, voxels, visible),
+      'error_binary': metrics.recovery_error(y, voxels, visible, threshold=0.5),
+      'iou': own_iou(y, voxels),
+    }
+  )
+
+
+def super_resolution_scores(
+  y: np.ndarray, voxels: np.ndarray
+) -> dict[str, float]:
+  """Mean absolute difference, real-valued and thresholded, IoU, Chamfer.
+
+  Args:
+    y: `(n, D, H, W)`.
+    voxels: the originals.
+
+  Returns:
+    Means over shapes; `chamfer` as `metrics.chamfer_distances`, a thousand
+    times.
+  """
+  y = np.clip(y, 0, 1)
+  voxels = np.asarray(voxels, np.float32)
+  return _rounded(
+    {
+      'error': np.abs(y - voxels),
+      'error_binary': (y > 0.5) != (voxels > 0.5),
+      'iou': own_iou(y, voxels),
+      'chamfer_1000': [
+        1000 * _chamfer(a[None], b[None])
+        for a, b in zip(y, voxels, strict=True)
+      ],
+    }
+  )

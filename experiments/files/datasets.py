@@ -1,6 +1,5 @@
 """Data: voxel shapes of one category or all, and the mini-batch of a step."""
 
-from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -130,6 +129,11 @@ def to_voxels(y: np.ndarray, mean: float, scale: float = 1.0) -> np.ndarray:
   return np.asarray(y)[..., 0] / np.float32(scale) + np.float32(mean)
 
 
+def seen(data: Dataset) -> tuple[tuple[int, ...], float, float]:
+  """The grid `(D, H, W)`, the mean and the scale that a network sees."""
+  return data.train.shape[1:], data.mean, data.scale
+
+
 def histogram(voxels: np.ndarray, bins: int = 32) -> dict[str, np.ndarray]:
   """p^(0) of section 4.2: how the averages of shapes are distributed.
 
@@ -146,36 +150,6 @@ def histogram(voxels: np.ndarray, bins: int = 32) -> dict[str, np.ndarray]:
   averages = voxels.reshape(len(voxels), -1).mean(axis=1, dtype=np.float64)
   counts, edges = np.histogram(averages, bins)
   return {'edges': edges, 'probabilities': counts / counts.sum()}
-
-
-def draw_averages(
-  histogram: Mapping[str, np.ndarray], num_shapes: int, seed: int
-) -> np.ndarray:
-  """Draws shapes of 1^3 from p^(0): a bin, then a number within it.
-
-  Args:
-    histogram: see `histogram`; probabilities are normalised here, since an
-      exported model has rounded ones.
-    num_shapes: how many.
-    seed: of the draws.
-
-  Returns:
-    `(num_shapes, 1, 1, 1)` float32, in [0, 1] as the voxels are.
-
-  >>> draw_averages({'edges': np.array([0.1, 0.1, 0.2]),
-  ...                'probabilities': np.array([2, 0])}, 1, 0).item()
-  0.10000000149011612
-  """
-  edges = np.asarray(histogram['edges'], np.float64)
-  share = np.asarray(histogram['probabilities'], np.float64)
-  rng = np.random.default_rng((seed, 6))
-  chosen = rng.choice(len(share), num_shapes, p=share / share.sum())
-  averages = rng.uniform(edges[chosen], edges[chosen + 1])
-  return averages.astype(np.float32).reshape(-1, 1, 1, 1)
-
-
-# The mirror images of an upright shape: axes of (n, D, H, W) to be flipped.
-MIRRORS = ((), (1,), (2,), (1, 2))
 
 
 def augment(

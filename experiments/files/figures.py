@@ -278,6 +278,27 @@ def curves(
   _write_png(path, fig, dpi)
 
 
+def stacked(path, sets: Mapping[str, Any], columns: int = 10) -> None:
+  """Writes a picture (.png) of sets of shapes, one below the other.
+
+  Args:
+    path: file to write, by replacing it as a whole.
+    sets: `(n, D, H, W)` by name, of one n; the last one has the colour of
+      samples. Shape i of each set is below shape i of the one before.
+    columns: shapes in a row, at most.
+  """
+  names = list(sets)
+  split = [rows(shapes, columns) for shapes in sets.values()]
+  lines = [line for some in zip(*split, strict=True) for line in some]
+  times = len(lines) // len(names)
+  isosurfaces(
+    path,
+    lines,
+    row_labels=names * times,
+    colors=([NEIGHBOUR_COLOR] * (len(names) - 1) + [SAMPLE_COLOR]) * times,
+  )
+
+
 def rows(shapes, columns: int) -> list[list[np.ndarray]]:
   """Splits shapes into rows of `columns`, for a picture.
 

@@ -12,6 +12,7 @@ import sys
 from typing import Any
 from typing import NamedTuple
 
+from absl import logging
 import jax
 import numpy as np
 import trimesh
@@ -34,17 +35,20 @@ class SavedMeshes(NamedTuple):
 
 def header(experiment: str) -> dict[str, Any]:
   """What every result begins with: experiment, command, date, device."""
-  kind = jax.devices()[0]
   return {
     'experiment': experiment,
     'command': describe_command(),
     'date': datetime.date.today().isoformat(),
-    'device': (
-      f'{os.cpu_count()} CPU cores'
-      if kind.platform == 'cpu'
-      else f'{jax.device_count()} x {kind.device_kind}'
-    ),
+    'device': device(),
   }
+
+
+def device() -> str:
+  """What computes here, in words."""
+  kind = jax.devices()[0]
+  if kind.platform == 'cpu':
+    return f'{os.cpu_count()} CPU cores'
+  return f'{jax.device_count()} x {kind.device_kind}'
 
 
 def describe_command() -> str:
@@ -64,6 +68,28 @@ def write(path: str, result: Mapping[str, Any]) -> None:
   with open(path, 'x', encoding='utf-8') as file:
     json.dump(result, file, indent=2)
     file.write('\n')
+
+
+def write_result(
+  folder: str, stem: str, result: Mapping[str, Any], out: str | None = None
+) -> str:
+  """Writes a result to `folder/evaluations/<stem>.json`, `_001`, ...
+
+  Args:
+    folder: of a model.
+    stem: name of the file.
+    result: what JSON can hold.
+    out: a file to write it to as well, which must not exist.
+
+  Returns:
+    The first file.
+  """
+  path = unused_path(os.path.join(folder, 'evaluations'), stem, '.json')
+  for name in (path, out):
+    if name is not None:
+      write(name, result)
+  logging.info('Wrote %s', path)
+  return path
 
 
 def unused_path(folder, stem: str, suffix: str = '') -> str:
@@ -152,3 +178,34 @@ def save_meshes(
       file.write(data.encode() if isinstance(data, str) else data)
     written.append(path)
   return SavedMeshes(tuple(written), tuple(empty))
+
+
+def write_shapes(
+  folder: str,
+  arrays: Mapping[str, Any],
+  record: Mapping[str, Any],
+  meshes: Mapping[str, Any],
+  mesh_format: str,
+) -> str:
+  """Fills a new folder: voxels.npz, record.json and meshes/.
+
+  Args:
+    folder: that exists.
+    arrays: of voxels.npz.
+    record: how they came about, of record.json.
+    meshes: `(n, D, H, W)` by the name of a folder below meshes/; '': in it.
+    mesh_format: one of `MESH_FORMATS`; '': no meshes.
+
+  Returns:
+    The folder.
+  """
+  np.savez_compressed(os.path.join(folder, 'voxels.npz'), **arrays)
+  write(os.path.join(folder, 'record.json'), record)
+  for kind, voxels in meshes.items() if mesh_format else ():
+    saved = save_meshes(
+      os.path.join(folder, 'meshes', kind), voxels, file_format=mesh_format
+    )
+    if saved.empty:
+      logging.warning('Shapes without a surface: %s %s', kind, saved.empty)
+  logging.info('Wrote %s', folder)
+  return folder

@@ -5,20 +5,19 @@ feature maps are max-pooled and concatenated (8,100 numbers for the paper's
 network), and logistic regression, one versus all, learns from them and from
 the labels of all training shapes or of a few. Beside them stand the same
 regression on raw voxels, on their principal components, and on the features
-of the same network before it has learned.
+of the same network before it has learned. Table 5.
 """
 
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
-import os
+import dataclasses
 from typing import Any
 import warnings
 
 from absl import logging
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from sklearn import decomposition
 from sklearn import exceptions
@@ -26,15 +25,17 @@ from sklearn import linear_model
 from sklearn import model_selection
 from sklearn import multiclass
 from sklearn import preprocessing
+import threadpoolctl
 
 from data_prep import voxel_file
-from dnet_jax import features as pooling
-from experiments import build
-from experiments import exported
-from experiments.files import datasets
+import dnet_jax
+from dnet_jax import uses
+from dnet_jax.uses import perception
+from experiments import batches
 from experiments.files import outputs
+from experiments.tasks import base
+from experiments.tasks import parts
 
-_CHUNK = 50  # Shapes whose feature maps are computed at once.
 _COMPONENTS = 200  # Principal components of the baseline.
 # Regularisation, from which one is chosen: C of scikit-learn.
 _STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
@@ -42,8 +43,7 @@ _FOLDS = 5
 
 
 def extract(
-  trained: exported.Trained,
-  params: Any,
+  model: dnet_jax.Model,
   voxels: np.ndarray,
   windows: Sequence[int],
   mirrors: Sequence[tuple[int, ...]] = ((),),
@@ -51,8 +51,7 @@ def extract(
   """Pooled features of shapes.
 
   Args:
-    trained: a model with a descriptor.
-    params: of the descriptor.
+    model: with a descriptor.
     voxels: `(n, D, H, W)`.
     windows: of the max pooling, one for each layer.
     mirrors: for each view of a shape the axes along which it is flipped.
@@ -61,24 +60,14 @@ def extract(
     `(n, views, features)` float32.
   """
 
-  @jax.jit
-  def look(params, y):
-    views = []
-    for axes in mirrors:
-      maps = trained.descriptor.apply(
-        params, jnp.flip(y, axes), method='feature_maps'
-      )
-      views.append(pooling.pooled_features(maps, windows))
+  def look(some):
+    views = [
+      dnet_jax.pooled_features(model, np.flip(some, axes), windows)
+      for axes in mirrors
+    ]
     return jnp.stack(views, axis=1)
 
-  parts = []
-  for i in range(0, len(voxels), _CHUNK):
-    some = voxels[i : i + _CHUNK]
-    y = datasets.to_network(some, trained.mean, trained.scale)
-    # As many shapes in each call, so that it compiles once.
-    y = np.concatenate([y, np.zeros((_CHUNK - len(y), *y.shape[1:]), y.dtype)])
-    parts.append(np.asarray(look(params, jnp.asarray(y)))[: len(some)])
-  return np.concatenate(parts)
+  return batches.map_batches(look, voxels)
 
 
 def pool_views(x: np.ndarray) -> np.ndarray:
@@ -115,7 +104,8 @@ def _regression(strength):
 
 
 def _fit(strength, x, labels):
-  with warnings.catch_warnings():
+  # More threads than one only wait for each other in products of this size.
+  with threadpoolctl.threadpool_limits(1), warnings.catch_warnings():
     # A fit that stops early is judged like any other; and a class of which a
     # fold has no shape is never predicted there.
     warnings.simplefilter('ignore', exceptions.ConvergenceWarning)
@@ -233,54 +223,48 @@ def compare(
   return table
 
 
-def probe(
-  config: ml_collections.ConfigDict | None,
-  workdir: str,
-  out: str | None = None,
-) -> dict[str, Any]:
-  """Scores a model as a feature extractor, section 6.5 and Table 5.
+def untrained(model: dnet_jax.Model, seed: int) -> dnet_jax.Model:
+  """The same network before it has learned."""
+  network = uses.descriptor(model.spec)
+  none = jnp.zeros((0, *model.spec.grid, 1))
+  variables = jax.jit(network.init)(jax.random.key(seed), none)
+  return dataclasses.replace(model, params={'descriptor': variables})
 
-  Args:
-    config: whose `data` and `probe` settings count; None: those of the
-      workdir.
-    workdir: of a run, or an exported model, with a descriptor.
-    out: a file to write the result to as well; must not exist.
+
+def probe(request: base.Request) -> dict[str, Any]:
+  """Scores a model as a feature extractor: Table 5.
 
   Returns:
-    What is written to `workdir/evaluations/classification.json`, `_001`, ...
+    What is written to `evaluations/probe.json`, `_001`, ...
 
   Raises:
+    FileExistsError: when the file to write to as well exists.
     ValueError: for a model without a descriptor, or data without test shapes
       or with one class only.
   """
-  if out is not None:
-    voxel_file.refuse_existing(out)
-  trained, config = exported.open_with(config, workdir)
-  if trained.descriptor is None:
-    raise ValueError(
-      f'{workdir} has no descriptor whose features could be classified'
-    )
-  settings = config.probe
-  data = build.data(config)
+  if request.out is not None:
+    voxel_file.refuse_existing(request.out)
+  settings, model = request.config.probe, request.model
+  data = parts.data(request.config)
   if not len(data.test) or len(data.classes) < 2:
     raise ValueError(
       f'{data.source} has {len(data.test)} test shapes of '
       f'{len(data.classes)} classes: use --config.data.category=all'
     )
   both = data.train, data.test
-  untrained = trained.descriptor.init(
-    jax.random.key(config.seed), jnp.zeros((0, *trained.shape))
-  )
   kinds = {
-    'ours': (trained.params, settings.windows),
-    'the same network, untrained': (untrained, settings.windows),
+    'ours': (model, settings.windows),
+    'the same network, untrained': (
+      untrained(model, request.config.seed),
+      settings.windows,
+    ),
   }
   if settings.more_windows:
-    kinds['ours, finer pooling'] = trained.params, settings.more_windows
-  mirrors = datasets.MIRRORS if settings.mirror else ((),)
+    kinds['ours, finer pooling'] = model, settings.more_windows
+  mirrors = perception.MIRRORS if settings.mirror else ((),)
   extractors = {}
-  for name, (params, windows) in kinds.items():
-    x, x_test = (extract(trained, params, v, windows, mirrors) for v in both)
+  for name, (extractor, windows) in kinds.items():
+    x, x_test = (extract(extractor, v, windows, mirrors) for v in both)
     extractors[name] = x[:, 0], x_test[:, 0]
     if settings.mirror:
       extractors[f'{name}, pooled over mirror images'] = (
@@ -292,12 +276,12 @@ def probe(
   principal = decomposition.PCA(number, random_state=0).fit(raw[0])
   extractors['principal components'] = [principal.transform(x) for x in raw]
   extractors['raw voxels'] = raw
-  result = outputs.header(trained.config.name) | {
+  result = outputs.header(request.card['name']) | {
     'table': 'classification',
     'data': data.source,
     'train_shapes': len(data.train),
     'test_shapes': len(data.test),
-    'card': dict(trained.card),
+    'card': {k: x for k, x in request.card.items() if k != 'config'},
     'settings': {
       k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()
     },
@@ -309,15 +293,19 @@ def probe(
       draws=settings.draws,
     ),
   }
-  path = outputs.unused_path(
-    os.path.join(workdir, 'evaluations'), 'classification', '.json'
-  )
-  for name in (path, out):
-    if name is not None:
-      outputs.write(name, result)
+  outputs.write_result(request.folder, 'probe', result, request.out)
   for name, row in result['scores'].items():
     print(f'{name:30}{row["features"]:8}', end='')
     for value in row['accuracy'].values():
       print(f'{value["mean"]:10.4f} ({value["std"]:.4f})', end='')
     print()
   return result
+
+
+MODES = {
+  'probe': base.Mode(
+    probe,
+    'what its features are worth to logistic regression, Table 5',
+    takes=('config', 'out'),
+  )
+}
