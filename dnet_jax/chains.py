@@ -236,6 +236,13 @@ def persistent(
     raise ValueError(
       f'restart_probability must be in [0, 1], got {restart_probability}'
     )
+  if positions is not None:
+    positions = jnp.asarray(positions)
+    if positions.shape[:2] != (num_slots, num_chains):
+      raise ValueError(
+        f'positions must be ({num_slots}, {num_chains}, ...), one for each '
+        f'chain of each slot, got shape {positions.shape}'
+      )
 
   def init(key):
     begin = positions

@@ -91,8 +91,11 @@ def test_restarts_a_share_of_the_chains(probability, traced):
   n, std = 4000, 0.7
   start = dnet_jax.from_data(jnp.full((n, *SHAPE), 9.0))
 
+  def draw(keys):
+    return dnet_jax.from_noise(keys, SHAPE, std).position
+
   def restart(probability):
-    return dnet_jax.restart_chains(keys(n), start, probability, std).position
+    return dnet_jax.restart_chains(keys(n), start, probability, draw).position
 
   y = np.asarray((jax.jit(restart) if traced else restart)(probability))
   same = (y == 9.0).all((1, 2, 3, 4))
@@ -109,16 +112,166 @@ def test_restarts_a_share_of_the_chains(probability, traced):
     assert len(np.unique(fresh[:, 0, 0, 0, 0])) > 0.99 * len(fresh)
 
 
+def noise(keys):
+  return dnet_jax.from_noise(keys, SHAPE).position
+
+
 def test_a_restart_is_of_the_chains_own_key():
   start = dnet_jax.from_data(jnp.zeros((6, *SHAPE)))
-  y = dnet_jax.restart_chains(keys(6), start, 0.5).position
+  y = dnet_jax.restart_chains(keys(6), start, 0.5, noise).position
+  assert len(np.unique(np.asarray(y == 0).all((1, 2, 3, 4)))) == 2
   part = start._replace(position=start.position[2:5])
-  alone = dnet_jax.restart_chains(keys(6)[2:5], part, 0.5).position
+  alone = dnet_jax.restart_chains(keys(6)[2:5], part, 0.5, noise).position
   np.testing.assert_array_equal(alone, y[2:5])
 
 
 def test_share_must_be_a_probability():
   start = dnet_jax.from_data(jnp.zeros((2, *SHAPE)))
+  source = dnet_jax.noise_source(SHAPE)
   for probability in (-0.1, 1.1, float('nan')):
     with pytest.raises(ValueError, match=r'\[0, 1\]'):
-      dnet_jax.restart_chains(keys(2), start, probability)
+      dnet_jax.restart_chains(keys(2), start, probability, noise)
+    with pytest.raises(ValueError, match=r'restart_probability .*\[0, 1\]'):
+      dnet_jax.persistent(source, num_chains=2, restart_probability=probability)
+
+
+@pytest.mark.parametrize('slot', [-1, 3, np.int32(7)])
+def test_a_slot_out_of_range_is_no_other_slot(slot):
+  # XLA would clamp it to the last one.
+  memory = dnet_jax.ChainMemory(jnp.zeros((3, 4, *SHAPE)))
+  match = f'slot must be from 0 to 2, got {slot}'
+  with pytest.raises(ValueError, match=match):
+    dnet_jax.read_chains(memory, slot)
+  with pytest.raises(ValueError, match=match):
+    dnet_jax.write_chains(memory, slot, memory.positions[0])
+
+
+@pytest.mark.parametrize('field', ['num_chains', 'num_slots'])
+def test_a_memory_holds_at_least_one_chain(field):
+  sizes = {'num_chains': 3, 'num_slots': 2} | {field: 0}
+  with pytest.raises(ValueError, match=r'at least 1, got .*0'):
+    dnet_jax.persistent(dnet_jax.noise_source(SHAPE), **sizes)
+
+
+def components():
+  rng = np.random.default_rng(0)
+  directions, _ = np.linalg.qr(rng.normal(size=(8, 2)))
+  return dnet_jax.Components(
+    jnp.asarray(rng.normal(size=SHAPE), jnp.float32),
+    jnp.asarray(directions.T.reshape(2, *SHAPE), jnp.float32),
+    jnp.array([2.0, 0.5]),
+  )
+
+
+def test_draws_of_components_have_their_gaussian():
+  n, std = 5000, 0.1
+  mean, directions, deviations = components()
+  y = dnet_jax.from_components(keys(n), components(), std).position
+  y = np.asarray(y, np.float64).reshape(n, -1)
+  v = np.asarray(directions, np.float64).reshape(2, -1)
+  covariance = v.T * np.square(deviations) @ v + std**2 * np.eye(8)
+  centred = y - np.asarray(mean).ravel()
+  variances = np.diag(covariance)
+  assert (np.abs(centred.mean(0)) < K * np.sqrt(variances / n)).all()
+  error = np.sqrt((variances[:, None] * variances + covariance**2) / n)
+  found = centred.T @ centred / n
+  assert (np.abs(found - covariance) < K * error).all()
+  # Negative control: noise of twice that standard deviation.
+  assert (np.abs(found - covariance - 3 * std**2 * np.eye(8)) > K * error).any()
+
+
+SOURCES = {
+  'noise': lambda: dnet_jax.noise_source(SHAPE, 0.3),
+  'components': lambda: dnet_jax.component_source(components(), 0.3),
+}
+
+
+@pytest.mark.parametrize('name', SOURCES)
+def test_a_memory_begins_and_restarts_at_its_source(name):
+  source = SOURCES[name]()
+  memory = dnet_jax.persistent(
+    source, num_chains=4, num_slots=3, restart_probability=1.0
+  )
+  key = jax.random.key(1)
+  held = memory.init(key)
+  drawn = source.draw(dnet_jax.chain_keys(key, 12), source.arrays)
+  np.testing.assert_array_equal(held.positions.reshape(12, *SHAPE), drawn)
+  sampler = dnet_jax.make_sampler(num_steps=1, step_size=0.1)
+  start = memory.read(jax.random.key(2), held, 5, sampler)
+  again = dnet_jax.chain_keys(jax.random.key(2), 4)
+  again = jax.vmap(jax.random.fold_in, (0, None))(again, 1)
+  np.testing.assert_array_equal(
+    start.position, source.draw(again, source.arrays)
+  )
+  held = memory.write(held, 5, start.position)
+  np.testing.assert_array_equal(held.positions[2], start.position)
+  np.testing.assert_array_equal(
+    held.positions[:2].reshape(8, *SHAPE), drawn[:8]
+  )
+
+
+@pytest.mark.parametrize('name', SOURCES)
+def test_what_chains_restart_from_is_no_constant_of_the_program(name):
+  """It comes with the state: other arrays, the same program."""
+  source = SOURCES[name]()
+  memory = dnet_jax.persistent(source, num_chains=4, restart_probability=1.0)
+  sampler = dnet_jax.make_sampler(num_steps=1, step_size=0.1)
+  traces = []
+
+  @jax.jit
+  def read(held):
+    traces.append(1)
+    return memory.read(jax.random.key(2), held, 0, sampler).position
+
+  held = memory.init(jax.random.key(1))
+  first = read(held)
+  doubled = jax.tree.map(lambda x: 2 * x, held.source)
+  np.testing.assert_allclose(
+    read(held._replace(source=doubled)) - 2 * first,
+    # What the components draw is a product of two of the arrays.
+    jnp.zeros_like(first) if name == 'noise' else offsets(held),
+    atol=1e-5,
+  )
+  assert len(traces) == 1
+
+
+def offsets(held):
+  """2 sum_k z_k s_k v_k of the chains that restart above."""
+  keys_ = dnet_jax.chain_keys(jax.random.key(2), 4)
+  keys_ = jax.vmap(jax.random.fold_in, (0, None))(keys_, 1)
+  parts, _ = held.source
+  noiseless = dnet_jax.from_components(keys_, parts, 0.0).position
+  return 2 * (noiseless - parts.mean)
+
+
+def test_a_memory_may_begin_at_data():
+  y = jax.random.normal(jax.random.key(0), (2, 3, *SHAPE))
+  memory = dnet_jax.persistent(
+    dnet_jax.noise_source(SHAPE), num_chains=3, num_slots=2, positions=y
+  )
+  np.testing.assert_array_equal(memory.init(jax.random.key(1)).positions, y)
+  for shape in ((3, 2, *SHAPE), (6, *SHAPE), (2, 4, *SHAPE)):
+    with pytest.raises(ValueError, match=r'positions must be \(2, 3, \.\.\.\)'):
+      dnet_jax.persistent(
+        dnet_jax.noise_source(SHAPE),
+        num_chains=3,
+        num_slots=2,
+        positions=jnp.zeros(shape),
+      )
+
+
+def test_a_sampler_is_run_chains_with_its_settings():
+  start = dnet_jax.from_data(jnp.ones((3, *SHAPE)))
+  for kernel in (dnet_jax.langevin, dnet_jax.mala):
+    settings = dict(num_steps=3, step_size=0.2, kernel=kernel)
+    sampler = dnet_jax.make_sampler(**settings)
+    y, info = sampler.run(keys(3), energy_fn, start, 0.5)
+    expected, trace = dnet_jax.run_chains(
+      keys(3), energy_fn, start, temperature=0.5, **settings
+    )
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(info.energy, trace.energy)
+  data = jax.random.key_data
+  np.testing.assert_array_equal(
+    data(sampler.keys(jax.random.key(0), 3)), data(keys(3))
+  )

@@ -102,14 +102,14 @@ def learn(make, iterations, batch, params, temperature=0.0):
   learner = dnet_jax.make_learner(
     dnet_jax.contrastive_loss(ENERGY), optax.adam(0.02, b1=0.5)
   )
-  algorithm = make(ENERGY, learner, num_steps=10, step_size=0.1)
+  sampler = dnet_jax.make_sampler(num_steps=10, step_size=0.1)
+  algorithm = make(ENERGY, learner, sampler)
   step = jax.jit(algorithm.step)
-  state = algorithm.init(jax.random.key(0), params)
-  values = []
+  state = algorithm.init(jax.random.key(0), {'descriptor': params})
+  schedule = dnet_jax.Schedule(temperature)
   for i in range(iterations):
-    state, metrics = step(jax.random.key(i), state, batch, temperature)
-    values.append(float(metrics['chain_move']))
-  return state.learner.params, values
+    state, _ = step(jax.random.key(i), state, batch, schedule)
+  return state.learners['descriptor'].params
 
 
 # One solid of two halves, so that what is hidden follows from what is seen.
@@ -124,7 +124,7 @@ def test_learning_to_recover_beats_the_start():
   corrupt = dnet_jax.random_voxels(0.7)
   small = NETWORK.clone(init_std=0.05)
   first = small.init(jax.random.key(0), jnp.zeros((0, *SHAPE)))
-  params, _ = learn(
+  params = learn(
     functools.partial(dnet_jax.recovery, corrupt=corrupt), 60, y, first
   )
   visible = corrupt(dnet_jax.chain_keys(jax.random.key(9), 4), SHAPE)
@@ -151,7 +151,7 @@ def test_learning_to_super_resolve_beats_block_repeat():
   y = solids()
   small = NETWORK.clone(init_std=0.05)
   first = small.init(jax.random.key(0), jnp.zeros((0, *SHAPE)))
-  params, _ = learn(
+  params = learn(
     functools.partial(dnet_jax.super_resolution, factor=4), 60, y, first
   )
   low = dnet_jax.downscale(y, 4)

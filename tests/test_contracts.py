@@ -125,15 +125,21 @@ def test_bfloat16_chains_stay_bfloat16(kernel):
 def starts(y):
   memory = dnet_jax.ChainMemory(jnp.stack([y, y + 1]))
   keys = dnet_jax.chain_keys(jax.random.key(5), len(y))
+  components = dnet_jax.Components(y[0], y[1:], jnp.ones(len(y) - 1))
+
+  def noise(keys):
+    return dnet_jax.from_noise(keys, SHAPE).position
+
   return {
     'noise': dnet_jax.from_noise(keys, SHAPE),
+    'components': dnet_jax.from_components(keys, components),
     'data': dnet_jax.from_data(y),
     'corrupted': dnet_jax.from_corrupted(y, VISIBLE, 0.0),
     'low_resolution': dnet_jax.from_low_resolution(dnet_jax.downscale(y, 2), 2),
     'coarse': dnet_jax.from_coarse(dnet_jax.downscale(y, 2), 2),
     'memory': dnet_jax.read_chains(memory, 1),
     'restarted': dnet_jax.restart_chains(
-      keys, dnet_jax.read_chains(memory, 0), 0.5
+      keys, dnet_jax.read_chains(memory, 0), 0.5, noise
     ),
   }
 
@@ -165,18 +171,22 @@ def algorithm(name, energy_fn, kernel):
   learner = dnet_jax.make_learner(
     dnet_jax.contrastive_loss(energy_fn), optax.adam(1e-2, b1=0.5)
   )
-  arguments = dict(num_steps=3, step_size=0.1, kernel=KERNELS[kernel])
+  sampler = dnet_jax.make_sampler(
+    num_steps=3, step_size=0.1, kernel=KERNELS[kernel]
+  )
   if name == 'contrastive_divergence':
-    return dnet_jax.contrastive_divergence(energy_fn, learner, **arguments)
-  return dnet_jax.maximum_likelihood(
-    energy_fn,
-    learner,
-    shape=SHAPE,
+    return dnet_jax.contrastive_divergence(energy_fn, learner, sampler)
+  memory = dnet_jax.persistent(
+    dnet_jax.noise_source(SHAPE),
     num_chains=4,
     num_slots=3,
     restart_probability=0.5 if name == 'restarting' else 0.0,
-    **arguments,
   )
+  return dnet_jax.maximum_likelihood(energy_fn, learner, sampler, memory)
+
+
+def networks(scale=1.0):
+  return {'descriptor': params(scale)}
 
 
 @pytest.mark.parametrize('kernel', KERNELS)
@@ -189,13 +199,12 @@ def test_algorithm_with_kernel(name, kernel):
   # The step may take over the memory of its state.
   step = jax.jit(step, donate_argnums=1)
   batch = jax.random.normal(jax.random.key(1), (5, *SHAPE))
-  state = init(jax.random.key(0), params())
+  state = init(jax.random.key(0), networks())
   kind, traces = aval(state), None
   for i in range(4):
     before = jax.tree.map(np.array, state)
-    state, metrics = step(
-      jax.random.key(i), state, (i + 1) * batch, 1.0 - i / 8
-    )
+    schedule = dnet_jax.Schedule(1.0 - i / 8, 1.0 + i)
+    state, metrics = step(jax.random.key(i), state, (i + 1) * batch, schedule)
     assert aval(state) == kind
     assert finite((state, metrics))
     assert {metric.shape for metric in metrics.values()} == {()}
@@ -204,8 +213,8 @@ def test_algorithm_with_kernel(name, kernel):
     assert energy_fn.traces == traces
     changed = jax.tree.map(
       lambda a, b: (a != np.asarray(b)).any(),
-      before.learner.params,
-      state.learner.params,
+      before.learners['descriptor'].params,
+      state.learners['descriptor'].params,
     )
     assert all(jax.tree.leaves(changed))
     if name != 'contrastive_divergence':
@@ -229,13 +238,16 @@ def test_algorithm_with_kernel(name, kernel):
 def test_algorithm_maps_over_seeds():
   init, step, _ = algorithm('maximum_likelihood', Counted(), 'langevin')
   keys = jax.random.split(jax.random.key(0), 2)
-  states = jax.vmap(init, (0, None))(keys, params())
+  states = jax.vmap(init, (0, None))(keys, networks())
   batch = jnp.ones((5, *SHAPE))
   mapped, _ = jax.jit(jax.vmap(step, (0, 0, None, None)))(
-    keys, states, batch, 1.0
+    keys, states, batch, dnet_jax.Schedule()
   )
   alone, _ = jax.jit(step)(
-    keys[1], jax.tree.map(lambda leaf: leaf[1], states), batch, 1.0
+    keys[1],
+    jax.tree.map(lambda leaf: leaf[1], states),
+    batch,
+    dnet_jax.Schedule(),
   )
   for a, b in zip(jax.tree.leaves(mapped), jax.tree.leaves(alone), strict=True):
     np.testing.assert_allclose(a[1], b, rtol=1e-4, atol=1e-5)
@@ -244,8 +256,8 @@ def test_algorithm_maps_over_seeds():
 def test_metrics_are_of_the_chains():
   init, step, _ = algorithm('contrastive_divergence', Counted(), 'langevin')
   y = jax.random.normal(jax.random.key(1), (5, *SHAPE))
-  state = init(jax.random.key(0), params())
-  _, metrics = jax.jit(step)(jax.random.key(2), state, y, 1.0)
+  state = init(jax.random.key(0), networks())
+  _, metrics = jax.jit(step)(jax.random.key(2), state, y, dnet_jax.Schedule())
   _, key_chains = jax.random.split(jax.random.key(2))
   keys = dnet_jax.chain_keys(key_chains, 5)
   moved, _ = jax.jit(
@@ -263,3 +275,51 @@ def test_metrics_are_of_the_chains():
   np.testing.assert_allclose(
     metrics['chain_move'], np.sqrt(((moved - y) ** 2).mean()), rtol=1e-5
   )
+
+
+@pytest.mark.parametrize(
+  ('given', 'named'),
+  [
+    ({}, r'\[\]'),
+    ({'generator': 1.0}, 'generator'),
+    ({'descriptor': 1.0, 'generator': 1.0}, "'descriptor', 'generator'"),
+    (params(), "'b', 'w'"),
+    (1.0, 'float'),
+  ],
+)
+def test_params_of_other_networks_are_an_error(given, named):
+  init, _, _ = algorithm('maximum_likelihood', Counted(), 'langevin')
+  match = rf"learns the networks \['descriptor'\], got .*{named}"
+  with pytest.raises(ValueError, match=match):
+    init(jax.random.key(0), given)
+
+
+def test_what_was_learned_is_what_learning_begins_with():
+  init, step, _ = algorithm('contrastive_divergence', Counted(), 'langevin')
+  state = init(jax.random.key(0), networks())
+  batch = jnp.ones((5, *SHAPE))
+  state, _ = step(jax.random.key(1), state, batch, dnet_jax.Schedule())
+  learned = dnet_jax.algorithms.networks(state)
+  again = init(jax.random.key(0), learned)
+  assert {*learned} == {'descriptor'}
+  for a, b in zip(
+    jax.tree.leaves(again.learners['descriptor'].params),
+    jax.tree.leaves(state.learners['descriptor'].params),
+    strict=True,
+  ):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_a_rate_factor_of_0_learns_nothing():
+  init, step, _ = algorithm('maximum_likelihood', Counted(), 'langevin')
+  state = init(jax.random.key(0), networks())
+  batch = jnp.ones((5, *SHAPE))
+  still, _ = step(jax.random.key(1), state, batch, dnet_jax.Schedule(1.0, 0.0))
+  for a, b in zip(
+    jax.tree.leaves(still.learners['descriptor'].params),
+    jax.tree.leaves(params()),
+    strict=True,
+  ):
+    np.testing.assert_array_equal(a, b)
+  moved = still.memory.positions != state.memory.positions
+  assert bool(moved[0].any())

@@ -32,15 +32,16 @@ def networks(axis_name=None):
 @functools.cache
 def variables():
   descriptor, generator = networks()
-  params = jax.jit(descriptor.init)(
-    jax.random.key(2), jnp.zeros((0, 4, 4, 4, 1))
-  )
-  model_state = dict(
-    jax.jit(functools.partial(generator.init, train=False))(
-      jax.random.key(3), jnp.zeros((0, DIM))
-    )
-  )
-  return params, model_state.pop('params'), model_state
+  return {
+    'descriptor': jax.jit(descriptor.init)(
+      jax.random.key(2), jnp.zeros((0, 4, 4, 4, 1))
+    ),
+    'generator': dict(
+      jax.jit(functools.partial(generator.init, train=False))(
+        jax.random.key(3), jnp.zeros((0, DIM))
+      )
+    ),
+  }
 
 
 def algorithm(axis_name=None):
@@ -56,24 +57,27 @@ def algorithm(axis_name=None):
     dnet_jax.make_learner(
       dnet_jax.teaching_loss(generator_fn), optax.sgd(RATE)
     ),
+    dnet_jax.make_sampler(
+      num_steps=NUM_STEPS, step_size=STEP_SIZE, axis_name=axis_name
+    ),
     latent_dim=DIM,
     num_chains=8,
-    num_steps=NUM_STEPS,
-    step_size=STEP_SIZE,
     noise_std=0.3,
-    axis_name=axis_name,
   )
 
 
 def test_one_step_is_algorithm_3_written_out():
-  params, generator_params, model_state = variables()
+  params = variables()['descriptor']
+  generator_params = variables()['generator']['params']
+  model_state = {'batch_stats': variables()['generator']['batch_stats']}
   descriptor, generator = networks()
   init, step, _ = algorithm()
-  state = init(jax.random.key(0), params, generator_params, model_state)
+  state = init(jax.random.key(0), variables())
   batch = jax.random.normal(jax.random.key(1), (5, 4, 4, 4, 1))
   key = jax.random.key(4)
   # At temperature 0 the chains' own noise plays no part.
-  state, metrics = jax.jit(step)(key, state, batch, 0.0)
+  schedule = dnet_jax.Schedule(temperature=0.0)
+  state, metrics = jax.jit(step)(key, state, batch, schedule)
 
   # Line 3: Z ~ N(0, I), Y^ = g(Z) + epsilon.
   key_z, key_noise, _ = jax.random.split(key, 3)
@@ -122,21 +126,22 @@ def test_one_step_is_algorithm_3_written_out():
   value, slope = jax.jit(jax.value_and_grad(loss))(generator_params)
   taught = jax.tree.map(lambda p, d: p - RATE * d, generator_params, slope)
   np.testing.assert_allclose(metrics['teaching_loss'], value, rtol=1e-4)
+  teacher, student = (state.learners[n] for n in ('descriptor', 'generator'))
   for found, truth in (
-    (state.learner.params, expected),
-    (state.generator.params, taught),
+    (teacher.params, expected),
+    (student.params['params'], taught),
   ):
     jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), found, truth
     )
   for i, (mean, variance) in enumerate(statistics):
-    found = state.generator.model_state['batch_stats'][f'BatchNorm_{i}']
+    found = student.model_state['batch_stats'][f'BatchNorm_{i}']
     np.testing.assert_allclose(found['mean'], 0.1 * mean, atol=1e-5)
     np.testing.assert_allclose(found['var'], 0.9 + 0.1 * variance, atol=1e-5)
   # Negative control: neither network stood still.
   for found, before in (
-    (state.learner.params, params),
-    (state.generator.params, generator_params),
+    (teacher.params, params),
+    (student.params['params'], generator_params),
   ):
     moved = jax.tree.map(lambda a, b: float(abs(a - b).max()), found, before)
     assert max(jax.tree.leaves(moved)) > 1e-3
@@ -178,30 +183,31 @@ def test_linear_descriptor_and_generator_find_the_mean():
     dnet_jax.make_learner(
       dnet_jax.teaching_loss(generator_fn), optax.sgd(rate)
     ),
+    dnet_jax.make_sampler(num_steps=5, step_size=0.2),
     latent_dim=2,
     num_chains=64,
-    num_steps=5,
-    step_size=0.2,
   )
   batch = s * jax.random.normal(jax.random.key(0), (64, *shape)) + 1.5
   state = init(
     jax.random.key(1),
-    jnp.zeros(shape),
-    {'w': jnp.eye(2), 'b': jnp.zeros(2)},
-    None,
+    {
+      'descriptor': jnp.zeros(shape),
+      'generator': {'w': jnp.eye(2), 'b': jnp.zeros(2)},
+    },
   )
 
   @jax.jit
   def learn(state):
     def step(i, state):
       key = jax.random.fold_in(jax.random.key(2), i)
-      return algorithm_step(key, state, batch, 1.0)[0]
+      return algorithm_step(key, state, batch, dnet_jax.Schedule())[0]
 
     return jax.lax.fori_loop(0, 600, step, state)
 
   state = learn(state)
   mean = batch.mean(0)
-  np.testing.assert_allclose(s**2 * state.learner.params, mean, atol=0.05)
-  student = state.generator.params
+  theta = state.learners['descriptor'].params
+  np.testing.assert_allclose(s**2 * theta, mean, atol=0.05)
+  student = state.learners['generator'].params
   np.testing.assert_allclose(student['b'], mean.ravel(), atol=0.05)
   assert float(abs(student['w']).max()) < 0.1

@@ -34,7 +34,7 @@ def observed(num):
   return jax.random.normal(jax.random.key(1), (num, 4, 4, 4, 1))
 
 
-# Each gives the algorithm, what its `init` takes, a batch and a temperature.
+# Each gives the algorithm, first parameters, a batch and a schedule.
 
 
 def maximum_likelihood(axis_name):
@@ -48,24 +48,24 @@ def maximum_likelihood(axis_name):
   algorithm = dnet_jax.maximum_likelihood(
     energy_fn,
     learner,
-    shape=(4, 4, 4, 1),
-    num_chains=8,
-    num_steps=3,
-    step_size=0.1,
-    num_slots=2,
-    restart_probability=0.5,
-    axis_name=axis_name,
+    dnet_jax.make_sampler(num_steps=3, step_size=0.1, axis_name=axis_name),
+    dnet_jax.persistent(
+      dnet_jax.noise_source((4, 4, 4, 1)),
+      num_chains=8,
+      num_slots=2,
+      restart_probability=0.5,
+    ),
   )
-  params = jax.jit(net.init)(jax.random.key(2), observed(0))
-  return algorithm, (params,), observed(12), 1.0
+  params = {'descriptor': jax.jit(net.init)(jax.random.key(2), observed(0))}
+  return algorithm, params, observed(12), dnet_jax.Schedule()
 
 
 def multi_grid(axis_name):
   return (
     test_multi_grid.algorithm(axis_name),
-    (test_multi_grid.thetas(),),
+    test_multi_grid.networks(),
     test_multi_grid.batch(8),
-    np.array([1.0, 0.0], np.float32),
+    dnet_jax.Schedule(np.array([1.0, 0.0], np.float32)),
   )
 
 
@@ -74,7 +74,7 @@ def cooperative(axis_name):
     test_cooperative.algorithm(axis_name),
     test_cooperative.variables(),
     observed(12),
-    1.0,
+    dnet_jax.Schedule(),
   )
 
 
@@ -82,20 +82,21 @@ def alternating(axis_name):
   _, generator = test_cooperative.networks(axis_name)
   generator_fn = dnet_jax.generator_fn(generator, train=True)
   algorithm = dnet_jax.alternating_back_propagation(
-    generator_fn,
     dnet_jax.generator_fn(generator, train=False),
     dnet_jax.make_learner(
       dnet_jax.teaching_loss(generator_fn), optax.sgd(1e-2)
     ),
-    latent_dim=test_cooperative.DIM,
-    num_chains=12,
-    num_slots=2,
-    num_steps=3,
-    step_size=0.01,
+    dnet_jax.make_sampler(num_steps=3, step_size=0.01, axis_name=axis_name),
+    dnet_jax.persistent(
+      dnet_jax.noise_source((test_cooperative.DIM,)),
+      num_chains=12,
+      num_slots=2,
+      restart_probability=0.5,
+    ),
     noise_std=0.5,
-    axis_name=axis_name,
   )
-  return algorithm, test_cooperative.variables()[1:], observed(12), 1.0
+  params = {'generator': test_cooperative.variables()['generator']}
+  return algorithm, params, observed(12), dnet_jax.Schedule()
 
 
 def classification(axis_name):
@@ -114,13 +115,13 @@ def classification(axis_name):
     ),
     axis_name=axis_name,
   )
-  model_state = dict(
+  variables = dict(
     jax.jit(functools.partial(net.clone(axis_name=None).init, train=False))(
       jax.random.key(2), observed(0)
     )
   )
   batch = {'y': observed(12), 'labels': jnp.arange(12) % 2}
-  return algorithm, (model_state.pop('params'), model_state), batch, 1.0
+  return algorithm, {'classifier': variables}, batch, dnet_jax.Schedule()
 
 
 ALGORITHMS = {
@@ -138,12 +139,19 @@ def split(leaf, axis):
   return leaf.reshape(*shape[:axis], devices.NUMBER, -1, *shape[axis + 1 :])
 
 
+def for_each_part(function, chain_axes, *states):
+  """Of the parts of a state that `chain_axes` names; its None is one."""
+  return jax.tree.map(
+    function, chain_axes, *states, is_leaf=lambda axis: axis is None
+  )
+
+
 def run(name, how):
   axis_name = None if how == 'one' else 'devices'
-  (init, step, chain_axes), arguments, batch, temperature = ALGORITHMS[name](
+  (init, step, chain_axes), params, batch, schedule = ALGORITHMS[name](
     axis_name
   )
-  state = init(jax.random.key(0), *arguments)
+  state = init(jax.random.key(0), params)
   if how == 'one':
     step = jax.jit(step)
   elif how == 'pmap':
@@ -154,20 +162,21 @@ def run(name, how):
       out_axes=(chain_axes, None),
     )
     batch = jax.tree.map(lambda leaf: split(leaf, 0), batch)
-    state = type(state)(
-      *(
-        part
-        if axis is None
-        else jax.tree.map(functools.partial(split, axis=axis), part)
-        for axis, part in zip(chain_axes, state, strict=True)
-      )
-    )
+
+    def divide(axis, part):
+      if axis is None:
+        return part
+      return jax.tree.map(functools.partial(split, axis=axis), part)
+
+    state = for_each_part(divide, chain_axes, state)
   else:
     auto = (jax.sharding.AxisType.Auto,)
     mesh = jax.make_mesh((devices.NUMBER,), (axis_name,), axis_types=auto)
-    specs = type(chain_axes)(
-      *(P() if axis is None else P(None, axis_name) for axis in chain_axes)
-    )
+
+    def spec(axis):
+      return P() if axis is None else P(*[None] * axis, axis_name)
+
+    specs = for_each_part(spec, chain_axes)
     step = jax.jit(
       jax.shard_map(
         step,
@@ -179,9 +188,9 @@ def run(name, how):
     )
   # Compiled once: called as it is, it would be again for where its own results
   # lie, half of the time of this test.
-  step = step.lower(jax.random.key(0), state, batch, temperature).compile()
+  step = step.lower(jax.random.key(0), state, batch, schedule).compile()
   for i in range(3):
-    state, metrics = step(jax.random.key(i), state, batch, temperature)
+    state, metrics = step(jax.random.key(i), state, batch, schedule)
   leaves = jax.tree.leaves((state, metrics))
   return [np.asarray(leaf, np.float64).ravel() for leaf in leaves]
 

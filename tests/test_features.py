@@ -31,7 +31,7 @@ def test_max_pool_against_loops(window):
 def test_pooled_features_are_the_maps_in_order():
   rng = np.random.default_rng(1)
   maps = [rng.normal(size=(3, 5, 5, 5, 2)), rng.normal(size=(3, 3, 3, 3, 4))]
-  vector = features.pooled_features([jnp.asarray(h) for h in maps], (4, 2))
+  vector = features.pool_feature_maps([jnp.asarray(h) for h in maps], (4, 2))
   expected = [
     max_pool(h, n).reshape(3, -1) for h, n in zip(maps, (4, 2), strict=True)
   ]
@@ -42,4 +42,4 @@ def test_impossible_windows():
   with pytest.raises(ValueError, match='0'):
     features.max_pool(jnp.ones((1, 2, 2, 2, 1)), 0)
   with pytest.raises(ValueError, match='2 feature maps'):
-    features.pooled_features([jnp.ones((1, 2, 2, 2, 1))] * 2, (4,))
+    features.pool_feature_maps([jnp.ones((1, 2, 2, 2, 1))] * 2, (4,))

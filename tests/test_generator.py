@@ -41,6 +41,10 @@ def network():
   return net, dict(variables), z
 
 
+def learned(variables):
+  return {'params': variables['params']}
+
+
 @pytest.mark.parametrize(
   ('name', 'side', 'channels'),
   [
@@ -78,7 +82,7 @@ def test_forward_pass_and_running_averages_are_the_reference(train):
   net, variables, z = network()
   model_state = {'batch_stats': variables['batch_stats']}
   y, new = jax.jit(dnet_jax.generator_fn(net, train=train))(
-    variables['params'], model_state, z
+    learned(variables), model_state, z
   )
   expected, statistics = reference.generator(
     variables, FACTORS, np.asarray(z), train
@@ -125,13 +129,13 @@ def test_running_averages_converge_to_those_of_the_prior(monkeypatch):
   monkeypatch.setattr(convolution, '_choose', lambda *args: None)
   generate = jax.jit(dnet_jax.generator_fn(net, train=True))
   z = jax.random.normal(jax.random.key(2), (2048, DIM))
-  y_batch, _ = generate(variables['params'], {}, z)
+  y_batch, _ = generate(learned(variables), {}, z)
   model_state = {'batch_stats': variables['batch_stats']}
   evaluate = jax.jit(functools.partial(net.apply, train=False))
   before = evaluate(variables, z)
   for i in range(200):
     z_i = jax.random.normal(jax.random.key(10 + i), (256, DIM))
-    _, model_state = generate(variables['params'], model_state, z_i)
+    _, model_state = generate(learned(variables), model_state, z_i)
   after = evaluate({**variables, **model_state}, z)
   first, last = (float(jnp.abs(y - y_batch).max()) for y in (before, after))
   assert last < 0.1 < 0.3 < first
@@ -144,14 +148,12 @@ def test_teaching_loss_and_its_gradient_are_eq_22():
   y = np.random.default_rng(1).uniform(-1, 1, (6, 4, 4, 4, 1))
   loss_fn = dnet_jax.teaching_loss(dnet_jax.generator_fn(net, train=True))
   grads, (_, metrics) = jax.jit(jax.grad(loss_fn, has_aux=True))(
-    variables['params'], model_state, z, jnp.asarray(y, jnp.float32)
+    learned(variables), model_state, z, jnp.asarray(y, jnp.float32)
   )
-  params = jax.tree.map(
-    lambda p: np.asarray(p, np.float64), variables['params']
-  )
+  params = jax.tree.map(lambda p: np.asarray(p, np.float64), learned(variables))
 
   def loss(params):
-    made, _ = reference.generator({'params': params}, FACTORS, z, True)
+    made, _ = reference.generator(params, FACTORS, z, True)
     return ((y - made) ** 2).sum((1, 2, 3, 4)).mean()
 
   np.testing.assert_allclose(metrics['teaching_loss'], loss(params), rtol=1e-5)
@@ -258,25 +260,24 @@ def test_alternating_back_propagation_learns_factor_analysis():
   )
   algorithm = dnet_jax.alternating_back_propagation(
     linear_fn,
-    linear_fn,
     learner,
-    latent_dim=dim,
-    num_chains=num // 2,
-    num_slots=2,
-    num_steps=5,
-    step_size=0.2,
-    noise_std=std,
     # Without the bias of a finite step, which would shrink W by a tenth.
-    kernel=dnet_jax.mala,
+    dnet_jax.make_sampler(num_steps=5, step_size=0.2, kernel=dnet_jax.mala),
+    dnet_jax.persistent(
+      dnet_jax.noise_source((dim,)), num_chains=num // 2, num_slots=2
+    ),
+    noise_std=std,
   )
-  state = algorithm.init(jax.random.key(6), linear_params(rng, dim, 0.1), None)
+  state = algorithm.init(
+    jax.random.key(6), {'generator': linear_params(rng, dim, 0.1)}
+  )
   batches = jnp.asarray(y, jnp.float32).reshape(2, num // 2, *SIDES)
 
   @jax.jit
   def learn(state):
     def step(i, state):
       key = jax.random.fold_in(jax.random.key(7), i)
-      return algorithm.step(key, state, batches[i % 2], 1.0)[0]
+      return algorithm.step(key, state, batches[i % 2], dnet_jax.Schedule())[0]
 
     return jax.lax.fori_loop(0, 1500, step, state)
 
@@ -284,9 +285,9 @@ def test_alternating_back_propagation_learns_factor_analysis():
     w = np.asarray(params['w'], np.float64)
     return np.linalg.norm(w.T @ w - expected) / np.linalg.norm(expected)
 
-  assert error(state.learner.params) > 0.9
+  assert error(state.learners['generator'].params) > 0.9
   state = learn(state)
-  params = state.learner.params
+  params = state.learners['generator'].params
   assert error(params) < 0.05
   np.testing.assert_allclose(params['b'], mean, atol=0.05)
   # And z is what the posterior says of each shape: half of it is unknown

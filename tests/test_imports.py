@@ -1,11 +1,14 @@
 """The layering: who may import whom."""
 
 import ast
+import inspect
 import pathlib
 import subprocess
 import sys
 
 import pytest
+
+import dnet_jax
 
 ROOT = pathlib.Path(__file__).parents[1]
 # Each module may import those before it.
@@ -15,6 +18,7 @@ LAYERS = (
   ('projections',),
   ('energy', 'kernels'),
   ('sampling',),
+  ('starts',),
   ('chains',),
   ('learning',),
   ('algorithms',),
@@ -26,9 +30,18 @@ ASIDE = {
   'corruptions': {'types'},
   'features': {'types'},
   'metrics': {'types'},
+  'specs': set(),
 }
-# Third-party packages of the library; Flax in one module only.
+# Above all of these, one on the other.
+ABOVE = ('models', 'uses')
+# Third-party packages of the library, and those of one module only.
 THIRD_PARTY = {'jax', 'numpy', 'optax'}
+OF_ONE = {
+  'networks': {'flax'},
+  'models': {'safetensors', 'huggingface_hub'},
+}
+# What reads or writes files, or knows of the network.
+FILES = {'importlib', 'io', 'os', 'pathlib', 'shutil', 'tempfile', 'urllib'}
 
 
 def imports(path):
@@ -56,45 +69,104 @@ def within(names):
   return {n.split('.')[1] for n in names if n.startswith('dnet_jax.')}
 
 
-@pytest.mark.parametrize('path', modules('dnet_jax'), ids=lambda p: p.stem)
+def module(path):
+  """The module of the library, or the package, that a file belongs to."""
+  return path.relative_to(ROOT / 'dnet_jax').parts[0].removesuffix('.py')
+
+
+def allowed():
+  """What each module may import of the library."""
+  result, below = dict(ASIDE), set()
+  for layer in LAYERS:
+    result |= {name: set(below) for name in layer}
+    below |= set(layer)
+  below |= set(ASIDE)
+  for name in ABOVE:
+    result[name] = set(below)
+    below.add(name)
+  return result
+
+
+@pytest.mark.parametrize(
+  'path',
+  modules('dnet_jax'),
+  ids=lambda p: str(p.relative_to(ROOT / 'dnet_jax')),
+)
 def test_library_layers(path):
-  names = imports(path)
-  if path.stem == '__init__':
+  names, name = imports(path), module(path)
+  if name == '__init__':
     assert tops(names) == {'dnet_jax'}
     return
-  allowed = dict(ASIDE)
-  below = set()
-  for layer in LAYERS:
-    allowed |= {name: set(below) for name in layer}
-    below |= set(layer)
-  assert path.stem in allowed, 'a new module: say here what it may import'
-  assert within(names) <= allowed[path.stem]
-  third_party = THIRD_PARTY | ({'flax'} if path.stem == 'networks' else set())
-  others = tops(names) - {'dnet_jax'} - set(sys.stdlib_module_names)
-  assert others <= third_party
+  assert name in allowed(), 'a new module: say here what it may import'
+  # Files of one package may import each other.
+  assert within(names) - {name} <= allowed()[name]
+  standard = set(sys.stdlib_module_names)
+  others = tops(names) - {'dnet_jax'} - standard
+  assert others <= THIRD_PARTY | OF_ONE.get(name, set())
+  if name != 'models':
+    assert not tops(names) & FILES
+  if path.stem == '__init__':
+    assert tops(names) == {'dnet_jax'}
+
+
+def test_files_of_a_package_do_not_import_in_circles():
+  """`base` first; a package's own list imports them all."""
+  for package in ('algorithms', 'uses'):
+    below = {}
+    for path in modules(f'dnet_jax/{package}'):
+      if path.stem != '__init__':
+        prefix = f'dnet_jax.{package}.'
+        names = {n for n in imports(path) if n.startswith(prefix)}
+        below[path.stem] = {n.split('.')[2] for n in names}
+    done = set()
+    while below:
+      free = {name for name, needs in below.items() if needs <= done}
+      assert free, f'{package}: {below} import each other'
+      done |= free
+      below = {name: needs for name, needs in below.items() if name not in free}
+    assert 'base' in done
 
 
 def test_only_sampling_scans():
   """No module but `sampling` has a loop over chain steps."""
-  # Those of a convolution are over chunks of chains, or of frequencies.
-  allowed = {'sampling': {'scan'}, 'convolution': {'fori_loop'}}
+  loops = {}
   for path in modules('dnet_jax'):
-    code = ast.parse(path.read_text())
-    loops = {
+    found = {
       node.attr
-      for node in ast.walk(code)
+      for node in ast.walk(ast.parse(path.read_text()))
       if isinstance(node, ast.Attribute)
       and node.attr in {'scan', 'fori_loop', 'while_loop'}
     }
-    assert loops == allowed.get(path.stem, set()), path
+    loops[module(path)] = loops.get(module(path), set()) | found
+  # Those of a convolution are over chunks of chains, or of frequencies.
+  expected = {'sampling': {'scan'}, 'convolution': {'fori_loop'}}
+  assert {name: found for name, found in loops.items() if found} == expected
 
 
 def test_the_public_list_is_one_name_a_line_of_the_library():
-  code = ast.parse((ROOT / 'dnet_jax' / '__init__.py').read_text())
-  for node in code.body[1:]:
-    assert isinstance(node, ast.ImportFrom)
-    assert len(node.names) == 1
-    assert node.names[0].asname is None
+  for path in (ROOT / 'dnet_jax').rglob('__init__.py'):
+    code = ast.parse(path.read_text())
+    assert ast.get_docstring(code), path
+    for node in code.body[1:]:
+      assert isinstance(node, ast.ImportFrom)
+      assert len(node.names) == 1
+      assert node.names[0].asname is None
+
+
+def test_no_public_function_has_the_name_of_a_module():
+  """`dnet_jax.x` is one thing; the library's modules are reachable by it."""
+  paths = [path.relative_to(ROOT) for path in modules('dnet_jax')]
+  named = {path.stem for path in paths} | {path.parts[-2] for path in paths}
+  for name in named & {*dir(dnet_jax)}:
+    assert inspect.ismodule(getattr(dnet_jax, name)), name
+  for name in allowed():
+    assert inspect.ismodule(getattr(dnet_jax, name)), name
+  # Nor has a package's file a function of its own name.
+  for path in paths:
+    if path.stem != '__init__':
+      dotted = '.'.join(path.with_suffix('').parts)
+      value = getattr(sys.modules[dotted], path.stem, None)
+      assert value is None or inspect.ismodule(value), dotted
 
 
 @pytest.mark.parametrize('path', modules('data_prep'), ids=lambda p: p.stem)
@@ -112,7 +184,7 @@ def test_nothing_imports_the_experiments(path):
 def test_library_alone_loads_nothing_of_the_experiments():
   """What it loads beyond JAX, Flax and Optax themselves."""
   code = (
-    'import sys, jax, flax.linen, optax, numpy\n'
+    'import sys, jax, flax.linen, optax, numpy, safetensors.numpy\n'
     'before = {name.split(".")[0] for name in sys.modules}\n'
     'import dnet_jax\n'
     'after = {name.split(".")[0] for name in sys.modules}\n'

@@ -10,6 +10,7 @@ import pytest
 from scipy import special
 
 import dnet_jax
+from dnet_jax import learning
 from tests import reference
 
 K = 5  # standard errors
@@ -32,7 +33,7 @@ def network():
   return net, params, y[:2], y[2:]
 
 
-def test_value_is_eq_14_and_its_gradient_eq_13():
+def test_energy_gap_is_eq_14_and_its_gradient_eq_13():
   """Against central differences of the reference in float64."""
   net, params, y_obs, y_syn = network()
   energy_fn = dnet_jax.descriptor_energy(net.apply, STD)
@@ -127,18 +128,46 @@ def test_unsmoothed_is_what_smoothed_labels_came_from():
 
 def test_learner_reports_and_applies_its_gradient():
   loss_fn = lambda theta, state, y: (  # noqa: E731
-    ((theta - y) ** 2).sum() / 2,
-    (state + 1, {'seen': y.mean()}),
+    ((theta['params'] - y) ** 2).sum() / 2,
+    ({'seen': state['seen'] + 1}, {'mean': y.mean()}),
   )
   learner = dnet_jax.make_learner(
     loss_fn, optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.5))
   )
-  state = learner.init(jnp.zeros(2), jnp.zeros(()))
-  state, metrics = jax.jit(learner.update)(state, jnp.array([3.0, 4.0]))
-  np.testing.assert_allclose(state.params, [0.3, 0.4], rtol=1e-6)
+  variables = {'params': jnp.zeros(2), 'seen': jnp.zeros(())}
+  state = learner.init(variables)
+  update = jax.jit(learner.update)
+  state, metrics = update(state, jnp.array([3.0, 4.0]))
+  np.testing.assert_allclose(state.params['params'], [0.3, 0.4], rtol=1e-6)
   np.testing.assert_allclose(metrics['grad_norm'], 5.0, rtol=1e-6)
-  np.testing.assert_allclose(metrics['seen'], 3.5)
-  assert float(state.model_state) == 1
+  np.testing.assert_allclose(metrics['mean'], 3.5)
+  assert float(state.model_state['seen']) == 1
+  joined = learning.join_variables(state)
+  assert {*joined} == {*variables}
+  # A rate factor scales the step, and is traced.
+  for factor in (0.5, 0.0, 3.0):
+    moved, metrics = update(
+      learner.init(variables), jnp.array([3.0, 4.0]), rate_factor=factor
+    )
+    np.testing.assert_allclose(
+      moved.params['params'], [0.3 * factor, 0.4 * factor], rtol=1e-6
+    )
+    np.testing.assert_allclose(metrics['grad_norm'], 5.0, rtol=1e-6)
+  assert update._cache_size() <= 2  # Without and with a factor.
+
+
+def test_variables_are_split_and_joined():
+  for variables in (
+    {'params': {'w': 1.0}},
+    {'params': {'w': 1.0}, 'batch_stats': {'mean': 2.0}},
+    {'theta': 3.0},  # No collection of that name: all is learned.
+    4.0,
+  ):
+    params, model_state = learning.split_variables(variables)
+    state = dnet_jax.LearnerState(params, model_state, ())
+    assert learning.join_variables(state) == variables
+    learned = 'batch_stats' not in str(params)
+    assert learned and ('w' not in str(model_state))
 
 
 def test_nothing_flows_back_through_the_chains():
@@ -155,11 +184,10 @@ def test_nothing_flows_back_through_the_chains():
       learner.init(theta),
       y,
       dnet_jax.from_data(y),
+      dnet_jax.Schedule(),
       energy_fn=energy_fn,
       learner=learner,
-      run_chains=functools.partial(
-        dnet_jax.run_chains, num_steps=3, step_size=0.1
-      ),
+      sampler=dnet_jax.make_sampler(num_steps=3, step_size=0.1),
     )
     return y_syn.sum(), state
 
@@ -214,34 +242,29 @@ def test_analysis_by_synthesis_finds_the_sample_mean(name):
   learner = dnet_jax.make_learner(
     dnet_jax.contrastive_loss(linear_energy), optax.sgd(RATE)
   )
-  positions = None
+  sampler = dnet_jax.make_sampler(num_steps=STEPS, step_size=DT)
   if name == 'cd':
-    algorithm = dnet_jax.contrastive_divergence(
-      linear_energy, learner, num_steps=STEPS, step_size=DT
-    )
-    init = algorithm.init
+    algorithm = dnet_jax.contrastive_divergence(linear_energy, learner, sampler)
   else:
-    algorithm = dnet_jax.maximum_likelihood(
-      linear_energy,
-      learner,
-      shape=SHAPE,
+    memory = dnet_jax.persistent(
+      dnet_jax.noise_source(SHAPE),
       num_chains=CHAINS,
-      num_steps=STEPS,
-      step_size=DT,
       num_slots=2 if name == 'two_slots' else 1,
       restart_probability=0.1 if name == 'restarts' else 0.0,
+      positions=batch[None] if name == 'persistent' else None,
     )
-    positions = batch if name == 'persistent' else None
-    init = functools.partial(algorithm.init, positions=positions)
-  state = init(jax.random.key(0), jnp.zeros(SHAPE))
-  if positions is not None:
+    algorithm = dnet_jax.maximum_likelihood(
+      linear_energy, learner, sampler, memory
+    )
+  state = algorithm.init(jax.random.key(0), {'descriptor': jnp.zeros(SHAPE)})
+  if name == 'persistent':
     np.testing.assert_array_equal(state.memory.positions[0], batch)
 
   @jax.jit
   def learn(state):
     def step(state, key):
-      state, metrics = algorithm.step(key, state, batch, 1.0)
-      return state, (state.learner.params, metrics)
+      state, metrics = algorithm.step(key, state, batch, dnet_jax.Schedule())
+      return state, (state.learners['descriptor'].params, metrics)
 
     keys = jax.random.split(jax.random.key(1), 1000)
     return jax.lax.scan(step, state, keys)
@@ -275,20 +298,24 @@ def test_restarts_end_so_that_the_last_chains_are_old():
   algorithm = dnet_jax.maximum_likelihood(
     energy_fn,
     dnet_jax.make_learner(dnet_jax.contrastive_loss(energy_fn), optax.sgd(0.0)),
-    shape=(1, 1, 1, 1),
-    num_chains=4,
-    num_steps=0,
-    step_size=0.1,
-    restart_probability=1.0,
-    restart_iterations=2,
+    dnet_jax.make_sampler(num_steps=0, step_size=0.1),
+    dnet_jax.persistent(
+      dnet_jax.noise_source((1, 1, 1, 1)),
+      num_chains=4,
+      restart_probability=1.0,
+      restart_iterations=2,
+    ),
   )
-  state = algorithm.init(jax.random.key(0), jnp.zeros(()))
+  state = algorithm.init(jax.random.key(0), {'descriptor': jnp.zeros(())})
   step = jax.jit(algorithm.step)
   moved = []
   for i in range(4):
     before = state.memory.positions
     state, _ = step(
-      jax.random.key(i), state, jnp.ones((2, 1, 1, 1, 1)), jnp.float32(0)
+      jax.random.key(i),
+      state,
+      jnp.ones((2, 1, 1, 1, 1)),
+      dnet_jax.Schedule(temperature=0.0),
     )
     moved.append(bool((before != state.memory.positions).all()))
   assert moved == [True, True, False, False]

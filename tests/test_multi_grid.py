@@ -29,21 +29,29 @@ def thetas():
   ]
 
 
+def networks():
+  return {f'grid_{i}': theta for i, theta in enumerate(thetas(), 1)}
+
+
+def sampler(num_steps=STEPS, step_size=STEP_SIZE, axis_name=None):
+  return dnet_jax.make_sampler(
+    num_steps=num_steps, step_size=step_size, axis_name=axis_name
+  )
+
+
 def batch(n=4):
   return jax.random.normal(jax.random.key(1), (n, 6, 6, 6, 1))
 
 
-def algorithm(axis_name=None, num_steps=STEPS, step_size=STEP_SIZE):
+def algorithm(axis_name=None):
   learner = dnet_jax.make_learner(
     dnet_jax.contrastive_loss(energy_fn), optax.sgd(RATE)
   )
   return dnet_jax.multi_grid(
     [energy_fn] * 2,
     [learner] * 2,
+    sampler(axis_name=axis_name),
     factors=FACTORS,
-    num_steps=num_steps,
-    step_size=step_size,
-    axis_name=axis_name,
   )
 
 
@@ -83,11 +91,13 @@ def written_out(y_obs, theta):
 def test_an_iteration_is_the_papers():
   init, step, _ = algorithm()
   state, metrics = jax.jit(step)(
-    jax.random.key(0), init(None, thetas()), batch(), 0.0
+    jax.random.key(0), init(None, networks()), batch(), dnet_jax.Schedule(0.0)
   )
   samples, expected = written_out(batch(), thetas())
-  for learner, theta in zip(state.learners, expected, strict=True):
-    np.testing.assert_allclose(learner.params, theta, atol=1e-6)
+  for grid, theta in enumerate(expected, 1):
+    np.testing.assert_allclose(
+      state.learners[f'grid_{grid}'].params, theta, atol=1e-6
+    )
   for grid, y in enumerate(samples, 1):
     start = repeated(
       block_means(batch(), 1) if grid == 1 else samples[grid - 2],
@@ -95,16 +105,13 @@ def test_an_iteration_is_the_papers():
     )
     move = np.sqrt(((y - start) ** 2).mean())
     np.testing.assert_allclose(
-      metrics[f'chain_move/grid{grid}'], move, rtol=1e-5
+      metrics[f'chain_move/grid_{grid}'], move, rtol=1e-5
     )
     np.testing.assert_allclose(
-      metrics[f'chain_max/grid{grid}'], abs(y).max(), rtol=1e-5
+      metrics[f'chain_max/grid_{grid}'], abs(y).max(), rtol=1e-5
     )
-  assert (
-    metrics['energy_gap']
-    == metrics['energy_gap/grid2']
-    != metrics['energy_gap/grid1']
-  )
+  first, second = (metrics[f'energy_gap/grid_{grid}'] for grid in (1, 2))
+  assert metrics['energy_gap'] == second != first
   # Had each grid begun at the data, as contrastive divergence does, it would
   # be another one.
   cheating = block_means(batch(), 2)
@@ -118,9 +125,8 @@ def _sampled(keys, y, thetas, factors, num_steps, step_size, temperature):
     [functools.partial(energy_fn, theta) for theta in thetas],
     y,
     factors,
-    num_steps=num_steps,
-    step_size=step_size,
-    temperature=temperature,
+    [sampler(*pair) for pair in zip(num_steps, step_size, strict=True)],
+    temperature,
   )
 
 
@@ -130,7 +136,7 @@ def sampled(
   theta=None,
   *,
   factors=FACTORS,
-  num_steps=STEPS,
+  num_steps=(STEPS,) * 2,
   step_size=(STEP_SIZE,) * 2,
   temperature=(1.0,) * 2,
 ):
@@ -145,7 +151,7 @@ def averages(n=3):
 
 
 def test_chains_begin_at_the_upscaled_coarser_shape():
-  samples = sampled(averages(), num_steps=0)
+  samples = sampled(averages(), num_steps=(0, 0))
   assert [y.shape for y in samples] == [(3, d, d, d, 1) for d in SIDES]
   for y in samples:
     np.testing.assert_array_equal(y, jnp.broadcast_to(averages(), y.shape))
@@ -182,6 +188,7 @@ def test_a_coarse_shape_is_sharpened():
     dnet_jax.chain_keys(jax.random.key(8), 3),
     thetas()[1:],
     factors=FACTORS[1:],
+    num_steps=(STEPS,),
     step_size=(STEP_SIZE,),
     temperature=(0.0,),
   )
@@ -211,45 +218,71 @@ def test_grids_draw_different_noise():
   flat = [lambda y: 0 * y.sum((1, 2, 3, 4))] * 2
   first, second = jax.jit(
     lambda keys, y: dnet_jax.sample_grids(
-      keys, flat, y, (1, 1), num_steps=1, step_size=1.0
+      keys, flat, y, (1, 1), sampler(1, 1.0)
     )
   )(keys, jnp.zeros((2, 4, 4, 4, 1)))
   noise = np.stack([np.ravel(first), np.ravel(second - first)])
   assert abs(np.corrcoef(noise)[0, 1]) < 5 / np.sqrt(noise.shape[1])
 
 
-@pytest.mark.parametrize(
-  ('name', 'value'),
-  [
-    ('num_steps', (1, 2, 3)),
-    ('step_size', (0.1,)),
-    ('temperature', (1.0, 1.0, 1.0, 1.0)),
-    ('factors', (2, 2, 2)),
-  ],
-)
-def test_as_many_numbers_as_grids(name, value):
-  with pytest.raises(ValueError, match=name):
-    sampled(averages(), **{name: value})
-  if name == 'factors':
-    with pytest.raises(ValueError, match='got 2, 1 and factors'):
-      dnet_jax.multi_grid(
-        [energy_fn] * 2,
-        [None],
-        factors=FACTORS,
-        num_steps=1,
-        step_size=1.0,
+@pytest.mark.parametrize('number', [1, 3])
+@pytest.mark.parametrize('name', ['energy', 'learner', 'sampler'])
+def test_one_of_each_for_each_grid(name, number):
+  parts = {'energy': 2, 'learner': 2, 'sampler': 2} | {name: number}
+  match = rf'one {name} for each of the 2 factors .* got {number}'
+  with pytest.raises(ValueError, match=match):
+    dnet_jax.multi_grid(
+      [energy_fn] * parts['energy'],
+      [None] * parts['learner'],
+      [sampler()] * parts['sampler'],
+      factors=FACTORS,
+    )
+  if name != 'learner':
+    with pytest.raises(ValueError, match=match):
+      dnet_jax.sample_grids(
+        dnet_jax.chain_keys(jax.random.key(0), 3),
+        [functools.partial(energy_fn, 0.0)] * parts['energy'],
+        averages(),
+        FACTORS,
+        [sampler()] * parts['sampler'],
       )
-  elif name != 'temperature':
-    init, step, _ = algorithm(**{name: value})
-    with pytest.raises(ValueError, match=name):
-      step(jax.random.key(0), init(None, thetas()), batch(), 1.0)
+
+
+@pytest.mark.parametrize('temperature', [(1.0,), (1.0, 1.0, 1.0, 1.0)])
+def test_one_temperature_or_one_for_each_grid(temperature):
+  match = f'one temperature for each of the 2 .* got {len(temperature)}'
+  with pytest.raises(ValueError, match=match):
+    sampled(averages(), temperature=temperature)
+  init, step, _ = algorithm()
+  schedule = dnet_jax.Schedule(jnp.array(temperature))
+  with pytest.raises(ValueError, match=match):
+    step(jax.random.key(0), init(None, networks()), batch(), schedule)
+
+
+def test_a_sampler_of_its_own_for_each_grid():
+  learner = dnet_jax.make_learner(
+    dnet_jax.contrastive_loss(energy_fn), optax.sgd(RATE)
+  )
+  init, step, _ = dnet_jax.multi_grid(
+    [energy_fn] * 2,
+    [learner] * 2,
+    [sampler(num_steps=0), sampler()],
+    factors=FACTORS,
+  )
+  _, metrics = jax.jit(step)(
+    jax.random.key(0), init(None, networks()), batch(), dnet_jax.Schedule()
+  )
+  assert metrics['chain_move/grid_1'] == 0 < metrics['chain_move/grid_2']
 
 
 def test_factors_that_do_not_divide_the_data():
   init, step, _ = algorithm()
   with pytest.raises(ValueError, match=r'factor 3 .*7, 6'):
     step(
-      jax.random.key(0), init(None, thetas()), jnp.ones((4, 7, 6, 6, 1)), 1.0
+      jax.random.key(0),
+      init(None, networks()),
+      jnp.ones((4, 7, 6, 6, 1)),
+      dnet_jax.Schedule(),
     )
   # Sides may differ as long as blocks fit: only the networks want cubes.
   wide = jnp.ones((2, 12, 6, 6, 1))
@@ -272,15 +305,18 @@ def test_it_learns_what_is_known():
     optax.sgd(0.5),
   )
   init, step, _ = dnet_jax.multi_grid(
-    [quadratic] * 2, [learner] * 2, factors=FACTORS, num_steps=20, step_size=1.0
+    [quadratic] * 2, [learner] * 2, sampler(20, 1.0), factors=FACTORS
   )
-  state = init(None, [jnp.zeros((d, d, d, 1)) for d in SIDES])
+  first = {f'grid_{i}': jnp.zeros((d, d, d, 1)) for i, d in enumerate(SIDES, 1)}
+  state = init(None, first)
   step = jax.jit(step)
+  schedule = dnet_jax.Schedule(jnp.array([0.1, 0.0]))
   for i in range(40):
-    state, _ = step(jax.random.key(i), state, y, jnp.array([0.1, 0.0]))
+    state, _ = step(jax.random.key(i), state, y, schedule)
   for s, d in enumerate(SIDES):
-    error = abs(state.learners[s].params - block_means(y, d).mean(0)).max()
+    theta = state.learners[f'grid_{s + 1}'].params
+    error = abs(theta - block_means(y, d).mean(0)).max()
     # What is left of the noise: 16 chains, a few iterations' worth of them.
     noise = np.sqrt((0.1, 0.0)[s] / 16)
     assert error < 1e-4 + 6 * noise
-    assert float(abs(state.learners[s].params).max()) > 0.5
+    assert float(abs(theta).max()) > 0.5

@@ -14,8 +14,8 @@ from dnet_jax.algorithms.conditional import recovery
 from dnet_jax.algorithms.conditional import super_resolution
 from dnet_jax.algorithms.cooperation import cooperative
 from dnet_jax.algorithms.divergence import contrastive_divergence
+from dnet_jax.algorithms.likelihood import maximum_likelihood
 from dnet_jax.algorithms.multigrid import grid_name
 from dnet_jax.algorithms.multigrid import multi_grid
 from dnet_jax.algorithms.multigrid import sample_grids
-from dnet_jax.algorithms.persistent import maximum_likelihood
 from dnet_jax.algorithms.supervised import classification
