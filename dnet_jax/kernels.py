@@ -147,10 +147,11 @@ def _noise(key, position):
   keys = (
     [key] if len(leaves) == 1 else [fold_in(key, i) for i in range(len(leaves))]
   )
-  return treedef.unflatten(
+  noise = [
     _per_chain(jax.random.normal, key, leaf.shape, leaf.dtype)
     for key, leaf in zip(keys, leaves, strict=True)
-  )
+  ]
+  return jax.tree.unflatten(treedef, noise)
 
 
 def _move(step_size, temperature, score, noise):

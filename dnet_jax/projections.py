@@ -11,6 +11,7 @@ of its leaves holds for all that lies below it, and None for nothing.
 
 from collections.abc import Callable
 from collections.abc import Sequence
+import functools
 import math
 from typing import Any
 
@@ -141,21 +142,23 @@ def _of_parts(
     held: a pytree whose leaves stand for the parts of a position; None: free.
     hold: the projection of one array.
   """
-  leaves, treedef = jax.tree.flatten(held, is_leaf=lambda leaf: leaf is None)
+
+  def each(of_part, dy):
+    return jax.tree.map(of_part, held, dy, is_leaf=lambda leaf: leaf is None)
+
+  def of_part(leaf, part):
+    if leaf is None:
+      return part
+    return jax.tree.map(functools.partial(hold, leaf), part)
 
   def project(dy):
     try:
-      parts = treedef.flatten_up_to(dy)
+      each(lambda leaf, part: None, dy)
     except ValueError:
       raise ValueError(
-        f'{name} has the structure {treedef}, which does not fit positions of '
-        f'the structure {jax.tree.structure(dy)}'
+        f'{name} has the structure {jax.tree.structure(held)}, which does not '
+        f'fit positions of the structure {jax.tree.structure(dy)}'
       ) from None
-    return treedef.unflatten(
-      part
-      if leaf is None
-      else jax.tree.map(lambda array, leaf=leaf: hold(leaf, array), part)
-      for leaf, part in zip(leaves, parts, strict=True)
-    )
+    return each(of_part, dy)
 
   return project
