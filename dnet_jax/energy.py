@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from dnet_jax import projections
 from dnet_jax import types
 
 
@@ -59,11 +60,11 @@ def descriptor_energy(
     f = descriptor_fn(params, y)
     if reference_std is None:
       return -f
-    return jnp.sum(reference(y), axis=(-4, -3, -2, -1)) - f
+    return jnp.sum(reference(y, reference_std), axis=(-4, -3, -2, -1)) - f
 
-  def reference(y):
+  def reference(y, s):
     # Of each voxel, up to a constant.
-    wells = [(y - m) ** 2 / (2 * reference_std**2) for m in reference_means]
+    wells = [(y - m) ** 2 / (2 * s**2) for m in reference_means]
     if len(wells) == 1:
       return wells[0]
     return -jax.nn.logsumexp(-jnp.stack(wells), axis=0)
@@ -86,13 +87,15 @@ def posterior_energy(
     generator_fn: `g(z) -> (*chains, D, H, W, C)`, parameters bound.
     y: the given shapes; broadcast against `g(z)`.
     noise_std: sigma of eq. (20).
-    visible: boolean, True = observed; None: all are.
+    visible: boolean, broadcasts against the shapes; True = observed; None:
+      all are.
 
   Returns:
     `energy(z) -> (*chains,)` for z `(*chains, d)`.
 
   Raises:
-    ValueError: when `noise_std` is not positive.
+    ValueError: when `noise_std` is not positive; from the energy, when
+      `visible` does not fit the shapes.
 
   >>> energy = posterior_energy(lambda z: z[..., None, None, None], 1.0, 1.0)
   >>> energy(jnp.array([[2.0]])).tolist()
@@ -104,6 +107,7 @@ def posterior_energy(
   def energy(z):
     residual = y - generator_fn(z)
     if visible is not None:
+      projections.check_visible(visible, residual.shape)
       residual = jnp.where(visible, residual, 0)
     misfit = jnp.sum(residual**2, axis=(-4, -3, -2, -1))
     return jnp.sum(z**2, axis=-1) / 2 + misfit / (2 * noise_std**2)
@@ -111,14 +115,16 @@ def posterior_energy(
   return energy
 
 
-def score(energy_fn: types.EnergyFn) -> Callable[[types.Array], types.Array]:
+def score(
+  energy_fn: types.EnergyFn,
+) -> Callable[[types.Position], types.Position]:
   """The score `-dE/dY`: the direction in which the density grows.
 
   Args:
     energy_fn: `y -> (*chains,)`; chains must not interact.
 
   Returns:
-    `y -> -dE/dY`, of the shape of y.
+    `y -> -dE/dY`, of the shape (or the structure) of y.
 
   >>> score(lambda y: y**2 / 2)(jnp.array([3.0])).tolist()
   [-3.0]

@@ -218,8 +218,8 @@ def inception_score(
     # 0 log 0 = 0; where p(c) = 0, p(c|Y) = 0 as well.
     divergence = jax.scipy.special.rel_entr(p, p.mean(axis=0)).sum(axis=1)
     scores.append(jnp.exp(divergence.mean()))
-  scores = jnp.stack(scores)
-  return scores.mean(), scores.std()
+  stacked = jnp.stack(scores)
+  return stacked.mean(), stacked.std()
 
 
 def class_probability(probabilities: types.Array, label: int) -> types.Array:

@@ -54,7 +54,7 @@ def of_state(
     # A memory may also hold latent factors, which are no shapes.
     if positions.shape[2:] == (*spec.grid, 1):
       extras['chains'] = positions.reshape(-1, *positions.shape[2:])
-  params = dict(others) | algorithms.networks(state)
+  params = dict(others) | algorithms.variables(state)
   return dnet_jax.Model(spec, params, extras)
 
 
