@@ -15,6 +15,7 @@ from experiments.files import checkpoints
 from experiments.files import datasets
 from experiments.files import figures
 from experiments.files import logs
+from experiments.files import workdirs
 
 # Fields that a run may be resumed with other values of.
 MAY_DIFFER = ('sample', 'evaluate', 'probe', 'latent', 'train.picture_every')
@@ -53,8 +54,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> Any:
     OSError: where the workdir cannot be written, or another run writes to it.
   """
   experiment = build.experiment(config)
-  with checkpoints.only_writer(workdir):
-    checkpoints.check_config(workdir, config.to_dict(), may_differ=MAY_DIFFER)
+  with workdirs.only_writer(workdir):
+    workdirs.check_config(workdir, config.to_dict(), may_differ=MAY_DIFFER)
     return _run(config, workdir, experiment)
 
 
