@@ -38,7 +38,7 @@ def shuffled_blocks(shapes, rng):
   parts = [4 if side % 4 == 0 else 1 for side in sides]
   a, b, c = (side // p for side, p in zip(sides, parts, strict=True))
   x = shapes.reshape(n, parts[0], a, parts[1], b, parts[2], c)
-  x = x.transpose(0, 1, 3, 5, 2, 4, 6).reshape(n, np.prod(parts), -1)
+  x = x.transpose(0, 1, 3, 5, 2, 4, 6).reshape(n, np.prod(parts), a * b * c)
   order = rng.random(x.shape[:2]).argsort(axis=1)
   x = np.take_along_axis(x, order[..., None], axis=1)
   x = x.reshape(n, *parts, a, b, c).transpose(0, 1, 4, 2, 5, 3, 6)

@@ -1,10 +1,10 @@
 """Checkpoints: one atomic unit of all that the next step needs.
 
 A workdir holds `checkpoints/00000100/` with the arrays, written by orbax, and
-manifest.json: which leaves they are, and the size and checksum of every file.
-A checkpoint is written under another name and gets its own by one rename when
-it is complete, so that a process killed at any moment leaves either the whole
-of it or nothing. What is not a step's number is not a checkpoint:
+manifest.json, see manifests.py. A checkpoint is written under another name and
+gets its own by one rename when it is complete, so that a process killed at any
+moment leaves either the whole of it or nothing. What is not a step's number is
+not a checkpoint:
 
   00000100.partial      half written or half deleted; removed by the next
                         save or restore
@@ -12,20 +12,21 @@ of it or nothing. What is not a step's number is not a checkpoint:
   00000100.corrupt_001  could not be read, renamed aside, never deleted
   00000100.rejected     set aside by `set_aside`, never deleted
 
+A leaf is named by its path in the tree, such as
+`algorithm/learners/descriptor/params/params/last/kernel`, so that it can be
+read without the tree.
+
 PRNG keys are not stored: the key of step t is `fold_in(root, t)`.
 """
 
 from collections.abc import Callable
-from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
-import json
 import os
 import re
 import shutil
 from typing import Any
-import zlib
 
 from absl import logging
 import jax
@@ -34,17 +35,20 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-try:
-  import fcntl
-except ImportError:  # Windows: a workdir is not locked.
-  fcntl = None
+from experiments.files import manifests
 
 _STEP = re.compile(r'\d{8,}')
-_MANIFEST = 'manifest.json'
 _ARRAYS = 'arrays'
 
 
-def save(workdir, step: int, state: Any, *, keep: int = 3) -> str:
+def save(
+  workdir,
+  step: int,
+  state: Any,
+  *,
+  about: Mapping[str, Any] | None = None,
+  keep: int = 3,
+) -> str:
   """Writes a checkpoint, and then deletes older ones but the newest `keep`.
 
   In a run of several processes all of them call it, with one file system.
@@ -54,6 +58,7 @@ def save(workdir, step: int, state: Any, *, keep: int = 3) -> str:
     step: number of iterations done; one that is there already is replaced.
     state: a tree of arrays and Python numbers: NamedTuples, dicts, tuples,
       optax states.
+    about: what is kept beside it, of what JSON can hold; None: nothing.
     keep: how many to keep with this one, at least 1; later steps stay.
 
   Returns:
@@ -61,14 +66,16 @@ def save(workdir, step: int, state: Any, *, keep: int = 3) -> str:
 
   Raises:
     OSError: where it cannot be written; older checkpoints are then untouched.
-    TypeError: for a leaf that is no array of numbers, or is a PRNG key.
-    ValueError: for a negative step or `keep` below 1.
+    TypeError: for a leaf that is no array of numbers, or is a PRNG key; for an
+      `about` that JSON cannot hold.
+    ValueError: for a negative step, `keep` below 1, or two leaves of one name.
   """
   if keep < 1:
     raise ValueError(f'keep must be at least 1, got {keep}')
   if step < 0:
     raise ValueError(f'step must not be negative, got {step}')
-  leaves = _leaves(state)
+  leaves = manifests.leaves(state)
+  manifest = manifests.make(step, about, leaves)
   folder = _folder(workdir)
   final = os.path.join(folder, f'{step:08d}')
   partial = f'{final}.partial'
@@ -87,10 +94,10 @@ def save(workdir, step: int, state: Any, *, keep: int = 3) -> str:
     if arrays:
       with _checkpointer() as checkpointer:
         checkpointer.save(
-          os.path.join(partial, _ARRAYS), args=ocp.args.StandardSave(arrays)
+          os.path.join(partial, _ARRAYS), args=ocp.args.PyTreeSave(arrays)
         )
     if _is_first():
-      _write_manifest(partial, step, leaves)
+      manifests.write(partial, manifest)
       _move_in(partial, final)
       older = [old for old in steps(workdir) if old < step]
       for old in older[: max(len(older) - keep + 1, 0)]:
@@ -102,9 +109,9 @@ def save(workdir, step: int, state: Any, *, keep: int = 3) -> str:
   # Whatever orbax raises (a ValueError for a full disk), nothing was saved.
   except Exception as error:
     shutil.rmtree(partial, ignore_errors=True)
-    reason = getattr(error, 'strerror', None) or error
     raise OSError(
-      f'cannot write the checkpoint of step {step} in {folder}: {reason}'
+      f'cannot write the checkpoint of step {step} in {folder}: '
+      f'{_reason(error)}'
     ) from error
   return final
 
@@ -116,14 +123,16 @@ def restore(
   before: int | None = None,
   on_event: Callable[..., None] | None = None,
 ) -> tuple[int, Any] | None:
-  """Reads the newest checkpoint that is whole.
+  """Reads the newest checkpoint that is whole, for the run that goes on.
 
   One whose files are missing or changed is renamed aside, and the one before
-  it is read. Half-written ones of a killed process are removed.
+  it is read. Half-written ones of a killed process are removed. So only the
+  run that writes to the workdir may call it; others call `read`.
 
   Args:
     workdir: of `save`.
-    like: a tree of the structure of the saved one. Its leaves tell shape,
+    like: a tree of the structure of the saved one, or `about -> tree`, where
+      the checkpoint itself says which structure it has. Its leaves tell shape,
       dtype and place: a committed `jax.Array` or a `ShapeDtypeStruct` with a
       sharding comes back with that sharding, another `jax.Array`
       uncommitted, Python numbers as such, all else as NumPy arrays.
@@ -136,37 +145,90 @@ def restore(
 
   Raises:
     ValueError: where the leaves differ from those of `like` by name, shape or
-      dtype: another model, not a corrupt file.
+      dtype: another model, not a corrupt file; for a checkpoint of an older
+      format.
     OSError: where there are checkpoints but none is whole (then none is
       renamed), or one cannot be renamed.
   """
-  wanted = _leaves(like)
   folder = _folder(workdir)
-  chosen, manifest = -1, None
+  chosen = -1
   if _is_first():
-    chosen, manifest = _newest_whole(workdir, before, on_event)
+    if os.path.isdir(folder):
+      _clean(folder)
+    chosen, _, faults = _newest_whole(workdir, before)
+    _set_corrupt_aside(chosen, faults, on_event)
   if jax.process_count() > 1:
     chosen = int(multihost_utils.broadcast_one_to_all(np.int32(chosen)))
   if chosen < 0:
     return None
   path = os.path.join(folder, f'{chosen:08d}')
-  if manifest is None:
-    manifest = _read_manifest(path)
-  _check_leaves(path, manifest['leaves'], wanted)
-
-  targets = {name: _target(x) for name, x in wanted.items()}
-  # Empty arrays are not stored: each is its own target.
-  stored = {name: x for name, x in targets.items() if np.size(x)}
-  found = {}
-  if stored:
-    with _checkpointer() as checkpointer:
-      found = checkpointer.restore(
-        os.path.join(path, _ARRAYS), args=ocp.args.StandardRestore(stored)
-      )
-  leaves = [
-    _placed(found.get(name, targets[name]), x) for name, x in wanted.items()
-  ]
+  manifest = manifests.read(path)
+  if callable(like):
+    like = like(manifest['about'])
+  wanted = manifests.leaves(like)
+  manifests.check_leaves(path, manifest['leaves'], wanted)
+  found = _read_arrays(path, {name: _target(x) for name, x in wanted.items()})
+  leaves = [_placed(found[name], x) for name, x in wanted.items()]
   return chosen, jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def about(workdir) -> tuple[int, dict[str, Any]] | None:
+  """Returns the step of the newest whole checkpoint, and what `save` was told.
+
+  Changes nothing, also where a run is going on.
+
+  Returns:
+    `(step, about)`; None where there is none.
+
+  Raises:
+    OSError: where there are checkpoints but none is whole.
+    ValueError: for a checkpoint of an older format.
+  """
+  chosen, manifest, _ = _newest_whole(workdir)
+  return None if chosen < 0 else (chosen, manifest['about'])
+
+
+def read(
+  workdir, prefixes: Sequence[str] = ('',)
+) -> tuple[int, dict[str, Any], dict[str, np.ndarray]] | None:
+  """Reads leaves of the newest whole checkpoint by their names.
+
+  Needs no tree of the same structure. Changes nothing, also where a run is
+  going on.
+
+  Args:
+    workdir: of `save`.
+    prefixes: only leaves whose name begins with one of these are read; all by
+      default. `('algorithm/learners/',)` leaves the chains on disk.
+
+  Returns:
+    `(step, about, leaves)`, the leaves by name; None where there is none.
+
+  Raises:
+    OSError: where there are checkpoints but none is whole.
+    ValueError: for a checkpoint of an older format.
+  """
+  while True:
+    chosen, manifest, faults = _newest_whole(workdir)
+    if chosen < 0:
+      return None
+    for step, _, reason in faults:
+      logging.warning(
+        'the checkpoint of step %d is corrupt (%s); taking that of step %d',
+        step, reason, chosen,
+      )  # fmt: skip
+    path = os.path.join(_folder(workdir), f'{chosen:08d}')
+    targets = {
+      name: np.empty(shape, jnp.dtype(dtype))
+      for name, (dtype, shape) in manifest['leaves'].items()
+      if name.startswith(tuple(prefixes))
+    }
+    try:
+      return chosen, manifest['about'], _read_arrays(path, targets)
+    except Exception:
+      # Deleted meanwhile by a run that goes on: there is a newer one.
+      if os.path.isdir(path):
+        raise
 
 
 def steps(workdir) -> list[int]:
@@ -196,99 +258,17 @@ def set_aside(workdir, first_step: int) -> list[str]:
   return moved
 
 
-@contextlib.contextmanager
-def only_writer(workdir) -> Iterator[None]:
-  """Holds a workdir, so that no second run writes to it meanwhile.
-
-  The system lets go of `workdir/lock` when the process ends, however it ends.
-  In a run of several processes the first one holds it.
-
-  Args:
-    workdir: made if it is not there.
-
-  Raises:
-    OSError: where another process holds it, or it cannot be written.
-  """
-  if not _is_first() or fcntl is None:
-    yield
-    return
-  with contextlib.ExitStack() as stack:
-    try:
-      os.makedirs(workdir, exist_ok=True)
-      path = os.path.join(workdir, 'lock')
-      lock = stack.enter_context(open(path, 'a'))
-    except OSError as error:
-      raise _cannot_write(workdir, error) from error
-    try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-      raise OSError(
-        f'another process is writing to workdir {workdir}; wait for it, stop '
-        'it, or take another workdir'
-      ) from error
-    except OSError as error:
-      # Not every network file system can.
-      logging.warning('Cannot lock %s: %s.', workdir, error)
-    yield
-
-
-def check_config(
-  workdir, config: Mapping[str, Any], *, may_differ: Sequence[str] = ()
-) -> list[str]:
-  """Refuses a workdir that belongs to another config.
-
-  The first run writes `workdir/config.json`. A later run whose config differs
-  only in fields of `may_differ` rewrites it.
-
-  Args:
-    workdir: made if it is not there.
-    config: nested dicts of what JSON can hold; tuples count as lists.
-    may_differ: names of fields ('train.num_iterations') or of groups of them
-      ('sample').
-
-  Returns:
-    The allowed differences, each `field: theirs -> ours`.
-
-  Raises:
-    ValueError: with a line `field: theirs -> ours` for each field that
-      differs, or where config.json cannot be read as one.
-    OSError: where the workdir cannot be written.
-  """
-  path = os.path.join(workdir, 'config.json')
-  text = json.dumps(config, indent=2, sort_keys=True) + '\n'
-  ours = _flatten(json.loads(text))
-  try:
-    theirs = _read_config(path)
-    allowed, refused = [], []
-    if theirs is not None:
-      for field in sorted(ours.keys() | theirs.keys()):
-        a, b = theirs.get(field, '(absent)'), ours.get(field, '(absent)')
-        # As JSON text, in which nan is itself and 1 is neither 1.0 nor true.
-        if a != b:
-          free = any(f'{field}.'.startswith(f'{name}.') for name in may_differ)
-          (allowed if free else refused).append(f'{field}: {a} -> {b}')
-    if refused:
-      raise ValueError(
-        f'{workdir} belongs to a run with another config; take another '
-        'workdir, or set these fields back (theirs -> ours):\n  '
-        + '\n  '.join(refused)
-      )
-    if theirs is None or allowed:
-      os.makedirs(workdir, exist_ok=True)
-      _write_text(path, text)
-  except OSError as error:
-    raise _cannot_write(workdir, error) from error
-  return allowed
-
-
-def _cannot_write(workdir, error):
-  reason = error.strerror or error
-  return OSError(f'cannot write to workdir {workdir}: {reason}')
-
-
 def _folder(workdir):
   # Absolute, as orbax wants it.
   return os.path.join(os.path.abspath(workdir), 'checkpoints')
+
+
+def _reason(error):
+  """What the system says of an error, also where others wrap it in theirs."""
+  code = re.search(r"os_error_code='(\d+)'", str(error))
+  if code:
+    return os.strerror(int(code[1]))
+  return getattr(error, 'strerror', None) or error
 
 
 def _is_first():
@@ -306,39 +286,15 @@ def _checkpointer():
   verbosity = logging.get_verbosity()
   logging.set_verbosity(min(verbosity, logging.WARNING))
   try:
-    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
       yield checkpointer
   finally:
     logging.set_verbosity(verbosity)
 
 
-def _leaves(tree):
-  """Returns the leaves of a tree by their paths, in the order of the tree."""
-  leaves = {}
-  for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-    name = jax.tree_util.keystr(path) or 'state'
-    dtype = getattr(leaf, 'dtype', None)
-    if dtype is None and isinstance(leaf, bool | int | float):
-      dtype = np.asarray(leaf).dtype
-    if dtype is None or getattr(dtype, 'kind', '') in 'OSU':
-      raise TypeError(f'{name} is no array of numbers: {type(leaf).__name__}')
-    if jnp.issubdtype(dtype, jax.dtypes.prng_key):
-      raise TypeError(f'{name} is a PRNG key; fold the step into the root key')
-    leaves[name] = leaf
-  return leaves
-
-
-def _describe(leaf):
-  dtype = getattr(leaf, 'dtype', None)
-  dtype = np.asarray(leaf).dtype if dtype is None else dtype
-  return f'{np.dtype(dtype).name}{list(np.shape(leaf))}'
-
-
 def _target(leaf):
   """Returns what orbax restores a leaf as."""
-  dtype = getattr(leaf, 'dtype', None)
-  dtype = np.asarray(leaf).dtype if dtype is None else dtype
-  host = np.empty(np.shape(leaf), dtype)
+  host = np.empty(np.shape(leaf), manifests.dtype(leaf))
   sharding = None
   if isinstance(leaf, jax.ShapeDtypeStruct) or (
     isinstance(leaf, jax.Array) and leaf.committed
@@ -367,102 +323,54 @@ def _placed(found, leaf):
   return found
 
 
-def _check_leaves(path, saved, wanted):
-  wanted = {name: _describe(x) for name, x in wanted.items()}
-  differing = [
-    f'{name}: {saved.get(name, "(absent)")} -> {wanted.get(name, "(absent)")}'
-    for name in sorted(saved.keys() | wanted.keys())
-    if saved.get(name) != wanted.get(name)
-  ]
-  if differing:
-    more = len(differing) - 10
-    raise ValueError(
-      f'{path} holds another state than this run has (theirs -> ours):\n  '
-      + '\n  '.join(differing[:10])
-      + (f'\n  and {more} more' if more > 0 else '')
+def _read_arrays(path, targets):
+  """Reads these leaves and no others, each as its target is."""
+  # Empty arrays are not stored: each is its own target.
+  stored = {name: x for name, x in targets.items() if np.size(x)}
+  if not stored:
+    return targets
+  with _checkpointer() as checkpointer:
+    found = checkpointer.restore(
+      os.path.join(path, _ARRAYS),
+      args=ocp.args.PyTreeRestore(
+        stored,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(stored),
+        partial_restore=True,
+      ),
     )
+  return targets | found
 
 
-def _files(path):
-  """Returns size and checksum of all files below a checkpoint."""
-  found = {}
-  for root, _, names in os.walk(path):
-    for name in names:
-      file_path = os.path.join(root, name)
-      relative = os.path.relpath(file_path, path)
-      if relative == _MANIFEST:
-        continue
-      size, checksum = 0, 0
-      with open(file_path, 'rb') as file:
-        while block := file.read(1 << 22):
-          size, checksum = size + len(block), zlib.crc32(block, checksum)
-      found[relative] = [size, checksum]
-  return found
+def _newest_whole(workdir, before=None):
+  """Returns `(step, manifest, faults)`, with step -1 where there is none.
 
-
-def _write_manifest(path, step, leaves):
-  manifest = {
-    'step': step,
-    'leaves': {name: _describe(leaf) for name, leaf in leaves.items()},
-    'files': _files(path),
-  }
-  _write_text(os.path.join(path, _MANIFEST), json.dumps(manifest, indent=1))
-
-
-def _read_manifest(path):
-  with open(os.path.join(path, _MANIFEST), encoding='utf-8') as file:
-    return json.load(file)
-
-
-def _write_text(path, text):
-  partial = f'{path}.partial'
-  with open(partial, 'w', encoding='utf-8') as file:
-    file.write(text)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(partial, path)
-
-
-def _fault(path):
-  """Returns `(manifest, None)` of a whole checkpoint, else `(None, reason)`."""
-  try:
-    manifest = _read_manifest(path)
-    expected, found = manifest['files'], _files(path)
-    manifest['leaves'].items()
-  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-    return None, f'{type(error).__name__}: {error}'
-  for name, size_checksum in expected.items():
-    if name not in found:
-      return None, f'{name} is missing'
-    if found[name][0] != size_checksum[0]:
-      return None, f'{name} has {found[name][0]} of {size_checksum[0]} bytes'
-    if found[name] != size_checksum:
-      return None, f'{name} has another checksum'
-  return manifest, None
-
-
-def _newest_whole(workdir, before, on_event):
-  """Returns `(step, manifest)`, with step -1 where there is no checkpoint."""
-  folder = _folder(workdir)
-  if os.path.isdir(folder):
-    _clean(folder)
-  faults = []
-  chosen, manifest = -1, None
-  for step in reversed(steps(workdir)):
+  `faults` are `(step, path, reason)` of newer ones that are not whole.
+  """
+  folder, faults = _folder(workdir), []
+  listed = steps(workdir)
+  for step in reversed(listed):
     if before is not None and step >= before:
       continue
     path = os.path.join(folder, f'{step:08d}')
-    manifest, reason = _fault(path)
+    manifest, reason = manifests.check(path)
     if manifest is not None:
-      chosen = step
-      break
-    faults.append((step, path, reason))
-  if chosen < 0 and faults:
+      return step, manifest, faults
+    # Else deleted meanwhile by a run that goes on.
+    if os.path.isdir(path):
+      faults.append((step, path, reason))
+  if faults:
     raise OSError(
       f'none of the {len(faults)} checkpoints in {folder} can be read; move '
       'the folder away to start anew:\n  '
       + '\n  '.join(f'{path}: {reason}' for _, path, reason in faults)
     )
+  if listed != steps(workdir):
+    return _newest_whole(workdir, before)
+  return -1, None, faults
+
+
+def _set_corrupt_aside(chosen, faults, on_event):
+  """Renames what is not whole, and says so."""
   for step, path, reason in faults:
     aside = _rename_aside(path, 'corrupt')
     logging.warning(
@@ -471,7 +379,6 @@ def _newest_whole(workdir, before, on_event):
     )  # fmt: skip
     if on_event is not None:
       on_event(step, 'corrupt_checkpoint', path=aside, reason=reason)
-  return chosen, manifest
 
 
 def _rename_aside(path, word):
@@ -505,28 +412,3 @@ def _clean(folder):
       os.rename(path, final)
     elif word in ('partial', 'replaced'):
       shutil.rmtree(path)
-
-
-def _read_config(path):
-  """Returns the fields of a config.json, None where there is none."""
-  try:
-    with open(path, encoding='utf-8') as file:
-      config = json.load(file)
-    if not isinstance(config, dict):
-      raise ValueError('no JSON object')
-  except FileNotFoundError:
-    return None
-  except ValueError as error:
-    raise ValueError(f'{path} is not a config: {error}') from error
-  return _flatten(config)
-
-
-def _flatten(config, prefix=''):
-  """Returns `{'a.b': JSON text}` of nested dicts."""
-  flat = {}
-  for name, value in config.items():
-    if isinstance(value, dict) and value:
-      flat |= _flatten(value, f'{prefix}{name}.')
-    else:
-      flat[f'{prefix}{name}'] = json.dumps(value)
-  return flat

@@ -16,6 +16,7 @@ from experiments.configs import test as test_config
 from experiments.files import checkpoints
 from experiments.files import datasets
 from experiments.files import logs
+from experiments.files import workdirs
 from tests import reference
 
 
@@ -26,7 +27,7 @@ def workdir(tmp_path_factory):
   config = test_config.get_config()
   config.data.category = 'all'
   config.model.init_std = 0.1
-  checkpoints.check_config(path, config.to_dict())
+  workdirs.check_config(path, config.to_dict())
   state = build.experiment(config).init()
   checkpoints.save(path, 0, {'algorithm': state, 'rollbacks': 0}, keep=1)
   logs.open_writer(path, 1).close()

@@ -226,8 +226,8 @@ def test_a_second_run_in_the_same_workdir_is_refused(tmp_path, whole):
       sys.executable,
       '-c',
       'import sys, time\n'
-      'from experiments.files import checkpoints\n'
-      f'with checkpoints.only_writer({workdir!r}):\n'
+      'from experiments.files import workdirs\n'
+      f'with workdirs.only_writer({workdir!r}):\n'
       '  print("held", flush=True)\n'
       '  time.sleep(600)\n',
     ],
