@@ -39,7 +39,7 @@ _CHAINS = (
   'refinement_steps',
   'refinement_std',
 )
-_NETWORKS = {'judge': 'convnet'}
+_NETWORKS = {'judge': 'convnet', 'paper_superres': 'paper_super_resolution'}
 
 
 def is_old(folder: str) -> bool:
@@ -67,6 +67,9 @@ def convert_config(old: Mapping[str, Any]) -> dict[str, Any]:
   name = classifier['network']
   classifier['network'] = _NETWORKS.get(name, name)
   config['classifier'] = classifier
+  name = config['model']['network']
+  network = {'network': _NETWORKS.get(name, name)}
+  config['model'] = config['model'] | network
   config['probe'] = config.pop('classify', None) or config.get('probe', {})
   sample = _renamed(config['sample'], refinement)
   evaluate = _renamed(config['evaluate'], refinement | {'judge': 'classifier'})
