@@ -15,6 +15,11 @@ from dnet_jax import projections
 from dnet_jax import types
 
 
+def _positive(value):
+  # A traced value cannot be looked at; it is the caller's to check.
+  return isinstance(value, jax.core.Tracer) or value > 0
+
+
 def descriptor_energy(
   descriptor_fn: Callable[[types.Params, types.Array], types.Array],
   reference_std: float | types.Array | None = 0.5,
@@ -31,9 +36,9 @@ def descriptor_energy(
   Args:
     descriptor_fn: `f(params, y) -> (*chains,)`, for example
       `Descriptor(...).apply`.
-    reference_std: s of the reference distribution; None: uniform. May be
-      traced, as the means.
-    reference_means: m, one or more.
+    reference_std: s of the reference distribution, may be traced; None:
+      uniform.
+    reference_means: m, one or more; may be a traced array.
 
   Returns:
     `energy(params, y) -> (*chains,)` for y `(*chains, D, H, W, C)`.
@@ -46,9 +51,7 @@ def descriptor_energy(
   >>> energy(1.0, jnp.ones((3, 2, 2, 2, 1))).tolist()
   [8.0, 8.0, 8.0]
   """
-  # A traced value cannot be looked at; it is the caller's to check.
-  known = not isinstance(reference_std, jax.core.Tracer)
-  if known and reference_std is not None and not reference_std > 0:
+  if reference_std is not None and not _positive(reference_std):
     raise ValueError(
       f'reference_std must be positive, or None for the uniform reference '
       f'distribution; got {reference_std}'
@@ -86,7 +89,7 @@ def posterior_energy(
   Args:
     generator_fn: `g(z) -> (*chains, D, H, W, C)`, parameters bound.
     y: the given shapes; broadcast against `g(z)`.
-    noise_std: sigma of eq. (20).
+    noise_std: sigma of eq. (20); may be traced.
     visible: boolean, broadcasts against the shapes; True = observed; None:
       all are.
 
@@ -101,7 +104,7 @@ def posterior_energy(
   >>> energy(jnp.array([[2.0]])).tolist()
   [2.5]
   """
-  if not isinstance(noise_std, jax.core.Tracer) and not noise_std > 0:
+  if not _positive(noise_std):
     raise ValueError(f'noise_std must be positive, got {noise_std}')
 
   def energy(z):
