@@ -115,8 +115,6 @@ def normalise(
   """
   margin = default_margin(size) if margin is None else margin
   check_grid(size, margin)
-  if up not in ('x', 'y', 'z'):
-    raise ValueError(f"up must be 'x', 'y' or 'z', got {up!r}")
   vertices = np.asarray(vertices, dtype=np.float64)
   faces = np.asarray(faces)
   if vertices.ndim != 2 or vertices.shape[1] != 3:
@@ -142,12 +140,7 @@ def normalise(
     raise ValueError(f'zero extent: all corners are at {low.tolist()}')
   scale = (size - 2 * margin) * (1 - 1e-9) / extent
   moved = (vertices - (low + high) / 2) * scale
-  # Rotations, so that no shape becomes its mirror image.
-  if up == 'y':
-    moved = moved[:, [0, 2, 1]] * (1, -1, 1)
-  elif up == 'x':
-    moved = moved[:, [2, 1, 0]] * (-1, 1, 1)
-  return (moved + size / 2)[faces]
+  return (mesh_files.turned(moved, up) + size / 2)[faces]
 
 
 def default_margin(size: int) -> int:

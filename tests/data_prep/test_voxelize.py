@@ -294,143 +294,30 @@ def test_arguments_out_of_range(changes, message):
     voxelize.voxelize(*box((0, 0, 0), (1, 1, 1)), **{'size': 32, **changes})
 
 
-# Reading meshes.
+# Files of meshes; what is in them is of test_readers.
 
 CUBE = trimesh.creation.box((1.0, 0.72, 0.43))
-
-
-def off(header='OFF\n', polygon=None, tail='', ending='\n'):
-  """A box as OFF text."""
-  rows = [f'{x:.6f} {y:.6f} {z:.6f}' for x, y, z in CUBE.vertices]
-  faces = [[*face] for face in CUBE.faces] if polygon is None else polygon
-  rows += [' '.join(map(str, [len(f), *f])) + tail for f in faces]
-  text = f'{header}{len(CUBE.vertices)} {len(faces)} 0\n' + '\n'.join(rows)
-  return (text + '\n').replace('\n', ending).encode()
-
-
-# The corners of trimesh's box count in binary: x slow, z fast.
-QUADS = [
-  [0, 1, 3, 2], [4, 5, 7, 6], [0, 1, 5, 4], [2, 3, 7, 6], [0, 2, 6, 4],
-  [1, 3, 7, 5],
-]  # fmt: skip
-
+OFF = trimesh.exchange.off.export_off(CUBE).encode()
 FILES = {
-  'plain.off': off(),
-  'glued.off': off(header='OFF'),
-  'dos.off': off(ending='\r\n'),
-  'one_line.off': off().replace(b'\n', b' '),
-  'comments.off': off(header='# a box\nOFF # of twelve\n\n'),
-  'latin1.off': off(header='# a b\\xf6x\nOFF\n').replace(b'\\xf6', b'\xf6'),
-  'colours.off': off(tail=' 255 0 0'),
-  'quads.off': off(polygon=QUADS),
-  'glued_quads.off': off(header='OFF', polygon=QUADS),
-  'mixed.off': off(polygon=[*QUADS[:-1], [1, 3, 7], [7, 5, 1]]),
   'x.obj': trimesh.exchange.obj.export_obj(CUBE).encode(),
   'x.ply': trimesh.exchange.ply.export_ply(CUBE),
-  'ascii.ply': trimesh.exchange.ply.export_ply(CUBE, encoding='ascii'),
   'x.stl': trimesh.exchange.stl.export_stl(CUBE),
-  'ascii.stl': trimesh.exchange.stl.export_stl_ascii(CUBE).encode(),
 }
-
-
-@pytest.mark.parametrize('name', FILES)
-def test_every_format_gives_the_same_voxels(name):
-  vertices, faces = mesh_files.read_mesh(FILES[name], name.split('.')[-1])
-  expected = voxelize.voxelize(CUBE.vertices, CUBE.faces, 32)
-  np.testing.assert_array_equal(
-    voxelize.voxelize(vertices, faces, 32), expected
-  )
-
-
-def test_obj_of_groups_polygons_and_missing_materials():
-  text = 'mtllib no_such.mtl\n' + ''.join(
-    f'v {x} {y} {z}\n' for x, y, z in CUBE.vertices
-  )
-  for i, quad in enumerate(QUADS):
-    corners = ' '.join(str(k + 1) for k in quad)
-    text += f'g part{i}\nusemtl m{i}\nf {corners}\n'
-  vertices, faces = mesh_files.read_mesh(text.encode(), 'obj')
-  np.testing.assert_array_equal(
-    voxelize.voxelize(vertices, faces, 32),
-    voxelize.voxelize(CUBE.vertices, CUBE.faces, 32),
-  )
-
-
-def test_the_quick_reader_and_trimesh_agree(monkeypatch):
-  data = trimesh.exchange.off.export_off(trimesh.creation.icosphere(2)).encode()
-  quick = mesh_files.read_mesh(data, 'off')
-  monkeypatch.setattr(mesh_files, '_read_plain_off', lambda data: None)
-  slow = mesh_files.read_mesh(data, 'off')
-  for one, other in zip(quick, slow, strict=True):
-    np.testing.assert_array_equal(one, other)
-
-
-def test_unknown_type():
-  with pytest.raises(ValueError, match="unknown mesh type 'fbx'"):
-    mesh_files.read_mesh(b'', 'fbx')
-
-
-def edit(old, new, data=None):
-  data = off() if data is None else data
-  assert old in data
-  return data.replace(old, new, 1)
-
-
-LAST = ' '.join(map(str, CUBE.faces[-1])).encode()
 BROKEN = {
   'empty.off': (b'', 'empty file'),
   'text.off': (b'<html>404</html>', 'not an OFF file'),
-  'header_only.off': (b'OFF\n', 'no counts'),
-  'no_faces.off': (b'OFF\n3 0 0\n0 0 0\n1 0 0\n0 1 0\n', 'no faces'),
-  'truncated_faces.off': (off()[:-60], 'truncated: 8 vertices and 12 faces'),
-  'truncated_corners.off': (off()[:120], 'truncated'),
-  'truncated_row.off': (off()[: -len(LAST) + 1], 'truncated: face 11'),
-  'truncated_quads.off': (off(polygon=QUADS)[:-14], 'truncated'),
-  'nan.off': (edit(b'-0.5', b'nan '), 'a vertex coordinate is nan'),
-  'infinite.off': (edit(b'-0.5', b'inf '), 'a vertex coordinate is inf'),
-  'out_of_range.off': (
-    edit(b'3 ' + LAST, b'3 0 1 8'),
-    'face index 8 out of range: there are 8 vertices',
-  ),
-  'negative.off': (edit(b'3 ' + LAST, b'3 0 1 -1'), 'face index -1 out of'),
-  'out_of_range_quad.off': (off(polygon=[*QUADS, [0, 1, 2, 99]]), 'range'),
+  'truncated.off': (OFF[:-30], 'truncated: face 8 of 12'),
+  'nan.off': (OFF.replace(b'0.5', b'nan ', 1), 'a vertex coordinate is'),
+  'infinite.off': (OFF.replace(b'0.5', b'inf ', 1), 'a vertex coordinate is'),
   'zero_extent.off': (
     b'OFF\n3 1 0\n' + b'1 2 3\n' * 3 + b'3 0 1 2\n',
     'zero extent',
   ),
-  'word.off': (edit(b'3 ' + LAST, b'3 0 x 1'), 'not a readable off mesh'),
-  'empty.obj': (b'', 'no faces'),
-  'no_faces.obj': (b'v 0 0 0\nv 1 0 0\nv 0 1 0\n', 'no faces'),
-  'out_of_range.obj': (
-    b'v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 9\n',
-    'not a readable obj mesh',
-  ),
-  'nan.obj': (b'v 0 0 0\nv nan 0 0\nv 0 1 0\nf 1 2 3\n', 'coordinate is nan'),
-  'truncated.ply': (FILES['x.ply'][:-20], 'not a readable ply mesh'),
-  'truncated_ascii.ply': (
-    FILES['ascii.ply'][:-20],
-    'truncated: 20 lines promised',
-  ),
-  'truncated_head.ply': (FILES['ascii.ply'][:40], 'header has no end'),
-  'no_faces.ply': (
-    b'ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\n'
-    b'property float y\nproperty float z\nend_header\n0 0 0\n',
-    'no faces',
-  ),
-  'truncated.stl': (
-    FILES['x.stl'][:-20],
-    'truncated: 684 bytes promised for 12',
-  ),
-  'truncated_ascii.stl': (FILES['ascii.stl'][:-200], 'no endsolid'),
-  'empty.stl': (b'', 'truncated: 84 bytes promised'),
+  'points.obj': (b'v 0 0 0\nv 1 0 0\nv 0 1 0\n', 'a cloud of 3 points'),
+  'beyond.obj': (b'v 0 0 0\nf 1 1 2\n', 'line 2: index 2 out of range'),
+  'truncated.ply': (FILES['x.ply'][:-20], 'truncated'),
+  'truncated.stl': (FILES['x.stl'][:-20], 'truncated: 684 bytes promised'),
 }
-
-
-@pytest.mark.parametrize('name', BROKEN)
-def test_broken_meshes_are_refused_with_the_reason(name):
-  data, message = BROKEN[name]
-  with pytest.raises(ValueError, match=message):
-    voxelize.voxelize(*mesh_files.read_mesh(data, name.split('.')[-1]), 32)
 
 
 # Finding meshes.
@@ -482,12 +369,12 @@ def test_flat_folder_and_single_file(tmp_path):
   folder = tmp_path / 'lamps'
   folder.mkdir()
   for name in ('b.STL', 'a.off', 'c.obj', 'd.ply', 'e.txt'):
-    (folder / name).write_bytes(FILES.get(f'x.{name[2:].lower()}', off()))
+    (folder / name).write_bytes(FILES.get(f'x.{name[2:].lower()}', OFF))
   found = mesh_files.find_shapes(folder, split='test')
   assert names(found) == [('lamps', 'test', name) for name in 'abcd']
   found = mesh_files.find_shapes(folder / 'a.off')
   assert names(found) == [('lamps', 'train', 'a')]
-  assert found[0].num_bytes == len(off())
+  assert found[0].num_bytes == len(OFF)
 
 
 def test_volumes_in_folders_named_by_their_size(tmp_path):
@@ -506,7 +393,7 @@ def test_nothing_to_find(tmp_path):
 
 
 def test_two_meshes_of_one_name(tmp_path):
-  (tmp_path / 'a.off').write_bytes(off())
+  (tmp_path / 'a.off').write_bytes(OFF)
   (tmp_path / 'a.obj').write_bytes(FILES['x.obj'])
   with pytest.raises(ValueError, match=r'two shapes are called .*/train/a'):
     mesh_files.find_shapes(tmp_path)
@@ -709,7 +596,7 @@ def broken_tree(tmp_path_factory):
     (folder / name.replace('.', '_', 1).replace('.', '_')).with_suffix(
       f'.{name.split(".")[-1]}'
     ).write_bytes(data)
-  (folder / 'sound.off').write_bytes(off())
+  (folder / 'sound.off').write_bytes(OFF)
   return folder.parents[1]
 
 
@@ -725,8 +612,7 @@ def test_broken_meshes_are_reported_and_skipped(broken_tree, tmp_path):
       for line in report.splitlines()
       if line.startswith(f'  box/train/{name.replace(".", "_")}: ')
     )
-    if not any(sign in message for sign in '|*'):
-      assert message in line
+    assert message in line
   assert voxel_file.load(out).names['train'].tolist() == ['sound']
 
 
@@ -760,8 +646,8 @@ def test_nothing_is_written_when_all_are_broken(tmp_path):
 def test_a_damaged_member_of_a_zip_file_is_skipped(tmp_path):
   buffer = io.BytesIO()
   with zipfile.ZipFile(buffer, 'w') as file:
-    file.writestr('box/train/a.off', off())
-    file.writestr('box/train/b.off', off())
+    file.writestr('box/train/a.off', OFF)
+    file.writestr('box/train/b.off', OFF)
   data = bytearray(buffer.getvalue())
   at = data.index(b'0.360000')
   data[at] = ord('9')
@@ -783,7 +669,7 @@ def test_a_damaged_member_of_a_zip_file_is_skipped(tmp_path):
   ],
 )
 def test_bad_flags(tmp_path, arguments, message):
-  (tmp_path / 'a.off').write_bytes(off())
+  (tmp_path / 'a.off').write_bytes(OFF)
   defaults = [f'--meshes={tmp_path}', f'--out={tmp_path}/x.npz']
   result = command(*defaults, *arguments)
   assert result.returncode == 1
