@@ -3,31 +3,33 @@ r"""Meshes to voxels: one command from ModelNet10.zip to a voxel file.
     python -m data_prep.voxelize --meshes ModelNet10.zip \
         --size 32,64 --out modelnet10_{size}.npz
 
-Reads OFF (also with the header glued to the counts, as ModelNet40 has it), OBJ,
-PLY and STL from a zip file, a folder or a single file. Class, split and name
-come from the tree `class/split/name.off`; without a split folder the split is
-`--split` and the class is the name of the folder.
+Reads OFF, OBJ, PLY, STL and glTF, also as .gz, from a zip file, a folder or a
+single file. Class, split and name come from the tree, `class/split/name.off` as
+ModelNet has it, `class/name/model.obj` or
+`class/name/models/model_normalized.obj` as ShapeNetCore has it, or any other by
+a pattern such as `--tree='{class}/{name}/*.obj'`; without a split folder the
+split is `--split`. Files of other endings are passed over and counted.
 
 What is a voxel of the surface: one whose box, closed below and open above,
 holds a point of a triangle. It is found exactly, by clipping the triangles to
 the slabs of the grid, so walls and legs thinner than a voxel are kept whole
 and a plane in the middle of a voxel is one voxel thick.
 
-What is inside: what is not outside. From the border of the grid, the outside is
-flooded through the faces of voxels that are no surface; the solid is the rest,
-interior parts and closed cavities with it. Neither the winding nor the
-orientation nor the order of the triangles plays a part, and meshes need not be
-watertight: gaps narrower than a voxel are closed by the surface itself. A shape
-with an opening wider than a voxel (a box without a lid) stays the shell it is.
+What is inside: what is not outside, see `data_prep/inside.py`. Neither the
+winding nor the orientation nor the order of the triangles plays a part, and
+meshes need not be watertight: holes are borne. A shape with one side open (a
+box without a lid) stays the shell it is. Shapes that have holes, or are open
+and have nothing inside, are named as doubtful, and marked in the file.
 
 Where the shape lies: uniformly scaled so that the longest side of its bounding
 box fills `size - 2 * margin` voxels (30 of 32, 60 of 64), and centred. Axes are
-x, y, z with z up.
+x, y, z with z up; glTF, whose y is up, is turned, other formats with `--up=y`.
 
 A broken mesh is reported with its name and reason and skipped. The exit status
-is 0 when all went well, 2 when some meshes were skipped, 1 after an error.
-Results are kept in groups beside `--out`, in `<out>.partial/`; after a kill the
-same command goes on from there, and the file is the same byte for byte.
+is 0 when all went well, 2 when some meshes were skipped, 1 after an error, 130
+after Ctrl-C. Results are kept in groups beside `--out`, in `<out>.partial/`;
+after a kill the same command goes on from there, and the file is the same byte
+for byte. A mesh that was mended meanwhile is read again.
 """
 
 from collections.abc import Mapping
@@ -47,9 +49,9 @@ import time
 from absl import app
 from absl import flags
 import numpy as np
-from scipy import ndimage
 import tqdm
 
+from data_prep import inside
 from data_prep import mesh_files
 from data_prep import voxel_file
 
@@ -75,7 +77,7 @@ def voxelize(
     faces: `(m, 3)` indices of the corners of triangles, wound either way.
     size: voxels a side.
     margin: voxels left empty on every side; by default `default_margin`.
-    solid: whether to fill what cannot be reached from outside, or to keep the
+    solid: whether to fill what is inside (see `inside.fill`), or to keep the
       surface only.
     up: the axis of the mesh that becomes z.
 
@@ -93,7 +95,7 @@ def voxelize(
   """
   triangles = normalise(vertices, faces, size, margin=margin, up=up)
   surface = surface_voxels(triangles, size)
-  return fill(surface) if solid else surface
+  return inside.fill(triangles, surface)[0] if solid else surface
 
 
 def normalise(
@@ -192,26 +194,6 @@ def surface_voxels(triangles: np.ndarray, size: int) -> np.ndarray:
   for start in range(0, len(triangles), _TRIANGLES):
     _mark_triangles(grid, triangles[start : start + _TRIANGLES])
   return grid
-
-
-def fill(surface: np.ndarray) -> np.ndarray:
-  """Solid of a surface: all that a flood from outside does not reach.
-
-  The flood passes from voxel to voxel through faces, not edges or corners.
-
-  Args:
-    surface: bool `(D, H, W)`.
-
-  Returns:
-    bool `(D, H, W)`.
-
-  >>> shell = np.ones((3, 3, 3), bool)
-  >>> shell[1, 1, 1] = False
-  >>> int(fill(shell).sum())
-  27
-  """
-  labels, _ = ndimage.label(np.pad(~surface, 1, constant_values=True))
-  return labels[1:-1, 1:-1, 1:-1] != labels[0, 0, 0]
 
 
 def _voxel(coordinates: np.ndarray, size: int) -> np.ndarray:

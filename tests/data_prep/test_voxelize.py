@@ -17,6 +17,7 @@ from scipy import ndimage
 import trimesh
 
 from data_prep import furniture
+from data_prep import inside
 from data_prep import mesh_files
 from data_prep import voxel_file
 from data_prep import voxelize
@@ -239,13 +240,13 @@ def test_a_shape_at_the_border_is_flooded_from_outside_it():
   assert grid.all()
   corner = np.zeros((3, 3, 3), bool)
   corner[1, :, :] = True  # a wall through the grid: both sides are outside.
-  np.testing.assert_array_equal(voxelize.fill(corner), corner)
+  np.testing.assert_array_equal(inside.flood(corner), corner)
 
 
 def test_the_flood_does_not_pass_between_voxels_that_share_an_edge():
   distance = abs(np.indices((9, 9, 9)) - 4).sum(axis=0)
   octahedron = distance == 3  # its voxels meet in edges only.
-  np.testing.assert_array_equal(voxelize.fill(octahedron), distance <= 3)
+  np.testing.assert_array_equal(inside.flood(octahedron), distance <= 3)
 
 
 def test_unused_corners_do_not_matter():
@@ -307,8 +308,14 @@ BROKEN = {
   'empty.off': (b'', 'empty file'),
   'text.off': (b'<html>404</html>', 'not an OFF file'),
   'truncated.off': (OFF[:-30], 'truncated: face 8 of 12'),
-  'nan.off': (OFF.replace(b'0.5', b'nan ', 1), 'a vertex coordinate is'),
-  'infinite.off': (OFF.replace(b'0.5', b'inf ', 1), 'a vertex coordinate is'),
+  'nan.off': (
+    OFF.replace(b'0.5000000000', b'nan', 1),
+    'a vertex coordinate is',
+  ),
+  'infinite.off': (
+    OFF.replace(b'0.5000000000', b'inf', 1),
+    'a vertex coordinate is',
+  ),
   'zero_extent.off': (
     b'OFF\n3 1 0\n' + b'1 2 3\n' * 3 + b'3 0 1 2\n',
     'zero extent',
