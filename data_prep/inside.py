@@ -227,7 +227,7 @@ def _rows(points, first, rows, size: int) -> tuple[np.ndarray, np.ndarray]:
   length = np.where(length == 0, 1, length)
   slope = (b[..., 1:] - a[..., 1:]) / length[..., None]
   a0, b0 = a[..., 0][owner], b[..., 0][owner]
-  hit = (a0 <= u[:, None]) & (u[:, None] < b0)
+  hit = (a0 < u[:, None]) & (u[:, None] <= b0)
   keep = hit.sum(axis=1) == 2
   owner, u, hit, a0 = owner[keep], u[keep], hit[keep], a0[keep]
   # The one edge that is not hit says which two are.
@@ -239,8 +239,8 @@ def _rows(points, first, rows, size: int) -> tuple[np.ndarray, np.ndarray]:
     ends.append(a[owner, edge, 1:] + offset * slope[owner, edge])
   one, two = ends
   low, high = np.minimum(one[:, 0], two[:, 0]), np.maximum(one[:, 0], two[:, 0])
-  first = np.maximum(np.ceil(low), 0).astype(np.int64)
-  count = np.minimum(np.ceil(high), size).astype(np.int64) - first
+  first = np.maximum(np.floor(low) + 1, 0).astype(np.int64)
+  count = np.minimum(np.floor(high), size - 1).astype(np.int64) - first + 1
   count = np.maximum(count, 0)
   row = np.repeat(np.arange(len(u)), count)
   v = first[row] + np.arange(len(row)) - (np.cumsum(count) - count)[row]
