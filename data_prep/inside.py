@@ -87,7 +87,7 @@ def rooms(
   nothing = np.zeros_like(solid)
   # All three lines can only agree between voxels of the surface.
   least = _SMALL * np.count_nonzero(solid)
-  if _count_between(surface, solid) <= least:
+  if count_between(surface, solid) <= least:
     return nothing, nothing
   votes = _votes(triangles, len(solid))
   labels, count = ndimage.label((votes >= 2) & ~solid)
@@ -107,10 +107,23 @@ def _words(grid: np.ndarray) -> np.ndarray:
   return np.packbits(wide, axis=2).view('>u8').astype(np.uint64)
 
 
-def _count_between(surface: np.ndarray, solid: np.ndarray) -> int:
-  """How many voxels outside of a solid have the surface on all six sides."""
+def count_between(surface: np.ndarray, solid: np.ndarray | None = None) -> int:
+  """How many voxels outside of a solid have the surface on all six sides.
+
+  Args:
+    surface: bool `(D, H, W)`.
+    solid: likewise; by default the surface itself.
+
+  >>> shell = np.ones((5, 5, 5), bool)
+  >>> shell[1:4, 1:4, 1:] = False  # a side of it is open.
+  >>> count_between(shell)
+  0
+  >>> shell[2:4, 2:4, 4] = True
+  >>> count_between(shell)
+  12
+  """
   bits = _words(surface)
-  found = ~_words(solid)
+  found = ~_words(surface if solid is None else solid)
   for axis in (0, 1):
     ahead = np.bitwise_or.accumulate(bits, axis)
     behind = np.bitwise_or.accumulate(np.flip(bits, axis), axis)

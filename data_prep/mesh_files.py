@@ -288,17 +288,29 @@ def open_shapes(shapes: Sequence[ShapeFile]) -> Iterator[Callable]:
         if member not in archives[shape.path].namelist():
           raise ValueError(f'it needs {name!r}, which is not beside it')
       size = archives[shape.path].getinfo(member).file_size
-      _check_size(size)
+      check_size(size)
       return archives[shape.path].read(member)
 
     yield read
 
 
-def _check_size(size: int) -> None:
+def check_size(size: int) -> None:
+  """Raises ValueError for more bytes than are read of a compressed file."""
   if size > _MOST_BYTES:
     raise ValueError(
       f'{size} bytes unpacked, more than the {_MOST_BYTES} that are read'
     )
+
+
+def sentence(error: BaseException) -> str:
+  """What an error says, in one line.
+
+  >>> sentence(MemoryError())
+  'out of memory'
+  """
+  if isinstance(error, MemoryError):
+    return 'out of memory'
+  return ' '.join(str(error).split()) or type(error).__name__
 
 
 def file_type(shape: ShapeFile | str | os.PathLike) -> str:
@@ -336,7 +348,7 @@ def unpacked(data: bytes) -> bytes:
       stream = zlib.decompressobj(wbits=31)
       part = stream.decompress(data, _MOST_BYTES + 1 - size)
       size += len(part)
-      _check_size(size)
+      check_size(size)
       if not stream.eof:
         raise ValueError('truncated: its gzip stream has no end')
       parts.append(part)

@@ -197,7 +197,7 @@ def test_edges_and_corners_count_once():
     assert inside._odd(lines, depths, 16).sum() == 8**3
 
 
-def test_count_between_is_what_it_says():
+def testcount_between_is_what_it_says():
   rng = np.random.default_rng(0)
   for size in (5, 32, 64, 70, 128):
     surface = rng.random((size,) * 3) < 0.01
@@ -207,7 +207,7 @@ def test_count_between_is_what_it_says():
       for grid in (surface, np.flip(surface, axis)):
         expected &= np.logical_or.accumulate(grid, axis)
         expected = np.flip(expected, axis)
-    assert inside._count_between(surface, solid) == expected.sum()
+    assert inside.count_between(surface, solid) == expected.sum()
 
 
 def test_pieces_do_not_matter(monkeypatch):
