@@ -368,11 +368,10 @@ def convert(
     raise ValueError(f'size must be positive, got {size}')
   turn_up(np.zeros((1, 1, 1)), up)
   if is_voxel_file(source) and key is None:
-    passed_over = {}
+    found = None
     entries = _stored_shapes(voxel_file.read(source), threshold)
   else:
     found = mesh_files.find(source, split, _types(source), tree)
-    passed_over = found.passed_over
     entries = _shapes_of_files(found.shapes, key, threshold)
   skipped, notes = [], collections.Counter()
 
@@ -398,9 +397,8 @@ def convert(
     reason = f'; first reason: {": ".join(skipped[0])}' if skipped else ''
     raise ValueError(f'{source} holds no sound shape{reason}')
   lines = [f'{n} shapes {what}' for what, n in notes.items()]
-  if passed_over:
-    names = ', '.join(f'{n} {ending}' for ending, n in passed_over.items())
-    lines.append(f'passed over: {names}')
+  if found and found.passed_over:
+    lines.append(mesh_files.passed_over_line(found))
   return Outcome(count, skipped, lines)
 
 

@@ -181,11 +181,11 @@ def find(
     )
     shapes.append(ShapeFile(*called, str(source), member, size, stamp))
   if not shapes:
-    names = ', '.join(f'{n} {e}' for e, n in sorted(passed_over.items()))
+    others = passed_over_line(Found([], dict(sorted(passed_over.items()))))
     fits = f' that fit {tree!r}' if tree else ''
     raise ValueError(
       f'no shapes in {path}: looked for .{", .".join(file_types)}{fits}'
-      + (f'; passed over: {names}' if names else '')
+      + (f'; {others}' if passed_over else '')
     )
   shapes.sort()
   for one, other in itertools.pairwise(shapes):
@@ -196,6 +196,17 @@ def find(
         "such as --tree='{class}/{name}/*.obj' says what is the name"
       )
   return Found(shapes, dict(sorted(passed_over.items())))
+
+
+def passed_over_line(found: Found) -> str:
+  """What was passed over, in words.
+
+  >>> passed_over_line(Found([], {'.fbx': 2, '.txt': 1}))
+  'passed over: 2 .fbx, 1 .txt'
+  """
+  return 'passed over: ' + ', '.join(
+    f'{n} {ending}' for ending, n in found.passed_over.items()
+  )
 
 
 def _is_packed(path: pathlib.PurePath) -> bool:

@@ -293,8 +293,6 @@ HEAD = b'#binvox 1\ndim 4 4 %d\ntranslate 0 0 0\nscale 1\ndata\n'
     ('npy', bytes_of(np.zeros((2, 3, 4, 4, 4))), 'of several channels'),
     ('npy', HUGE, 'truncated: 72000000000000 bytes promised'),
     ('npz', b'PK', 'not a readable npz file: BadZipFile'),
-    ('mat', b'MATLAB 7.3 MAT-file' + bytes(600), 'not a readable mat file'),
-    ('h5', b'\x89HDF', 'not a readable h5 file'),
     ('vox', b'', "it does not begin with 'VOX '"),
     ('vox', GOOD['vox'][:-2], 'truncated: its chunk'),
     ('vox', GOOD['vox'] + GOOD['vox'][20:], 'it holds 2 models'),
@@ -483,6 +481,17 @@ def test_hdf5_and_mat_of_version_7(tmp_path):
     1,
     [(f'{tmp_path.name}/train/a', SKIPPED)],
   )
+
+  for kind, data in (('mat', b'MATLAB 7.3 MAT-file' + bytes(600)),
+                     ('h5', b'\x89HDF')):  # fmt: skip
+    with pytest.raises(ValueError, match=f'not a readable {kind} file'):
+      convert.read_voxels(data, kind)
+
+
+def test_hdf5_without_its_package(monkeypatch):
+  monkeypatch.setitem(sys.modules, 'h5py', None)
+  with pytest.raises(ValueError, match=r'needs a package: .*h5py'):
+    convert.read_voxels(b'x', 'h5')
 
 
 SKIPPED = (

@@ -5,6 +5,7 @@ import pytest
 import trimesh
 
 from data_prep import inside
+from data_prep import surface
 from data_prep import voxelize
 
 
@@ -25,7 +26,7 @@ X, Y, Z = np.eye(3)
 SIDES = ('left', 'right', 'front', 'back', 'bottom', 'top')
 
 
-def walls(low=(0, 0, 0), size=(1, 1, 1), n=16, without=(), **holes):
+def sides(low=(0, 0, 0), size=(1, 1, 1), n=16, without=(), **holes):
   """A box of sheets, without some sides, with holes in others."""
   low, (a, b, c) = np.array(low, float), size
   u, v, w = a * X, b * Y, c * Z
@@ -46,9 +47,9 @@ def filled(triangles, size):
   """The solid of triangles, its surface, and what is doubtful about it."""
   vertices, faces = triangles.reshape(-1, 3), np.arange(3 * len(triangles))
   placed = voxelize.normalise(vertices, faces.reshape(-1, 3), size)
-  surface = voxelize.surface_voxels(placed, size)
-  solid, doubt = inside.fill(placed, surface)
-  return solid, surface, doubt
+  walls = surface.surface_voxels(placed, size)
+  solid, doubt = inside.fill(placed, walls)
+  return solid, walls, doubt
 
 
 def turned(triangles, angle=0.4, axis=(1, 2, 3)):
@@ -67,7 +68,7 @@ HOLES = {
 @pytest.mark.parametrize('size', [16, 32, 64, 128])
 @pytest.mark.parametrize('name', HOLES)
 def test_a_box_with_holes_is_solid_at_every_size(name, size):
-  solid, _, doubt = filled(walls(**HOLES[name]), size)
+  solid, _, doubt = filled(sides(**HOLES[name]), size)
   side = size - 2 * voxelize.default_margin(size)
   # But for the voxels of the surface that the holes themselves are.
   assert solid.sum() >= side**3 - 6 * (side // 2) ** 2
@@ -80,15 +81,15 @@ def test_a_box_with_holes_is_solid_at_every_size(name, size):
 @pytest.mark.parametrize('size', [32, 64])
 @pytest.mark.parametrize('name', HOLES)
 def test_holes_of_a_turned_box_are_borne(name, size):
-  whole, _, doubt = filled(turned(walls()), size)
+  whole, _, doubt = filled(turned(sides()), size)
   assert not doubt
-  solid, _, _ = filled(turned(walls(**HOLES[name])), size)
+  solid, _, _ = filled(turned(sides(**HOLES[name])), size)
   assert (solid & whole).sum() / (solid | whole).sum() > 0.9
 
 
 @pytest.mark.parametrize('size', [32, 64])
 def test_faces_that_are_there_twice_do_not_matter(size):
-  once = walls(bottom=[(8, 8)])
+  once = sides(bottom=[(8, 8)])
   solid, _, _ = filled(once, size)
   twice, _, _ = filled(np.concatenate([once, once[:, ::-1]]), size)
   np.testing.assert_array_equal(twice, solid)
@@ -102,8 +103,8 @@ def thick(low, size, wall, without):
   inner[axis] += wall
   if without == 'front':
     inner_low[1] -= wall
-  outer = walls(low, size, 8, (without,))
-  hollow = walls(inner_low, inner, 8, (without,))
+  outer = sides(low, size, 8, (without,))
+  hollow = sides(inner_low, inner, 8, (without,))
   start = {'front': (0, 0, 0), 'top': (0, 0, size[2])}[without]
   u, v = (X, Z) if without == 'front' else (X, Y)
   corner = np.array(low) + start
@@ -118,22 +119,22 @@ def thick(low, size, wall, without):
 
 
 OPEN = {
-  'a box without a lid': walls(without=('top',)),
+  'a box without a lid': sides(without=('top',)),
   'a shelf': np.concatenate(
     [
-      walls(without=('front',)),
+      sides(without=('front',)),
       *(sheet((0, 0, z), X, Y, 8) for z in (0.25, 0.5, 0.75)),
     ]
   ),
-  'a tube': walls(without=('front', 'back')),
+  'a tube': sides(without=('front', 'back')),
   'a basin of thick walls': thick((0, 0, 0), (2, 1, 0.6), 0.1, 'top'),
   'a drawer': thick((0, 0, 0), (1, 1, 0.5), 0.08, 'top'),
   'a shelf of thick walls': thick((0, 0, 0), (1, 0.5, 1), 0.1, 'front'),
   'a table': np.concatenate(
     [
-      walls((0, 0, 0.9), (1, 1, 0.1), 4),
+      sides((0, 0, 0.9), (1, 1, 0.1), 4),
       *(
-        walls((x, y, 0), (0.1, 0.1, 0.9), 4)
+        sides((x, y, 0), (0.1, 0.1, 0.9), 4)
         for x in (0, 0.9)
         for y in (0, 0.9)
       ),
@@ -149,20 +150,20 @@ OPEN = {
 @pytest.mark.parametrize('name', OPEN)
 def test_what_is_open_stays_empty(name, size, turn):
   triangles = turned(OPEN[name], 0.5, (0, 0, 1)) if turn else OPEN[name]
-  solid, surface, _ = filled(triangles, size)
+  solid, shell, _ = filled(triangles, size)
   middle = (slice(size // 2 - 2, size // 2 + 2),) * 2
-  rows = np.flatnonzero(surface.any(axis=(0, 1)))
+  rows = np.flatnonzero(shell.any(axis=(0, 1)))
   height = (rows[0] + rows[-1]) // 2
   if name[2:] == 'shelf':
     height = rows[0] + (rows[-1] - rows[0]) * 3 // 8  # between two boards.
   assert not solid[middle][:, :, height].any()
-  np.testing.assert_array_equal(solid, inside.flood(surface))
+  np.testing.assert_array_equal(solid, inside.flood(shell))
 
 
 def test_a_view_from_one_side_is_doubtful():
-  front = walls(without=('back', 'bottom', 'right'))
-  solid, surface, doubt = filled(turned(front), 32)
-  np.testing.assert_array_equal(solid, surface)
+  front = sides(without=('back', 'bottom', 'right'))
+  solid, shell, doubt = filled(turned(front), 32)
+  np.testing.assert_array_equal(solid, shell)
   assert doubt == 'it is open, and nothing is inside'
 
 
@@ -174,7 +175,7 @@ def test_what_is_whole_is_not_doubtful(name):
 def test_a_box_with_much_missing_is_doubtful():
   # A third of all lines through the box go through a hole.
   gone = [(i, j) for i in range(16) for j in range(14)]
-  _, _, doubt = filled(walls(top=gone), 64)
+  _, _, doubt = filled(sides(top=gone), 64)
   assert 'voxels are left empty' in doubt
 
 
@@ -200,20 +201,20 @@ def test_edges_and_corners_count_once():
 def testcount_between_is_what_it_says():
   rng = np.random.default_rng(0)
   for size in (5, 32, 64, 70, 128):
-    surface = rng.random((size,) * 3) < 0.01
-    solid = inside.flood(surface)
+    walls = rng.random((size,) * 3) < 0.01
+    solid = inside.flood(walls)
     expected = ~solid
     for axis in range(3):
-      for grid in (surface, np.flip(surface, axis)):
+      for grid in (walls, np.flip(walls, axis)):
         expected &= np.logical_or.accumulate(grid, axis)
         expected = np.flip(expected, axis)
-    assert inside.count_between(surface, solid) == expected.sum()
+    assert inside.count_between(walls, solid) == expected.sum()
 
 
 def test_pieces_do_not_matter(monkeypatch):
   triangles = voxelize.normalise(
-    np.array(turned(walls())).reshape(-1, 3),
-    np.arange(3 * len(walls())).reshape(-1, 3),
+    np.array(turned(sides())).reshape(-1, 3),
+    np.arange(3 * len(sides())).reshape(-1, 3),
     32,
   )
   whole = inside._votes(triangles, 32)
