@@ -169,7 +169,7 @@ def find(
       if pattern is None:
         called = _called(folders, below, split)
       else:
-        called = _called_by(pattern, (*folders, below.name), split)
+        called = _called_by(pattern, folders, below, split)
     if called is None:
       ending = ''.join(below.suffixes[-2 if _is_packed(below) else -1 :])
       passed_over[ending or 'no ending'] += 1
@@ -238,8 +238,8 @@ def _called(folders, below, split: str) -> tuple[str, str, str] | None:
   return folders[-1], split, name
 
 
-def _pattern(tree: str) -> re.Pattern:
-  """The expression that a pattern for paths stands for."""
+def _pattern(tree: str) -> str:
+  """The regular expression that a pattern for paths stands for."""
   parts = {
     '{class}': r'(?P<class_name>[^/]+?)',
     '{split}': r'(?P<split>[^/]+?)',
@@ -256,20 +256,22 @@ def _pattern(tree: str) -> re.Pattern:
       f'--tree={tree!r} must have {{name}}, and may have {{class}} and '
       "{split}, each once, as in '{class}/{name}/*.obj'"
     )
-  return re.compile(
-    '(?:.*/)?' + ''.join(parts.get(word) or re.escape(word) for word in words)
-  )
+  return ''.join(parts.get(word) or re.escape(word) for word in words)
 
 
-def _called_by(pattern, parts, split: str) -> tuple[str, str, str] | None:
+def _called_by(
+  pattern: str, folders, below, split: str
+) -> tuple[str, str, str] | None:
   """Class, split and name by a pattern; None where it does not fit."""
-  match = pattern.fullmatch('/'.join(parts))
+  # From the folder that was given on, or only the end of a path fits.
+  match = re.fullmatch(pattern, below.as_posix()) or re.fullmatch(
+    f'(?:.*/)?(?:{pattern})', '/'.join((*folders, below.name))
+  )
   if not match:
     return None
   found = match.groupdict()
-  if 'class_name' not in found:
-    found['class_name'] = parts[-2] if len(parts) > 1 else 'meshes'
-  return found['class_name'], found.get('split', split), found['name']
+  class_name = found.get('class_name') or (folders or ('meshes',))[-1]
+  return class_name, found.get('split', split), found['name']
 
 
 @contextlib.contextmanager

@@ -393,6 +393,93 @@ def test_volumes_in_folders_named_by_their_size(tmp_path):
   assert names(found) == [('chair', 'test', 'c_1')]
 
 
+@pytest.mark.parametrize(
+  'layout',
+  [
+    '{}/{}/model.obj',  # ShapeNetCore v1
+    '{}/{}/models/model_normalized.obj',  # v2
+  ],
+)
+@pytest.mark.parametrize('packed', [False, True])
+def test_trees_of_shapenet(tmp_path, layout, packed):
+  root = tmp_path / 'ShapeNetCore'
+  ids = [('03001627', 'a1'), ('03001627', 'b2'), ('04379243', 'a1')]
+  for synset, name in ids:
+    path = root / layout.format(synset, name)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(FILES['x.obj'])
+    path.with_suffix('.mtl').write_text('newmtl x')
+  expected = [(synset, 'train', name) for synset, name in ids]
+  if packed:
+    archive = tmp_path / 'x.zip'
+    with zipfile.ZipFile(archive, 'w') as file:
+      for path in root.rglob('*'):
+        file.write(path, path.relative_to(tmp_path))
+    root = archive
+  found = mesh_files.find(root)
+  assert names(found.shapes) == expected
+  assert found.passed_over == {'.mtl': 3}
+  if not packed:
+    for part in (root / '03001627', root / '03001627' / 'a1'):
+      below = [e for e in expected if part.name in ('03001627', e[2])]
+      below = [e for e in below if e[0] == '03001627']
+      assert names(mesh_files.find_shapes(part)) == below
+
+
+@pytest.mark.parametrize(
+  ('tree', 'expected'),
+  [
+    (
+      '{class}/{name}/*.obj',
+      [('chair', 'train', 'a'), ('chair', 'train', 'b')],
+    ),
+    ('{name}/mesh.obj', [('data', 'train', 'a'), ('data', 'train', 'b')]),
+    ('{split}_set/{class}-{name}.off', [('sofa', 'test', '1-x')]),
+    ('{class}/**/{name}.stl', [('deep', 'train', 'x')]),
+  ],
+)
+def test_a_pattern_for_any_other_tree(tmp_path, tree, expected):
+  files = {
+    'chair/a/mesh.obj': 'x.obj', 'chair/b/mesh.obj': 'x.obj',
+    'test_set/sofa-1-x.off': None, 'deep/er/and/deeper/x.stl': 'x.stl',
+    'chair/a/mesh.fbx': None,
+  }  # fmt: skip
+  for path, kind in files.items():
+    path = tmp_path / 'data' / path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(FILES[kind] if kind else OFF)
+  found = mesh_files.find(tmp_path / 'data', tree=tree)
+  if tree[:6] == '{name}':
+    assert [shape[1:3] for shape in found.shapes] == [e[1:] for e in expected]
+  else:
+    assert names(found.shapes) == expected
+  others = sum(found.passed_over.values())
+  assert others == len(files) - len(expected)
+  assert found.passed_over['.fbx'] == 1
+
+
+@pytest.mark.parametrize(
+  'tree', ['{class}/x.obj', '{name}/{name}.off', '{kind}/{name}.off']
+)
+def test_patterns_that_are_none(tmp_path, tree):
+  (tmp_path / 'a.off').write_bytes(OFF)
+  with pytest.raises(ValueError, match=r'must have \{name\}, and may have'):
+    mesh_files.find(tmp_path, tree=tree)
+
+
+def test_what_is_passed_over_is_counted(tmp_path):
+  for name in ('a.off', 'b.fbx', 'c.FBX', 'd.txt', 'e', 'f.tar.gz', '.g.off'):
+    (tmp_path / name).write_bytes(OFF)
+  found = mesh_files.find(tmp_path)
+  assert names(found.shapes) == [(tmp_path.name, 'train', 'a')]
+  assert found.passed_over == {
+    '.FBX': 1, '.fbx': 1, '.tar.gz': 1, '.txt': 1, 'no ending': 1
+  }  # fmt: skip
+  (tmp_path / 'a.off').unlink()
+  with pytest.raises(ValueError, match=r'passed over: 1 \.FBX, 1 \.fbx, '):
+    mesh_files.find(tmp_path)
+
+
 def test_nothing_to_find(tmp_path):
   with pytest.raises(FileNotFoundError, match='does not exist'):
     mesh_files.find_shapes(tmp_path / 'none')
@@ -699,6 +786,161 @@ def test_bad_names_of_files():
     voxelize.convert([], {32: 'x.npz', 64: './x.npz'})
   with pytest.raises(ValueError, match='num_workers must be positive'):
     voxelize.convert([], {32: 'x.npz'}, num_workers=0)
+
+
+# Scans, doubts, and what goes on at the same time.
+
+
+def test_shapes_with_holes_are_named_and_marked(tmp_path):
+  folder = tmp_path / 'box'
+  folder.mkdir()
+  whole = trimesh.creation.box((1, 1, 1)).subdivide().subdivide().subdivide()
+  holed = whole.copy()
+  holed.update_faces(np.arange(len(holed.faces)) % 97 != 5)
+  whole.export(folder / 'a.off')
+  holed.export(folder / 'b.off')
+  (folder / 'notes.txt').write_text('x')
+  result = command(
+    f'--meshes={folder}', '--size=16,64', f'--out={tmp_path}/{{size}}.npz'
+  )
+  assert result.returncode == 0, result.stderr
+  assert 'passed over: 1 .txt' in result.stdout
+  assert '1 meshes were doubtful:' in result.stderr
+  assert 'box/train/b at 64^3: it has holes, behind which' in result.stderr
+  small, large = (voxel_file.read(tmp_path / f'{n}.npz') for n in (16, 64))
+  assert small.doubtful['train'].tolist() == [False, False]
+  assert large.doubtful['train'].tolist() == [False, True]
+  grids = voxel_file.unpack(large.arrays['train'])
+  # But for a few voxels of the surface, where the holes are.
+  assert grids[1].sum() > 0.97 * grids[0].sum()
+
+
+def test_clouds_of_points_are_surfaces(tmp_path):
+  points = trimesh.creation.icosphere(3).vertices.copy()
+  points[5] = np.nan  # nothing came back.
+  trimesh.PointCloud(points).export(tmp_path / 'a.ply')
+  (tmp_path / 'b.off').write_bytes(OFF)
+  shapes = mesh_files.find_shapes(tmp_path)
+  outcome = voxelize.convert(shapes, {16: tmp_path / 'x.npz'}, progress=False)
+  assert [reason for _, reason in outcome.skipped] == [
+    'no faces: it is a cloud of 642 points, which have no inside '
+    '(--surface_only takes the voxels that hold them)'
+  ]
+  outcome = voxelize.convert(
+    shapes, {16: tmp_path / 'y.npz'}, solid=False, progress=False
+  )
+  assert not outcome.skipped
+  grid = voxel_file.load(tmp_path / 'y.npz').voxels['train'][0]
+  radius = np.linalg.norm(np.argwhere(grid) + 0.5 - 8, axis=1)
+  assert (abs(radius - 7) < 1).all()
+  assert len(radius) > 300
+
+
+def test_up_is_as_the_format_has_it(tmp_path):
+  tall = trimesh.creation.box((1, 2, 4))
+  tall.export(tmp_path / 'a.off')
+  tall.apply_transform(trimesh.transformations.rotation_matrix(
+    -np.pi / 2, (1, 0, 0)))  # fmt: skip
+  tall.export(tmp_path / 'b.glb')
+  shapes = mesh_files.find_shapes(tmp_path)
+  for up, equal in ((None, True), ('y', False)):
+    out = tmp_path / f'{up}.npz'
+    voxelize.convert(shapes, {16: out}, up=up, progress=False)
+    first, second = voxel_file.load(out).voxels['train']
+    assert second.any(axis=(0, 1)).sum() == 14  # tall, both ways.
+    assert (first == second).all() == equal
+
+
+def test_a_second_run_is_kept_away(tree, tmp_path):
+  out = tmp_path / 'x.npz'
+  meshes = mesh_files.find_shapes(tree)
+  partial = tmp_path / 'x.npz.partial'
+  with (
+    voxelize._locked(partial, {16: out}),
+    pytest.raises(BlockingIOError, match='another process is at work in'),
+  ):
+    voxelize.convert(meshes, {16: out}, progress=False)
+  assert not partial.exists()
+  voxelize.convert(meshes, {16: out}, progress=False)
+  assert os.listdir(tmp_path) == ['x.npz']
+
+
+def test_a_partial_folder_of_someone_else_is_left_alone(tree, tmp_path):
+  partial = tmp_path / 'x.npz.partial'
+  partial.mkdir()
+  (partial / 'mine.txt').write_text('mine')
+  with pytest.raises(FileExistsError, match='holds other files'):
+    voxelize.convert(
+      mesh_files.find_shapes(tree), {16: tmp_path / 'x.npz'}, progress=False
+    )
+  assert os.listdir(partial) == ['mine.txt']
+
+
+def test_a_mended_mesh_is_read_again(tmp_path):
+  folder = tmp_path / 'box'
+  folder.mkdir()
+  for i in range(voxelize._GROUP + 2):
+    (folder / f'{i:02d}.off').write_bytes(OFF)
+  cut = b''.join(OFF.splitlines(keepends=True)[:18])
+  (folder / '17.off').write_bytes(cut)
+  out = tmp_path / 'x.npz'
+  shapes = mesh_files.find_shapes(folder)
+  with pytest.raises(ValueError, match='box/train/17: truncated'):
+    voxelize.convert(shapes, {16: out}, strict=True, progress=False)
+  groups = sorted((tmp_path / 'x.npz.partial').glob('group_*.npz'))
+  stamp = groups[0].stat().st_mtime_ns
+  # Of the same length, so that only its time says that it is another one.
+  mended = cut.replace(b' 12 ', b' 08 ')
+  assert len(mended) == len(cut)
+  (folder / '17.off').write_bytes(mended)
+  seen = []
+  voxel_group = voxelize._voxelize_group
+
+  def spy(group, file, **options):
+    seen.append((file.name, groups[0].stat().st_mtime_ns))
+    return voxel_group(group, file, **options)
+
+  voxelize._voxelize_group = spy
+  try:
+    outcome = voxelize.convert(
+      mesh_files.find_shapes(folder), {16: out}, strict=True, progress=False
+    )
+  finally:
+    voxelize._voxelize_group = voxel_group
+  assert not outcome.skipped
+  assert seen == [('group_00001.npz', stamp)]
+  assert len(voxel_file.load(out).names['train']) == len(shapes)
+
+
+def test_ctrl_c_ends_in_one_line_and_goes_on(tree, tmp_path):
+  out = tmp_path / 'x.npz'
+  arguments = [f'--meshes={tree}', '--size=128', f'--out={out}']
+  process = subprocess.Popen(
+    [sys.executable, '-m', 'data_prep.voxelize', *arguments,
+     '--num_workers=2'],
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    start_new_session=True,
+  )  # fmt: skip
+  partial = tmp_path / 'x.npz.partial'
+  deadline = time.monotonic() + 600
+  while not list(partial.glob('group_*.npz')):
+    assert process.poll() is None, 'ended before it could be stopped'
+    assert time.monotonic() < deadline
+    time.sleep(0.002)
+  os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them.
+  _, errors = process.communicate(timeout=600)
+  assert process.returncode == 130
+  assert 'Traceback' not in errors
+  last = errors.replace('\r', '\n').strip().splitlines()[-1]
+  assert last == 'stopped: the same command goes on from here'
+  assert not out.exists()
+  result = command(*arguments, '--num_workers=1')
+  assert result.returncode == 0, result.stderr
+  assert 'of 40 meshes are done, going on' in result.stdout
+  assert os.listdir(tmp_path) == ['x.npz']
 
 
 # Real data.
