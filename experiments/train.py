@@ -1,8 +1,12 @@
 """The one training loop: batch, step, check, log, checkpoint, look."""
 
 from collections.abc import Mapping
+import contextlib
+import datetime
 import math
 import os
+import signal
+import time
 from typing import Any
 from typing import NamedTuple
 
@@ -24,7 +28,8 @@ from experiments.tasks import base
 from experiments.tasks import beginnings
 from experiments.tasks import parts
 
-# Fields that a run may be resumed with other values of.
+# Fields that a run may be resumed with other values of: they change no result
+# while nothing diverges, or only what is still to come.
 MAY_DIFFER = (
   'sample',
   'recover',
@@ -32,7 +37,14 @@ MAY_DIFFER = (
   'evaluate',
   'probe',
   'latent',
+  'data.path',
+  'parallel',
+  'limits',
+  'train.num_iterations',
+  'train.checkpoint_every',
+  'train.keep_checkpoints',
   'train.picture_every',
+  'train.picture_shapes',
 )
 _SHOWN = {
   'energy_gap': 'energy gap',
@@ -44,6 +56,21 @@ _SHOWN = {
 
 class DivergedError(RuntimeError):
   """The run diverged again and again; the message says what to change."""
+
+
+class Stopped(Exception):
+  """A signal stopped the run, and it was saved.
+
+  Attributes:
+    signal: its number.
+  """
+
+  def __init__(self, number: int, step: int, workdir: str):
+    name = signal.Signals(number).name
+    super().__init__(
+      f'{name}: saved step {step} in {workdir}; the same command goes on there.'
+    )
+    self.signal = number
 
 
 class _Saved(NamedTuple):
@@ -65,122 +92,214 @@ class _Saved(NamedTuple):
 
 
 class _Run(NamedTuple):
-  """What does not change in a run."""
+  """What does not change in a run.
+
+  Attributes:
+    config: of the run.
+    workdir: likewise.
+    experiment: what is learned.
+    devices: how the step of each phase runs.
+    writer: of metrics and events; None before it is open.
+    caught: numbers of signals that came.
+    accept_changes: whether other data is taken.
+  """
 
   config: ml_collections.ConfigDict
   workdir: str
   experiment: base.Experiment
-  writer: logs.Writer
+  devices: tuple[parallel.Parallel, ...]
+  writer: logs.Writer | None
+  caught: list[int]
+  accept_changes: bool
 
 
-def train(config: ml_collections.ConfigDict, workdir: str) -> dnet_jax.Model:
+def train(
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  *,
+  accept_changes: bool = False,
+) -> dnet_jax.Model:
   """Learns all phases of a task, from the last checkpoint on.
+
+  A run that has come to its end goes on where `train.num_iterations` is larger
+  now, by the schedule of the new config.
 
   Args:
     config: see experiments/configs/default.py.
     workdir: made, or taken up again where it belongs to the same config.
+    accept_changes: go on with another config or with other data than the run
+      began with; an event tells what has changed.
 
   Returns:
     The model at the end.
 
   Raises:
-    ValueError: for a config that is not possible, or not that of the workdir.
+    ValueError: for a config that is not possible, or not that of the workdir;
+      where the data of the workdir have changed.
     DivergedError: when `limits.rollbacks` rollbacks in a row did not help.
+    Stopped: when SIGTERM or SIGINT came; all is saved.
     OSError: where the workdir cannot be written, or another run writes to it.
   """
   task = parts.choice(tasks.TASKS, config.task, 'task')
-  experiment = task.experiment(config, parts.data(config))
-  params = beginnings.params(config, experiment)
-  with workdirs.only_writer(workdir):
-    workdirs.check_config(workdir, config.to_dict(), may_differ=MAY_DIFFER)
-    return _train(config, workdir, experiment, params)
+  experiment = task.experiment(
+    config, _load_data(config, workdir, accept_changes)
+  )
+  devices = tuple(
+    parallel.make(
+      config.parallel, phase.algorithm.step, phase.algorithm.chain_axes
+    )
+    for phase in experiment.phases
+  )
+  with workdirs.only_writer(workdir), _signals() as caught:
+    begun = bool(checkpoints.steps(workdir))
+    if begun:
+      # All will be restored: train.init_from may be gone.
+      params = experiment.params()
+    else:
+      # Before the workdir belongs to a config that is not possible.
+      params = beginnings.params(config, experiment)
+    changes = workdirs.check_config(
+      workdir,
+      config.to_dict(),
+      may_differ=MAY_DIFFER,
+      # A start that failed leaves nothing that blocks the next one.
+      accept=accept_changes or not begun,
+    )
+    run = _Run(
+      config, workdir, experiment, devices, None, caught, accept_changes
+    )
+    return _train(run, params, changes if begun else [])
 
 
-def _first(config, experiment, phase, params, extras) -> _Saved:
-  """The beginning of a phase."""
+def _load_data(config, workdir, accept_changes):
+  """The data of a run: where it was, or else where the config says it is."""
+  content = workdirs.read_config(workdir)
+  recorded = (content or {}).get('data', {}).get('path', '')
+  if recorded and os.path.exists(recorded) and not accept_changes:
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+      config.data.path = recorded
+  return parts.data(config)
+
+
+@contextlib.contextmanager
+def _signals():
+  """Catches the first SIGTERM or SIGINT: a list gets its number.
+
+  A second SIGINT stops at once.
+  """
+  caught: list[int] = []
+
+  def catch(number, frame):
+    del frame
+    caught.append(number)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+  try:
+    before = {
+      number: signal.signal(number, catch)
+      for number in (signal.SIGTERM, signal.SIGINT)
+    }
+  except ValueError:  # Not in the main thread.
+    before = {}
+  try:
+    yield caught
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)
+
+
+def _first(config, experiment, number, params) -> _Saved:
+  """The beginning of a phase, from the variables of all networks."""
+  phase = experiment.phases[number]
   key = jax.random.fold_in(jax.random.key(config.seed), 1)
-  number = experiment.phases.index(phase)
   if number:
     key = jax.random.fold_in(key, number)
   learned = {name: params[name] for name in phase.networks}
   others = {name: x for name, x in params.items() if name not in learned}
-  extras = jax.tree.map(np.asarray, dict(extras))
+  extras = jax.tree.map(np.asarray, dict(experiment.extras))
   return _Saved(phase.algorithm.init(key, learned), others, extras)
 
 
-def _train(config, workdir, experiment, params):
+def _train(run, params, changes):
   """From the last checkpoint to the end."""
-  phases = {phase.name: phase for phase in experiment.phases}
-  events = []
+  config, workdir, experiment = run.config, run.workdir, run.experiment
+  numbers = {phase.name: i for i, phase in enumerate(experiment.phases)}
+  number, told, events = 0, {}, []
 
-  def like(told):
-    phase = phases[told['phase']]
-    return _first(config, experiment, phase, params, experiment.extras)
+  def like(about):
+    nonlocal number, told
+    told = about
+    number = numbers[about['phase']]
+    _check_data(run, about['data'])
+    return _first(config, experiment, number, params)
 
   restored = checkpoints.restore(
     workdir,
     like,
     on_event=lambda *args, **fields: events.append((args, fields)),
   )
-  phase, step = experiment.phases[0], 0
   if restored is None:
-    saved = _first(config, experiment, phase, params, experiment.extras)
+    step, saved = 0, _first(config, experiment, 0, params)
   else:
-    told = checkpoints.about(workdir)[1]
-    phase, (step, saved) = phases[told['phase']], restored
+    step, saved = restored
+    # The settings of its use may be others now.
+    extras = jax.tree.map(np.asarray, dict(experiment.extras))
+    saved = saved._replace(extras=extras)
+  total = sum(phase.iterations for phase in experiment.phases)
   writer = logs.open_writer(
     workdir,
-    sum(phase.iterations for phase in experiment.phases),
+    total,
     first_step=step,
     show=_SHOWN,
     active=jax.process_index() == 0,
   )
-  run = _Run(config, workdir, experiment, writer)
+  run = run._replace(writer=writer)
+  data = experiment.data
   try:
     for args, fields in events:
       writer.event(*args, **fields)
     if restored is None:
-      _save(run, phase, 0, saved)
-      writer.event(
-        0,
-        'start',
-        data=experiment.data.source,
-        shapes=len(experiment.data.train),
-      )
+      _save(run, 0, 0, saved)
+      writer.event(0, 'start', data=data.source, shapes=len(data.train))
     else:
       writer.event(step, 'resume')
-    return _phases(run, phase, step, saved)
+      if changes:
+        writer.event(step, 'changed_config', fields=changes)
+      if told['data']['checksum'] != data.checksum:
+        writer.event(step, 'changed_data', data=data.source)
+    if step > total:
+      raise ValueError(
+        f'{workdir} has learned for {step} iterations already, and the config '
+        f'asks for {total}: raise train.num_iterations, or take another workdir'
+      )
+    return _phases(run, number, step, saved)
   finally:
     writer.close()
 
 
-def _phases(run, phase, step, saved):
+def _phases(run, number, step, saved):
   """Learns a phase and all later ones; returns the model."""
-  config, experiment = run.config, run.experiment
-  begun = False
-  for current in experiment.phases[experiment.phases.index(phase) :]:
-    if begun:
-      model = _model(run, saved)
-      saved = _first(
-        config, experiment, current, dict(model.params), saved.extras
-      )._replace(rollbacks=saved.rollbacks)
-      run.writer.event(step, 'phase', name=current.name)
-    begun = True
-    step, saved = _phase(run, current, step, saved)
+  for later in range(number, len(run.experiment.phases)):
+    if later > number:
+      params = dict(_model(run, saved).params)
+      first = _first(run.config, run.experiment, later, params)
+      saved = first._replace(rollbacks=saved.rollbacks)
+      # In place of the end of the phase before: a rollback has to find its own.
+      _save(run, later, step, saved)
+      run.writer.event(step, 'phase', name=run.experiment.phases[later].name)
+    step, saved = _phase(run, later, step, saved)
   return _model(run, saved)
 
 
-def _phase(run, phase, step, saved):
+def _phase(run, number, step, saved):
   """From `step` to the end of a phase; returns that step, and what it left."""
-  config, writer = run.config, run.writer
-  phases = run.experiment.phases
-  begin = sum(p.iterations for p in phases[: phases.index(phase)])
+  config, writer, devices = run.config, run.writer, run.devices[number]
+  *before, phase = run.experiment.phases[: number + 1]
+  begin = sum(other.iterations for other in before)
   end = begin + phase.iterations
-  devices = parallel.make(
-    config.parallel, phase.algorithm.step, phase.algorithm.chain_axes
-  )
   root = jax.random.fold_in(jax.random.key(config.seed), 2)
-  in_a_row = 0
+  in_a_row, pace = 0, _announce(run, step)
   state = devices.put(saved.state)
   while step < end:
     rollbacks = saved.rollbacks
@@ -202,13 +321,46 @@ def _phase(run, phase, step, saved):
       continue
     writer.metrics(step, metrics)
     step += 1
-    if step == end or step % config.train.checkpoint_every == 0:
+    pace(step)
+    stop = bool(run.caught)
+    if step == end or stop or _due(step, config.train.checkpoint_every):
       in_a_row = 0
       saved = saved._replace(state=devices.get(state))
-      _save(run, phase, step, saved)
-    if step == end or step % config.train.picture_every == 0:
+      _save(run, number, step, saved)
+    if stop:
+      name = signal.Signals(run.caught[0]).name
+      writer.event(step, 'stopped', signal=name)
+      raise Stopped(run.caught[0], step, run.workdir)
+    if step == end or _due(step, config.train.picture_every):
       _picture(run, saved._replace(state=devices.get(state)), step)
   return step, saved._replace(state=devices.get(state))
+
+
+def _due(step, every):
+  """Whether something that is done every so often is due; 0: at the end."""
+  return every > 0 and step % every == 0
+
+
+def _announce(run, first):
+  """Tells after ten iterations how long it will take: `(step) -> None`."""
+  total = sum(phase.iterations for phase in run.experiment.phases)
+  times = {}
+
+  def pace(step):
+    # The first iteration compiles.
+    if step - first not in (1, 11) or run.writer is None:
+      return
+    times[step] = time.monotonic()
+    if step - first == 1:
+      return
+    seconds = (times[step] - times[step - 10]) / 10 * (total - step)
+    text = f'About {datetime.timedelta(seconds=round(seconds))} to go.'
+    small = run.config.name.removesuffix('_paper').removesuffix('_text')
+    if seconds > 2 * 3600 and small != run.config.name:
+      text += f' Two CPU cores learn {small} within an hour.'
+    run.writer.say(text)
+
+  return pace
 
 
 def _roll_back(run, saved, step, fault, in_a_row):
@@ -224,16 +376,15 @@ def _roll_back(run, saved, step, fault, in_a_row):
     run.workdir, saved, on_event=run.writer.event
   )
   rollbacks, factor = saved.rollbacks + 1, saved.rate_factor
-  advice = 'with another key'
   if in_a_row > 1:
     # Another key did not help.
     factor *= limits.rate_factor
-    advice = f'with a learning rate lower by {limits.rate_factor:g}'
   run.writer.rewind(step)
   run.writer.event(step, 'rollback', rollbacks=rollbacks, rate_factor=factor)
   logging.warning(
-    'Diverged (%s); going on from step %d %s.', fault, step, advice
-  )
+    'Diverged (%s); going on from step %d with another key, at %g of the '
+    'learning rate.', fault, step, factor,
+  )  # fmt: skip
   return step, back._replace(rollbacks=rollbacks, rate_factor=factor)
 
 
@@ -256,18 +407,32 @@ def _model(run, saved):
   )
 
 
-def _save(run, phase, step, saved):
+def _check_data(run, theirs):
+  """Refuses to go on with other shapes than a run has begun with."""
+  ours = run.experiment.data
+  if theirs['checksum'] != ours.checksum and not run.accept_changes:
+    raise ValueError(
+      f'{run.workdir} has learned from other shapes (checksum '
+      f'{theirs["checksum"]}: {theirs["data"]}) than data.path has now '
+      f'({ours.checksum}: {ours.source}): point --config.data.path at those, '
+      'take another workdir, or go on with these by --accept_changes'
+    )
+
+
+def _save(run, number, step, saved):
+  spec, phases = run.experiment.spec, run.experiment.phases
   data = run.experiment.data
   told = {
     'data': data.source,
     'shapes': len(data.train),
     'classes': list(data.classes),
+    'checksum': data.checksum,
   }
   checkpoints.save(
     run.workdir,
     step,
     saved,
-    about=models.about(run.experiment.spec, phase.name, step, told),
+    about=models.about(spec, phases[number].name, step, told),
     keep=run.config.train.keep_checkpoints,
   )
 
