@@ -26,6 +26,7 @@ from experiments.files import models
 from experiments.files import outputs
 from experiments.files import workdirs
 from experiments.tasks import base
+from experiments.tasks import parts
 from experiments.tasks import checks
 
 # Not with a model that is open.
@@ -251,6 +252,8 @@ def request(
     command.override(config, typed.overrides)
   else:
     _check_same_networks(folder, config, own)
+  if config is not own or typed.overrides:
+    model = parts.with_settings(model, config)
   given = {
     name: command.value(typed, name)
     for name in ('input', 'visible', 'up', 'out')

@@ -2,17 +2,14 @@
 
 import json
 import os
-import sys
 
-from absl import flags
-from absl.testing import flagsaver
 import numpy as np
-import pytest
 
 from experiments import main
 from experiments.configs import test as test_config
 from experiments.files import models
 from experiments.tasks import base
+from experiments.tasks import parts
 
 LATENT_DIM = 4
 GRIDS = (2, 8)  # Of the multi-grid model.
@@ -138,20 +135,14 @@ def request(folder, config=None, **fields):
   model, card = models.open_model(folder)
   if config is None:
     config = models.full_config(card['config'])
+  else:
+    model = parts.with_settings(model, config)
   return base.Request(model, card, config, folder, **fields)
 
 
 def run(*arguments):
-  """The program with these arguments, in this process; flags stay as before."""
-  command = ['main', *map(str, arguments)]
-  saved = flagsaver.save_flag_values()
-  try:
-    with pytest.MonkeyPatch.context() as patch:
-      # From which fields of a config are read.
-      patch.setattr(sys, 'argv', command)
-      main.main(flags.FLAGS(command))
-  finally:
-    flagsaver.restore_flag_values(saved)
+  """The exit status of the program with these arguments, in this process."""
+  return main.run([str(argument) for argument in arguments])
 
 
 def arrays(folder, name='voxels.npz'):

@@ -46,9 +46,7 @@ def _check_files(folder, arrays):
 def test_generate_is_one_pass_of_the_generator(folder_of, model):
   folder = folder_of('cooperative')
   assert os.path.getsize(os.path.join(folder, 'curves.png'))
-  config = tiny.cooperative(
-    **{'sample.num_steps': 2, 'sample.num_samples': 3}
-  )
+  config = tiny.cooperative(**{'sample.num_steps': 2, 'sample.num_samples': 3})
   first = cooperative.generate(tiny.request(folder, config))
   assert first != cooperative.generate(tiny.request(folder, config))
   arrays = tiny.arrays(first)
@@ -95,7 +93,7 @@ def test_paths_between_latent_factors():
   z_1 *= np.linalg.norm(z_0) / np.linalg.norm(z_1)
   rho = jax.numpy.linspace(0, 1, 8)
   for path in latent.PATHS.values():
-    z = path(z_0, z_1, rho)
+    z = np.asarray(path(z_0, z_1, rho))
     assert z.shape == (8, 100)
     np.testing.assert_allclose(z[[0, -1]], [z_0, z_1], atol=1e-5)
   z = np.asarray(latent.linear(z_0, z_1, rho))
@@ -187,11 +185,13 @@ def _error(model, z, voxels):
 @pytest.mark.parametrize('partly', [False, True])
 def test_latent_factors_of_a_generated_shape_are_found(model, partly):
   voxels = cooperative.shapes(model, cooperative.draw(model, 3, 7))
-  config = tiny.cooperative(**{'latent.num_steps': 200})
+  model = parts.with_settings(
+    model, tiny.cooperative(**{'latent.num_steps': 200})
+  )
   visible = np.ones(voxels.shape, bool)
   if partly:
     visible[:, :4] = False
-  z = cooperative.infer(config, model, voxels, visible, 0)
+  z = cooperative.infer(model, voxels, visible, 0)
   # Also of what was hidden: far better than any draw of the prior.
   error = _error(model, z, voxels)
   draws = cooperative.shapes(model, cooperative.draw(model, 30, 8))
@@ -200,7 +200,7 @@ def test_latent_factors_of_a_generated_shape_are_found(model, partly):
   if partly:  # Hidden voxels are not read.
     other = np.where(visible, voxels, 1 - voxels)
     np.testing.assert_array_equal(
-      cooperative.infer(config, model, other, visible, 0), z
+      cooperative.infer(model, other, visible, 0), z
     )
 
 
@@ -248,14 +248,15 @@ def test_reconstruct_writes_what_it_rebuilt(workdir, model, tmp_path):
 def test_impossible_inference(model, field, value, message):
   voxels = np.zeros((1, 8, 8, 8), np.float32)
   config = tiny.cooperative(**{f'latent.{field}': value})
+  model = parts.with_settings(model, config)
   with pytest.raises(ValueError, match=message):
-    cooperative.infer(config, model, voxels, np.ones(voxels.shape, bool), 0)
+    cooperative.infer(model, voxels, np.ones(voxels.shape, bool), 0)
 
 
 def test_impossible_settings(workdir, model):
   voxels = np.zeros((1, 4, 4, 4), np.float32)
   with pytest.raises(ValueError, match=r'\(8, 8, 8\).*\(1, 4, 4, 4\)'):
-    cooperative.infer(tiny.cooperative(), model, voxels, voxels == 0, 0)
+    cooperative.infer(model, voxels, voxels == 0, 0)
   config = tiny.cooperative(**{'latent.num_columns': 1})
   with pytest.raises(ValueError, match='num_columns'):
     cooperative.interpolate(tiny.request(workdir, config))
@@ -296,6 +297,6 @@ def test_a_generator_alone_generates_and_rebuilds(tmp_path):
   # It rebuilds training shapes better than their mean does.
   train_shapes = parts.data(config).train
   voxels = train_shapes[:4].astype(np.float32)
-  z = cooperative.infer(config, model, voxels, np.ones(voxels.shape, bool), 0)
+  z = cooperative.infer(model, voxels, np.ones(voxels.shape, bool), 0)
   mean = train_shapes.mean(axis=0, dtype=np.float32)
   assert _error(model, z, voxels) < np.mean((voxels - mean) ** 2)
