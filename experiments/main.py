@@ -26,8 +26,8 @@ from experiments.files import models
 from experiments.files import outputs
 from experiments.files import workdirs
 from experiments.tasks import base
-from experiments.tasks import parts
 from experiments.tasks import checks
+from experiments.tasks import parts
 
 # Not with a model that is open.
 _OUTSIDE = {

@@ -22,7 +22,6 @@ from experiments.files import inputs
 from experiments.files import outputs
 from experiments.tasks import base
 from experiments.tasks import conditioned
-from experiments.tasks import parts
 
 
 def _check_factor(factor, sides):
