@@ -221,7 +221,7 @@ A model of [dnet_jax](https://pypi.org/project/dnet-jax/), a 3D DescriptorNet.
 ```python
 import dnet_jax
 
-model = dnet_jax.load('FOLDER')  # this folder
+model = dnet_jax.load('{name}')
 ```
 """
 
