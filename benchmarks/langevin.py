@@ -101,8 +101,8 @@ CASES = {
   'paper_2_layer': _descriptor(
     '6.2', 'paper_2_layer', 32, 50, 50, 10, 90, 0.07
   ),
-  'paper_superres': _descriptor(
-    *('6.3', 'paper_superres', 64, 20, 20, 10, None, 0.01),
+  'paper_super_resolution': _descriptor(
+    *('6.3', 'paper_super_resolution', 64, 20, 20, 10, None, 0.01),
     note='neither chains, batch nor K are given: 20, 20 and 10',
   ),
   'paper_coop': _descriptor(

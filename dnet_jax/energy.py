@@ -11,7 +11,13 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from dnet_jax import projections
 from dnet_jax import types
+
+
+def _positive(value):
+  # A traced value cannot be looked at; it is the caller's to check.
+  return isinstance(value, jax.core.Tracer) or value > 0
 
 
 def descriptor_energy(
@@ -30,9 +36,9 @@ def descriptor_energy(
   Args:
     descriptor_fn: `f(params, y) -> (*chains,)`, for example
       `Descriptor(...).apply`.
-    reference_std: s of the reference distribution; None: uniform. May be
-      traced, as the means.
-    reference_means: m, one or more.
+    reference_std: s of the reference distribution, may be traced; None:
+      uniform.
+    reference_means: m, one or more; may be a traced array.
 
   Returns:
     `energy(params, y) -> (*chains,)` for y `(*chains, D, H, W, C)`.
@@ -45,9 +51,7 @@ def descriptor_energy(
   >>> energy(1.0, jnp.ones((3, 2, 2, 2, 1))).tolist()
   [8.0, 8.0, 8.0]
   """
-  # A traced value cannot be looked at; it is the caller's to check.
-  known = not isinstance(reference_std, jax.core.Tracer)
-  if known and reference_std is not None and not reference_std > 0:
+  if reference_std is not None and not _positive(reference_std):
     raise ValueError(
       f'reference_std must be positive, or None for the uniform reference '
       f'distribution; got {reference_std}'
@@ -59,11 +63,11 @@ def descriptor_energy(
     f = descriptor_fn(params, y)
     if reference_std is None:
       return -f
-    return jnp.sum(reference(y), axis=(-4, -3, -2, -1)) - f
+    return jnp.sum(reference(y, reference_std), axis=(-4, -3, -2, -1)) - f
 
-  def reference(y):
+  def reference(y, s):
     # Of each voxel, up to a constant.
-    wells = [(y - m) ** 2 / (2 * reference_std**2) for m in reference_means]
+    wells = [(y - m) ** 2 / (2 * s**2) for m in reference_means]
     if len(wells) == 1:
       return wells[0]
     return -jax.nn.logsumexp(-jnp.stack(wells), axis=0)
@@ -85,25 +89,28 @@ def posterior_energy(
   Args:
     generator_fn: `g(z) -> (*chains, D, H, W, C)`, parameters bound.
     y: the given shapes; broadcast against `g(z)`.
-    noise_std: sigma of eq. (20).
-    visible: boolean, True = observed; None: all are.
+    noise_std: sigma of eq. (20); may be traced.
+    visible: boolean, broadcasts against the shapes; True = observed; None:
+      all are.
 
   Returns:
     `energy(z) -> (*chains,)` for z `(*chains, d)`.
 
   Raises:
-    ValueError: when `noise_std` is not positive.
+    ValueError: when `noise_std` is not positive; from the energy, when
+      `visible` does not fit the shapes.
 
   >>> energy = posterior_energy(lambda z: z[..., None, None, None], 1.0, 1.0)
   >>> energy(jnp.array([[2.0]])).tolist()
   [2.5]
   """
-  if not isinstance(noise_std, jax.core.Tracer) and not noise_std > 0:
+  if not _positive(noise_std):
     raise ValueError(f'noise_std must be positive, got {noise_std}')
 
   def energy(z):
     residual = y - generator_fn(z)
     if visible is not None:
+      projections.check_visible(visible, residual.shape)
       residual = jnp.where(visible, residual, 0)
     misfit = jnp.sum(residual**2, axis=(-4, -3, -2, -1))
     return jnp.sum(z**2, axis=-1) / 2 + misfit / (2 * noise_std**2)
@@ -111,14 +118,16 @@ def posterior_energy(
   return energy
 
 
-def score(energy_fn: types.EnergyFn) -> Callable[[types.Array], types.Array]:
+def score(
+  energy_fn: types.EnergyFn,
+) -> Callable[[types.Position], types.Position]:
   """The score `-dE/dY`: the direction in which the density grows.
 
   Args:
     energy_fn: `y -> (*chains,)`; chains must not interact.
 
   Returns:
-    `y -> -dE/dY`, of the shape of y.
+    `y -> -dE/dY`, of the shape (or the structure) of y.
 
   >>> score(lambda y: y**2 / 2)(jnp.array([3.0])).tolist()
   [-3.0]

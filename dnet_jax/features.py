@@ -54,12 +54,14 @@ def pool_feature_maps(
     `(*chains, features)`.
 
   Raises:
-    ValueError: when there are not as many windows as maps.
+    ValueError: when there is no map, or not as many windows as maps.
 
   >>> maps = jnp.ones((1, 11, 11, 11, 200)), jnp.ones((1, 6, 6, 6, 100))
   >>> pool_feature_maps(maps, (4, 2)).shape
   (1, 8100)
   """
+  if not len(maps):
+    raise ValueError('pooled features need at least one feature map, got none')
   if len(maps) != len(windows):
     raise ValueError(
       f'one window for each of the {len(maps)} feature maps is needed, got '

@@ -2,13 +2,24 @@
 
 A kernel is a value: `state = init(position)`, then
 `state, info = step(key, state)`. The state holds what the next step needs and
-always has a field `position`; the info what a person wants to see. Chains are
-leading axes and are moved independently. The key is one for all chains, or an
-array of keys, one for each chain: then a chain's path does not depend on which
-other chains run beside it, nor on which device it runs.
+always has a field `position`; the info what a person wants to see.
+
+A position is an array or any pytree of arrays. Chains are leading axes, those
+of the energy's result, the same in each array, and are moved independently.
+The key is one for all chains, or an array of keys, one for each chain: then a
+chain's path does not depend on which other chains run beside it, nor on which
+device it runs.
+
+Those who know blackjax: here energies are minimised, where blackjax takes log
+densities, E = -log p. `step_size` is the paper's delta-tau of eq. (7): drift
+`step_size / 2`, noise `sqrt(temperature * step_size)`. blackjax's `mala` drifts
+by its step and has noise `sqrt(2 * step)`, so its step is half of ours.
 """
 
 from collections.abc import Callable
+import functools
+import math
+import operator
 from typing import Any
 from typing import NamedTuple
 
@@ -24,14 +35,14 @@ _FREE = projections.free()
 class Kernel(NamedTuple):
   """One Markov chain step: `init(position)` and `step(key, state)`."""
 
-  init: Callable[[types.Array], Any]
+  init: Callable[[types.Position], Any]
   step: Callable[[types.Key, Any], tuple[Any, Any]]
 
 
 class LangevinState(NamedTuple):
   """Where the chains are."""
 
-  position: types.Array
+  position: types.Position
 
 
 class LangevinInfo(NamedTuple):
@@ -43,21 +54,54 @@ class LangevinInfo(NamedTuple):
 class MalaState(NamedTuple):
   """Where the chains are, with the energy and the score there."""
 
-  position: types.Array
+  position: types.Position
   energy: types.Array
-  score: types.Array
+  score: types.Position
 
 
 class MalaInfo(NamedTuple):
-  """Energies before the move and whether it was accepted, both `(*chains,)`."""
+  """What a step of MALA did, each `(*chains,)`.
+
+  Fields:
+    energy: before the move.
+    accepted: whether the proposal was accepted, boolean.
+    acceptance_rate: the probability with which it was: the Metropolis-Hastings
+      ratio, at most 1, as blackjax names it; 0 where the proposal has no finite
+      energy. Its mean is that of `accepted`, with less noise.
+  """
 
   energy: types.Array
   accepted: types.Array
+  acceptance_rate: types.Array
 
 
-def as_key(key):
-  """TEMPORARY until the branch `kernels` is merged."""
-  return key
+def as_key(key: types.Key) -> types.Key:
+  """A key of `jax.random.key`, from one of these or of `jax.random.PRNGKey`.
+
+  Args:
+    key: one key or an array of keys `(*chains,)`; of the old style, uint32
+      `(*chains, 2)`.
+
+  Returns:
+    Keys `(*chains,)` that draw the same numbers.
+
+  Raises:
+    TypeError: when it is no key.
+
+  >>> as_key(jax.random.split(jax.random.PRNGKey(0), 3)).shape
+  (3,)
+  """
+  dtype = getattr(key, 'dtype', None)
+  if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
+    return key
+  try:
+    return jax.random.wrap_key_data(key)
+  except (AttributeError, TypeError) as error:
+    got = repr(key) if dtype is None else f'{dtype} of shape {key.shape}'
+    raise TypeError(
+      'key must be of jax.random.key or jax.random.PRNGKey, or an array of '
+      f'such keys; got {got}'
+    ) from error
 
 
 def _energy_and_score(energy_fn, y):
@@ -68,6 +112,13 @@ def _energy_and_score(energy_fn, y):
     return -jnp.sum(energy), energy
 
   score, energy = jax.grad(total, has_aux=True)(y)
+  for path, leaf in jax.tree_util.tree_leaves_with_path(y):
+    if leaf.shape[: energy.ndim] != energy.shape:
+      raise ValueError(
+        f'energies of shape {energy.shape} do not fit the position'
+        f'{jax.tree_util.keystr(path)} of shape {leaf.shape}, which must begin '
+        'with the same chain axes'
+      )
   return energy, score
 
 
@@ -89,8 +140,35 @@ def _per_chain(draw, key, shape, dtype):
   return one(key)
 
 
+def _noise(key, position):
+  """White noise like a position, independent in each of its arrays."""
+  leaves, treedef = jax.tree.flatten(position)
+  # One array has the key itself.
+  keys = (
+    [key] if len(leaves) == 1 else [fold_in(key, i) for i in range(len(leaves))]
+  )
+  noise = [
+    _per_chain(jax.random.normal, key, leaf.shape, leaf.dtype)
+    for key, leaf in zip(keys, leaves, strict=True)
+  ]
+  return jax.tree.unflatten(treedef, noise)
+
+
+def _move(step_size, temperature, score, noise):
+  """`dt / 2 score + sqrt(T dt) noise`, each array in its own precision."""
+  return jax.tree.map(
+    lambda score, noise: (
+      step_size / 2 * score + jnp.sqrt(temperature * step_size) * noise
+    ).astype(noise.dtype),
+    score,
+    noise,
+  )
+
+
 def fold_in(key: types.Key, data: int | types.Array) -> types.Key:
   """`jax.random.fold_in` of one key, or of each key of an array.
+
+  Keys may be of the old style, see `as_key`; the result is of the new one.
 
   >>> fold_in(jax.random.split(jax.random.key(0), 3), 1).shape
   (3,)
@@ -99,15 +177,20 @@ def fold_in(key: types.Key, data: int | types.Array) -> types.Key:
   def fold(key):
     return jax.random.fold_in(key, data)
 
+  key = as_key(key)
   for _ in range(key.ndim):
     fold = jax.vmap(fold)
   return fold(key)
 
 
-def _check_step_size(step_size):
+def _traced(value):
   # A traced value cannot be looked at; it is the caller's to check.
-  if not isinstance(step_size, jax.core.Tracer) and not step_size > 0:
-    raise ValueError(f'step_size must be positive, got {step_size}')
+  return isinstance(value, jax.core.Tracer)
+
+
+def _check_step_size(step_size):
+  if not _traced(step_size) and not 0 < step_size < math.inf:
+    raise ValueError(f'step_size must be positive and finite, got {step_size}')
 
 
 def langevin(
@@ -122,16 +205,18 @@ def langevin(
   `Y' = Y + P [-dt / 2 dE/dY + sqrt(T dt) eps]`, eps ~ N(0, I).
 
   Args:
-    energy_fn: `y -> (*chains,)`.
-    step_size: the paper's delta-tau, dt; may be traced.
-    temperature: T >= 0; 0 is gradient descent; may be traced.
+    energy_fn: `y -> (*chains,)`, of an array or a pytree y.
+    step_size: the paper's delta-tau, dt; a number, may be traced.
+    temperature: T >= 0; 0 is gradient descent; a number, may be traced.
     project: the directions P in which chains may move; all by default.
 
   Returns:
     A kernel with `LangevinState` and `LangevinInfo`.
 
   Raises:
-    ValueError: when `step_size` is not positive.
+    ValueError: when `step_size` is not positive, `temperature` is negative, or
+      one of them is not finite; from the step, when energies, keys and
+      positions differ in their chain axes.
 
   >>> kernel = langevin(lambda y: y**2 / 2, step_size=0.5, temperature=0.0)
   >>> state, info = kernel.step(jax.random.key(0), kernel.init(jnp.ones(1)))
@@ -139,13 +224,17 @@ def langevin(
   ([0.75], [0.5])
   """
   _check_step_size(step_size)
+  if not _traced(temperature) and not 0 <= temperature < math.inf:
+    raise ValueError(
+      f'temperature must be finite and not negative, got {temperature}'
+    )
 
   def step(key, state):
     y = state.position
     energy, score = _energy_and_score(energy_fn, y)
-    noise = _per_chain(jax.random.normal, key, y.shape, y.dtype)
-    dy = step_size / 2 * score + jnp.sqrt(temperature * step_size) * noise
-    y = y + project(dy.astype(y.dtype))
+    noise = _noise(as_key(key), y)
+    dy = project(_move(step_size, temperature, score, noise))
+    y = jax.tree.map(operator.add, y, dy)
     return LangevinState(y), LangevinInfo(energy)
 
   return Kernel(LangevinState, step)
@@ -164,16 +253,18 @@ def mala(
   affine space that `project` leaves to the chains.
 
   Args:
-    energy_fn: `y -> (*chains,)`.
-    step_size: the paper's delta-tau; may be traced.
-    temperature: T > 0; may be traced (a traced 0 never moves).
+    energy_fn: `y -> (*chains,)`, of an array or a pytree y.
+    step_size: the paper's delta-tau, dt; a number, may be traced.
+    temperature: T > 0; a number, may be traced (a traced 0 never moves).
     project: the directions in which chains may move; all by default.
 
   Returns:
     A kernel with `MalaState` and `MalaInfo`.
 
   Raises:
-    ValueError: when `step_size` or `temperature` is not positive.
+    ValueError: when `step_size` or `temperature` is not positive and finite;
+      from `init` and the step, when energies, keys and positions differ in
+      their chain axes.
 
   >>> kernel = mala(lambda y: y**2 / 2, step_size=1e-6)
   >>> _, info = kernel.step(jax.random.key(0), kernel.init(jnp.ones(1)))
@@ -181,40 +272,43 @@ def mala(
   [True]
   """
   _check_step_size(step_size)
-  if not isinstance(temperature, jax.core.Tracer) and not temperature > 0:
+  if not _traced(temperature) and not 0 < temperature < math.inf:
     raise ValueError(
-      f'mala needs temperature > 0, got {temperature}: at 0 the acceptance '
-      'ratio is 0 / 0; use langevin for gradient descent'
+      f'mala needs a finite temperature > 0, got {temperature}: at 0 the '
+      'acceptance ratio is 0 / 0; use langevin for gradient descent'
     )
 
   def init(y):
     return MalaState(y, *_energy_and_score(energy_fn, y))
 
-  def log_density(dy, score, axes):
+  def log_density(dy, score, num_chain_axes):
     # Of a move dy, up to a constant that both directions share.
-    residual = dy - step_size / 2 * project(score)
-    return -jnp.sum(residual**2, axis=axes) / (2 * temperature * step_size)
+    def one(dy, drift):
+      axes = tuple(range(num_chain_axes, dy.ndim))
+      residual = dy - step_size / 2 * drift
+      return -jnp.sum(residual**2, axis=axes) / (2 * temperature * step_size)
+
+    parts = jax.tree.map(one, dy, project(score))
+    return functools.reduce(operator.add, jax.tree.leaves(parts))
 
   def step(key, state):
     key_noise, key_accept = fold_in(key, 0), fold_in(key, 1)
     y, energy, score = state
-    axes = tuple(range(energy.ndim, y.ndim))
-    noise = _per_chain(jax.random.normal, key_noise, y.shape, y.dtype)
-    dy = project(
-      (
-        step_size / 2 * score + jnp.sqrt(temperature * step_size) * noise
-      ).astype(y.dtype)
-    )
-    proposal = init(y + dy)
+    noise = _noise(key_noise, y)
+    dy = project(_move(step_size, temperature, score, noise))
+    proposal = init(jax.tree.map(operator.add, y, dy))
+    back = jax.tree.map(operator.neg, dy)
     log_ratio = (
       (energy - proposal.energy) / temperature
-      + log_density(-dy, proposal.score, axes)
-      - log_density(dy, score, axes)
+      + log_density(back, proposal.score, energy.ndim)
+      - log_density(dy, score, energy.ndim)
     )
+    # A proposal without a finite energy, or one whose move has no density.
+    possible = jnp.isfinite(proposal.energy) & ~jnp.isnan(log_ratio)
+    log_ratio = jnp.where(possible, log_ratio, -jnp.inf)
     log_uniform = jnp.log(
       _per_chain(jax.random.uniform, key_accept, energy.shape, log_ratio.dtype)
     )
-    # A NaN on either side compares as False: such a proposal is rejected.
     accepted = log_uniform < log_ratio
 
     def choose(new, old):
@@ -222,6 +316,7 @@ def mala(
       return jnp.where(jnp.expand_dims(accepted, axes), new, old)
 
     state = jax.tree.map(choose, proposal, state)
-    return state, MalaInfo(energy, accepted)
+    rate = jnp.exp(jnp.minimum(log_ratio, 0))
+    return state, MalaInfo(energy, accepted, rate)
 
   return Kernel(init, step)

@@ -1,7 +1,7 @@
 """Metrics: how close two sets of shapes are, as the literature defines them.
 
 Shapes are rows of a matrix here, `(n, voxels)`; distances are matrices
-`(n, m)`; what a judge says are probabilities `(n, classes)` and features
+`(n, m)`; what a classifier says are probabilities `(n, classes)` and features
 `(n, d)`. Everything is a few matrix products, so that hundreds of shapes
 against thousands take seconds.
 """
@@ -200,7 +200,7 @@ def inception_score(
 
   Returns:
     Mean and standard deviation over the parts; both `()`. The score is from
-    1 (all shapes judged alike) to the number of classes.
+    1 (all shapes classified alike) to the number of classes.
 
   Raises:
     ValueError: when there are fewer shapes than splits.
@@ -218,8 +218,8 @@ def inception_score(
     # 0 log 0 = 0; where p(c) = 0, p(c|Y) = 0 as well.
     divergence = jax.scipy.special.rel_entr(p, p.mean(axis=0)).sum(axis=1)
     scores.append(jnp.exp(divergence.mean()))
-  scores = jnp.stack(scores)
-  return scores.mean(), scores.std()
+  stacked = jnp.stack(scores)
+  return stacked.mean(), stacked.std()
 
 
 def class_probability(probabilities: types.Array, label: int) -> types.Array:

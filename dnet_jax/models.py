@@ -191,15 +191,21 @@ def _umask():
   return mask
 
 
+def _words(value):
+  if isinstance(value, Mapping):
+    return ', '.join(f'{name} {x}' for name, x in value.items())
+  if isinstance(value, list):
+    return ', '.join(map(str, value))
+  return value
+
+
 def _readme(model, card, name, weights):
   """The card for people."""
   count = sum(x.size for x in jax.tree.leaves(dict(model.params)))
   networks = specs.describe(model.spec)
   rows = {'networks': f'{networks}; {count:,} parameters ({weights})'}
   rows |= {
-    key.replace('_', ' '): ', '.join(f'{k} {v}' for k, v in value.items())
-    if isinstance(value, Mapping)
-    else value
+    key.replace('_', ' '): _words(value)
     for key, value in card.items()
     if key not in ('config', 'name') and value not in (None, '', {}, [])
   }

@@ -13,11 +13,11 @@ from dnet_jax import types
 def sample(
   key: types.Key,
   kernel: kernels.Kernel,
-  position: types.Array,
+  position: types.Position,
   num_steps: int,
   *,
   trace_fn: Callable[[Any, Any], types.PyTree] = lambda state, info: info,
-) -> tuple[types.Array, types.PyTree]:
+) -> tuple[types.Position, types.PyTree]:
   """Runs chains for some steps of a kernel.
 
   Positions go in and come out, not kernel states: parameters change between
@@ -25,9 +25,11 @@ def sample(
 
   Args:
     key: consumed; step i uses `fold_in(key, i)`. One key for all chains, or
-      an array of keys, one for each chain.
+      an array of keys, one for each chain; of `jax.random.key` or of
+      `jax.random.PRNGKey`.
     kernel: `langevin(...)`, `mala(...)` or one of your own.
-    position: where the chains are, `(*chains, ...)`.
+    position: where the chains are, an array `(*chains, ...)` or any pytree of
+      such arrays.
     num_steps: static; 0 returns `position`.
     trace_fn: `(state, info) -> pytree`, what is kept of each step; the info
       by default.

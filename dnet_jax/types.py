@@ -2,6 +2,8 @@
 
 A shape is an array `(*chains, D, H, W, C)`: any number of leading chain axes,
 a voxel grid and a channel axis (1 for occupancy). An energy is `(*chains,)`.
+A position of chains is one such array or any pytree of arrays, each of which
+begins with the chain axes, such as shapes with their latent factors.
 """
 
 from collections.abc import Callable
@@ -14,9 +16,11 @@ Key = jax.Array
 PyTree = Any
 Params = Any
 
+# Where chains are: an array, or a pytree of arrays with the same chain axes.
+Position = Any
 # energy_fn(y) -> (*chains,): parameters are already bound.
-EnergyFn = Callable[[Array], Array]
+EnergyFn = Callable[[Position], Array]
 # An orthogonal projector: dy -> dy, the directions in which a chain may move.
-Projection = Callable[[Array], Array]
+Projection = Callable[[Position], Position]
 # loss_fn(params, model_state, *args) -> (loss, (model_state, metrics)).
 LossFn = Callable[..., tuple[Array, tuple[PyTree, dict[str, Array]]]]

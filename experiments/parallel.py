@@ -1,6 +1,6 @@
 """Data parallelism over devices: the one module that knows of pmap and mesh.
 
-A step is `step(key, state, batch, temperature) -> (state, metrics)` and names
+A step is `step(key, state, batch, schedule) -> (state, metrics)` and names
 the axis `AXIS`. Every array is either the same on all devices or split over
 that one axis: the batch along its first axis, chains along `chain_axes`.
 """
@@ -21,7 +21,7 @@ MODES = ('shard_map', 'pmap')
 class Parallel(NamedTuple):
   """How a step runs on devices.
 
-  step: `(key, state, batch, temperature)`, of arrays as `put` gives them;
+  step: `(key, state, batch, schedule)`, of arrays as `put` gives them;
     donates the state.
   put: `(state)`: places a state as `step` takes it.
   get: `(state)`: back, with whole chain axes, as it is saved.

@@ -1,159 +1,449 @@
 """The one training loop: batch, step, check, log, checkpoint, look."""
 
+from collections.abc import Mapping
+import contextlib
+import datetime
 import math
 import os
+import signal
+import time
 from typing import Any
+from typing import NamedTuple
 
 from absl import logging
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from experiments import build
-from experiments import checkpoints
-from experiments import datasets
-from experiments import exported
-from experiments import figures
-from experiments import writer as writers
+import dnet_jax
+from experiments import parallel
+from experiments import tasks
+from experiments.files import checkpoints
+from experiments.files import figures
+from experiments.files import logs
+from experiments.files import models
+from experiments.files import workdirs
+from experiments.tasks import base
+from experiments.tasks import beginnings
+from experiments.tasks import parts
 
-# Fields that a run may be resumed with other values of.
-MAY_DIFFER = ('sample', 'evaluate', 'classify', 'latent', 'train.picture_every')
+# Fields that a run may be resumed with other values of: they change no result
+# while nothing diverges, or only what is still to come.
+MAY_DIFFER = (
+  'sample',
+  'recover',
+  'super_resolve',
+  'evaluate',
+  'probe',
+  'latent',
+  'data.path',
+  'parallel',
+  'limits',
+  'train.num_iterations',
+  'train.checkpoint_every',
+  'train.keep_checkpoints',
+  'train.picture_every',
+  'train.picture_shapes',
+)
+_SHOWN = {
+  'energy_gap': 'energy gap',
+  'teaching_loss': 'teaching',
+  'accuracy': 'accuracy',
+  'grad_norm': 'grad',
+}
 
 
 class DivergedError(RuntimeError):
   """The run diverged again and again; the message says what to change."""
 
 
-def _fault(metrics, limits) -> str | None:
+class Stopped(Exception):
+  """A signal stopped the run, and it was saved.
+
+  Attributes:
+    signal: its number.
+  """
+
+  def __init__(self, number: int, step: int, workdir: str):
+    name = signal.Signals(number).name
+    super().__init__(
+      f'{name}: saved step {step} in {workdir}; the same command goes on there.'
+    )
+    self.signal = number
+
+
+class _Saved(NamedTuple):
+  """What a checkpoint holds.
+
+  Attributes:
+    state: of the algorithm of the phase.
+    others: variables of the networks that the phase does not learn.
+    extras: of the model.
+    rollbacks: of the run so far.
+    rate_factor: multiplies the learning rate; below 1 after divergence.
+  """
+
+  state: dnet_jax.State
+  others: dict[str, Any]
+  extras: dict[str, Any]
+  rollbacks: int = 0
+  rate_factor: float = 1.0
+
+
+class _Run(NamedTuple):
+  """What does not change in a run.
+
+  Attributes:
+    config: of the run.
+    workdir: likewise.
+    experiment: what is learned.
+    devices: how the step of each phase runs.
+    writer: of metrics and events; None before it is open.
+    caught: numbers of signals that came.
+    accept_changes: whether other data is taken.
+  """
+
+  config: ml_collections.ConfigDict
+  workdir: str
+  experiment: base.Experiment
+  devices: tuple[parallel.Parallel, ...]
+  writer: logs.Writer | None
+  caught: list[int]
+  accept_changes: bool
+
+
+def train(
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  *,
+  accept_changes: bool = False,
+) -> dnet_jax.Model:
+  """Learns all phases of a task, from the last checkpoint on.
+
+  A run that has come to its end goes on where `train.num_iterations` is larger
+  now, by the schedule of the new config.
+
+  Args:
+    config: see experiments/configs/default.py.
+    workdir: made, or taken up again where it belongs to the same config.
+    accept_changes: go on with another config or with other data than the run
+      began with; an event tells what has changed.
+
+  Returns:
+    The model at the end.
+
+  Raises:
+    ValueError: for a config that is not possible, or not that of the workdir;
+      where the data of the workdir have changed.
+    DivergedError: when `limits.rollbacks` rollbacks in a row did not help.
+    Stopped: when SIGTERM or SIGINT came; all is saved.
+    OSError: where the workdir cannot be written, or another run writes to it.
+  """
+  task = parts.choice(tasks.TASKS, config.task, 'task')
+  experiment = task.experiment(
+    config, _load_data(config, workdir, accept_changes)
+  )
+  devices = tuple(
+    parallel.make(
+      config.parallel, phase.algorithm.step, phase.algorithm.chain_axes
+    )
+    for phase in experiment.phases
+  )
+  with workdirs.only_writer(workdir), _signals() as caught:
+    begun = bool(checkpoints.steps(workdir))
+    if begun:
+      # All will be restored: train.init_from may be gone.
+      params = experiment.params()
+    else:
+      # Before the workdir belongs to a config that is not possible.
+      params = beginnings.params(config, experiment)
+    changes = workdirs.check_config(
+      workdir,
+      config.to_dict(),
+      may_differ=MAY_DIFFER,
+      # A start that failed leaves nothing that blocks the next one.
+      accept=accept_changes or not begun,
+    )
+    run = _Run(
+      config, workdir, experiment, devices, None, caught, accept_changes
+    )
+    return _train(run, params, changes if begun else [])
+
+
+def _load_data(config, workdir, accept_changes):
+  """The data of a run: where it was, or else where the config says it is."""
+  content = workdirs.read_config(workdir)
+  recorded = (content or {}).get('data', {}).get('path', '')
+  if recorded and os.path.exists(recorded) and not accept_changes:
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+      config.data.path = recorded
+  return parts.data(config)
+
+
+@contextlib.contextmanager
+def _signals():
+  """Catches the first SIGTERM or SIGINT: a list gets its number.
+
+  A second SIGINT stops at once.
+  """
+  caught: list[int] = []
+
+  def catch(number, frame):
+    del frame
+    caught.append(number)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+  try:
+    before = {
+      number: signal.signal(number, catch)
+      for number in (signal.SIGTERM, signal.SIGINT)
+    }
+  except ValueError:  # Not in the main thread.
+    before = {}
+  try:
+    yield caught
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)
+
+
+def _first(config, experiment, number, params) -> _Saved:
+  """The beginning of a phase, from the variables of all networks."""
+  phase = experiment.phases[number]
+  key = jax.random.fold_in(jax.random.key(config.seed), 1)
+  if number:
+    key = jax.random.fold_in(key, number)
+  learned = {name: params[name] for name in phase.networks}
+  others = {name: x for name, x in params.items() if name not in learned}
+  extras = jax.tree.map(np.asarray, dict(experiment.extras))
+  return _Saved(phase.algorithm.init(key, learned), others, extras)
+
+
+def _train(run, params, changes):
+  """From the last checkpoint to the end."""
+  config, workdir, experiment = run.config, run.workdir, run.experiment
+  numbers = {phase.name: i for i, phase in enumerate(experiment.phases)}
+  number, told, events = 0, {}, []
+
+  def like(about):
+    nonlocal number, told
+    told = about
+    number = numbers[about['phase']]
+    _check_data(run, about['data'])
+    return _first(config, experiment, number, params)
+
+  restored = checkpoints.restore(
+    workdir,
+    like,
+    on_event=lambda *args, **fields: events.append((args, fields)),
+  )
+  if restored is None:
+    step, saved = 0, _first(config, experiment, 0, params)
+  else:
+    step, saved = restored
+    # The settings of its use may be others now.
+    extras = jax.tree.map(np.asarray, dict(experiment.extras))
+    saved = saved._replace(extras=extras)
+  total = sum(phase.iterations for phase in experiment.phases)
+  writer = logs.open_writer(
+    workdir,
+    total,
+    first_step=step,
+    show=_SHOWN,
+    active=jax.process_index() == 0,
+  )
+  run = run._replace(writer=writer)
+  data = experiment.data
+  try:
+    for args, fields in events:
+      writer.event(*args, **fields)
+    if restored is None:
+      _save(run, 0, 0, saved)
+      writer.event(0, 'start', data=data.source, shapes=len(data.train))
+    else:
+      writer.event(step, 'resume')
+      if changes:
+        writer.event(step, 'changed_config', fields=changes)
+      if told['data']['checksum'] != data.checksum:
+        writer.event(step, 'changed_data', data=data.source)
+    if step > total:
+      raise ValueError(
+        f'{workdir} has learned for {step} iterations already, and the config '
+        f'asks for {total}: raise train.num_iterations, or take another workdir'
+      )
+    return _phases(run, number, step, saved)
+  finally:
+    writer.close()
+
+
+def _phases(run, number, step, saved):
+  """Learns a phase and all later ones; returns the model."""
+  for later in range(number, len(run.experiment.phases)):
+    if later > number:
+      params = dict(_model(run, saved).params)
+      first = _first(run.config, run.experiment, later, params)
+      saved = first._replace(rollbacks=saved.rollbacks)
+      # In place of the end of the phase before: a rollback has to find its own.
+      _save(run, later, step, saved)
+      run.writer.event(step, 'phase', name=run.experiment.phases[later].name)
+    step, saved = _phase(run, later, step, saved)
+  return _model(run, saved)
+
+
+def _phase(run, number, step, saved):
+  """From `step` to the end of a phase; returns that step, and what it left."""
+  config, writer, devices = run.config, run.writer, run.devices[number]
+  *before, phase = run.experiment.phases[: number + 1]
+  begin = sum(other.iterations for other in before)
+  end = begin + phase.iterations
+  root = jax.random.fold_in(jax.random.key(config.seed), 2)
+  in_a_row, pace = 0, _announce(run, step)
+  state = devices.put(saved.state)
+  while step < end:
+    rollbacks = saved.rollbacks
+    # Another key and order after each rollback, the same after a resume.
+    key = jax.random.fold_in(jax.random.fold_in(root, rollbacks), step)
+    batch = devices.batch(phase.batch(step - begin, rollbacks))
+    schedule = dnet_jax.Schedule(
+      jnp.float32(phase.temperature(step - begin)),
+      jnp.float32(saved.rate_factor),
+    )
+    state, metrics = devices.step(key, state, batch, schedule)
+    metrics = {name: float(value) for name, value in metrics.items()}
+    fault = _fault(metrics, config.limits)
+    if fault is not None:
+      in_a_row += 1
+      writer.event(step, 'divergence', reason=fault, metrics=metrics)
+      step, saved = _roll_back(run, saved, step, fault, in_a_row)
+      state = devices.put(saved.state)
+      continue
+    writer.metrics(step, metrics)
+    step += 1
+    pace(step)
+    stop = bool(run.caught)
+    if step == end or stop or _due(step, config.train.checkpoint_every):
+      in_a_row = 0
+      saved = saved._replace(state=devices.get(state))
+      _save(run, number, step, saved)
+    if stop:
+      name = signal.Signals(run.caught[0]).name
+      writer.event(step, 'stopped', signal=name)
+      raise Stopped(run.caught[0], step, run.workdir)
+    if step == end or _due(step, config.train.picture_every):
+      _picture(run, saved._replace(state=devices.get(state)), step)
+  return step, saved._replace(state=devices.get(state))
+
+
+def _due(step, every):
+  """Whether something that is done every so often is due; 0: at the end."""
+  return every > 0 and step % every == 0
+
+
+def _announce(run, first):
+  """Tells after ten iterations how long it will take: `(step) -> None`."""
+  total = sum(phase.iterations for phase in run.experiment.phases)
+  times = {}
+
+  def pace(step):
+    # The first iteration compiles.
+    if step - first not in (1, 11) or run.writer is None:
+      return
+    times[step] = time.monotonic()
+    if step - first == 1:
+      return
+    seconds = (times[step] - times[step - 10]) / 10 * (total - step)
+    text = f'About {datetime.timedelta(seconds=round(seconds))} to go.'
+    small = run.config.name.removesuffix('_paper').removesuffix('_text')
+    if seconds > 2 * 3600 and small != run.config.name:
+      text += f' Two CPU cores learn {small} within an hour.'
+    run.writer.say(text)
+
+  return pace
+
+
+def _roll_back(run, saved, step, fault, in_a_row):
+  """Back to the last checkpoint, after `in_a_row` divergences."""
+  limits = run.config.limits
+  if in_a_row > limits.rollbacks:
+    raise DivergedError(
+      f'step {step} diverged ({fault}) after {limits.rollbacks} rollbacks in '
+      'a row. Lower optimizer.learning_rate, chains.step_size or '
+      'optimizer.clip_norm; or raise the limit.'
+    )
+  step, back = checkpoints.restore(
+    run.workdir, saved, on_event=run.writer.event
+  )
+  rollbacks, factor = saved.rollbacks + 1, saved.rate_factor
+  if in_a_row > 1:
+    # Another key did not help.
+    factor *= limits.rate_factor
+  run.writer.rewind(step)
+  run.writer.event(step, 'rollback', rollbacks=rollbacks, rate_factor=factor)
+  logging.warning(
+    'Diverged (%s); going on from step %d with another key, at %g of the '
+    'learning rate.', fault, step, factor,
+  )  # fmt: skip
+  return step, back._replace(rollbacks=rollbacks, rate_factor=factor)
+
+
+def _fault(metrics: Mapping[str, float], limits: Any) -> str | None:
   """Says in words what is wrong with a step, or None."""
   for name, value in metrics.items():
     if not math.isfinite(value):
       return f'{name} is {value}'
   for name, value in metrics.items():
-    # Of each grid, in multi-grid learning: 'value/grid1'.
+    # Of each grid, in multi-grid learning: 'energy_gap/grid_1'.
     kind = name.partition('/')[0]
     if kind in limits and abs(value) > limits[kind]:
       return f'{name} = {value:.4g} is beyond limits.{kind}'
   return None
 
 
-def train(config: ml_collections.ConfigDict, workdir: str) -> Any:
-  """Learns until `config.train.num_iterations`, from the last checkpoint on.
-
-  Args:
-    config: see experiments/configs/default.py.
-    workdir: made, or taken up again where it belongs to the same config.
-
-  Returns:
-    The state of the algorithm at the end.
-
-  Raises:
-    ValueError: for a config that is not possible, or not that of the workdir.
-    DivergedError: when `limits.rollbacks` rollbacks in a row did not help.
-    OSError: where the workdir cannot be written, or another run writes to it.
-  """
-  experiment = build.experiment(config)
-  with checkpoints.only_writer(workdir):
-    checkpoints.check_config(workdir, config.to_dict(), may_differ=MAY_DIFFER)
-    return _run(config, workdir, experiment)
-
-
-def _run(config, workdir, experiment):
-  """From the last checkpoint to the end; returns the last state."""
-  initial = {}
-  for folder in config.train.init_from.split(','):
-    if folder:
-      initial |= exported.load(folder).variables
-  events = []
-  restored = checkpoints.restore(
-    workdir,
-    like := {'algorithm': experiment.init(initial), 'rollbacks': 0},
-    on_event=lambda *args, **fields: events.append((args, fields)),
+def _model(run, saved):
+  return models.of_state(
+    run.experiment.spec, saved.extras, saved.others, saved.state
   )
-  first_step, saved = (0, like) if restored is None else restored
-  writer = writers.open_writer(
-    workdir,
-    config.train.num_iterations,
-    first_step=first_step,
-    show={
-      'value': 'V',
-      'teaching_loss': 'teaching',
-      'accuracy': 'accuracy',
-      'grad_norm': 'grad',
-    },
-    active=jax.process_index() == 0,
-  )
-  for args, fields in events:
-    writer.event(*args, **fields)
-  if restored is None:
-    checkpoints.save(workdir, 0, saved, keep=config.train.keep_checkpoints)
-    writer.event(
-      0, 'start', data=experiment.data.source, shapes=len(experiment.data.train)
+
+
+def _check_data(run, theirs):
+  """Refuses to go on with other shapes than a run has begun with."""
+  ours = run.experiment.data
+  if theirs['checksum'] != ours.checksum and not run.accept_changes:
+    raise ValueError(
+      f'{run.workdir} has learned from other shapes (checksum '
+      f'{theirs["checksum"]}: {theirs["data"]}) than data.path has now '
+      f'({ours.checksum}: {ours.source}): point --config.data.path at those, '
+      'take another workdir, or go on with these by --accept_changes'
     )
-  else:
-    writer.event(first_step, 'resume')
-  try:
-    return _loop(config, workdir, experiment, writer, first_step, saved)
-  finally:
-    writer.close()
 
 
-def _loop(config, workdir, experiment, writer, step, saved):
-  """Runs from `step` with what `saved` holds; returns the last state."""
-  devices = experiment.parallel
-  root = jax.random.fold_in(jax.random.key(config.seed), 2)
-  rollbacks, in_a_row = saved['rollbacks'], 0
-  state = devices.put(saved['algorithm'])
-  while step < config.train.num_iterations:
-    # Another key and order after each rollback, the same after a resume.
-    key = jax.random.fold_in(jax.random.fold_in(root, rollbacks), step)
-    batch = devices.batch(experiment.batch(step, rollbacks))
-    temperature = np.float32(experiment.temperature(step))
-    state, metrics = devices.step(key, state, batch, temperature)
-    metrics = {name: float(value) for name, value in metrics.items()}
-    fault = _fault(metrics, config.limits)
-    if fault is not None:
-      in_a_row += 1
-      writer.event(step, 'divergence', reason=fault, metrics=metrics)
-      if in_a_row > config.limits.rollbacks:
-        raise DivergedError(
-          f'step {step} diverged ({fault}) after {config.limits.rollbacks} '
-          'rollbacks in a row. Lower optimizer.learning_rate, '
-          'chains.step_size or optimizer.clip_norm; or raise the limit.'
-        )
-      rollbacks += 1
-      step, saved = checkpoints.restore(workdir, saved, on_event=writer.event)
-      state = devices.put(saved['algorithm'])
-      writer.rewind(step)
-      writer.event(step, 'rollback', rollbacks=rollbacks)
-      logging.warning(
-        'Diverged (%s); going on from step %d with another key.', fault, step
-      )
-      continue
-    writer.metrics(step, metrics)
-    step += 1
-    last = step == config.train.num_iterations
-    if last or step % config.train.checkpoint_every == 0:
-      in_a_row = 0
-      saved = {'algorithm': devices.get(state), 'rollbacks': rollbacks}
-      checkpoints.save(workdir, step, saved, keep=config.train.keep_checkpoints)
-    if last or step % config.train.picture_every == 0:
-      picture(config, workdir, experiment, devices.get(state), step, writer)
-  return devices.get(state)
-
-
-def picture(config, workdir, experiment, state, step, writer) -> None:
-  """Draws some of the chains, where the algorithm keeps chains."""
-  chains = experiment.chains(state)
-  if chains is None:
-    return
-  shown = datasets.to_voxels(
-    chains[: config.train.picture_shapes],
-    experiment.data.mean,
-    experiment.data.scale,
+def _save(run, number, step, saved):
+  spec, phases = run.experiment.spec, run.experiment.phases
+  data = run.experiment.data
+  told = {
+    'data': data.source,
+    'shapes': len(data.train),
+    'classes': list(data.classes),
+    'checksum': data.checksum,
+  }
+  checkpoints.save(
+    run.workdir,
+    step,
+    saved,
+    about=models.about(spec, phases[number].name, step, told),
+    keep=run.config.train.keep_checkpoints,
   )
-  folder = os.path.join(workdir, 'pictures')
+
+
+def _picture(run, saved, step):
+  """Draws some shapes, where the task has some to show."""
+  shown = run.experiment.preview(_model(run, saved))
+  if shown is None:
+    return
+  folder = os.path.join(run.workdir, 'pictures')
   os.makedirs(folder, exist_ok=True)
   path = os.path.join(folder, f'chains_{step:06d}.png')
   figures.isosurfaces(path, figures.rows(shown, 5))
-  writer.picture(step, path)
+  run.writer.picture(step, path)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from experiments import build
-from experiments import checkpoints
 from experiments import train
+from experiments.files import checkpoints
 
 
 def assert_equal(a, b):

@@ -122,6 +122,70 @@ def test_bfloat16_chains_stay_bfloat16(kernel):
   assert finite(moved)
 
 
+TREE_PROJECTIONS = {
+  'free': dnet_jax.free(),
+  'fixed_voxels': dnet_jax.fixed_voxels({'shape': VISIBLE, 'z': None}),
+  'fixed_average': dnet_jax.fixed_average({'shape': 2, 'z': None}),
+}
+
+
+@pytest.mark.parametrize('projection', TREE_PROJECTIONS)
+@pytest.mark.parametrize('kernel', KERNELS)
+def test_kernel_with_projection_of_pytrees(kernel, projection):
+  """Shapes and latent factors that move together."""
+  energy_fn = Counted()
+
+  def joint(params, y):
+    shift = y['z'].mean(-1)[..., None, None, None, None]
+    return energy_fn(params, y['shape'] - shift) + jnp.sum(y['z'] ** 2, -1)
+
+  project = TREE_PROJECTIONS[projection]
+
+  @jax.jit
+  def run(key, params, y, step_size, temperature):
+    step = KERNELS[kernel](
+      functools.partial(joint, params),
+      step_size,
+      temperature=temperature,
+      project=project,
+    )
+    return dnet_jax.sample(key, step, y, num_steps=3)
+
+  y = {
+    'shape': jax.random.normal(jax.random.key(1), (3, *SHAPE)),
+    'z': jax.random.normal(jax.random.key(2), (3, 5)),
+  }
+  with jax.numpy_dtype_promotion('strict'):
+    moved, info = run(jax.random.key(0), params(), y, 0.1, 1.0)
+    traces = energy_fn.traces
+    run(jax.random.key(1), params(2.0), moved, 0.2, 0.5)
+  assert energy_fn.traces == traces <= 4
+  assert aval(moved) == aval(y)
+  assert {leaf.shape for leaf in info} == {(3, 3)}
+  assert finite((moved, info))
+  change = jax.tree.map(jnp.subtract, moved, y)
+  held = jax.tree.map(jnp.subtract, change, project(change))
+  for name in y:
+    assert float(jnp.abs(held[name]).max()) < 1e-5
+    assert float(jnp.abs(change[name]).max()) > 0.01
+  # One chain, and vmap over keys and chains.
+  one, _ = run(
+    jax.random.key(0),
+    params(),
+    jax.tree.map(lambda leaf: leaf[0], y),
+    0.1,
+    1.0,
+  )
+  assert aval(one) == aval(jax.tree.map(lambda leaf: leaf[0], y))
+  keys = jax.random.split(jax.random.key(0), 3)
+  mapped, _ = jax.vmap(run, (0, None, 0, None, None))(
+    keys, params(), y, 0.1, 1.0
+  )
+  together, _ = run(keys, params(), y, 0.1, 1.0)
+  for name in y:
+    np.testing.assert_allclose(mapped[name], together[name], atol=1e-5)
+
+
 def starts(y):
   memory = dnet_jax.ChainMemory(jnp.stack([y, y + 1]))
   keys = dnet_jax.chain_keys(jax.random.key(5), len(y))
@@ -299,7 +363,7 @@ def test_what_was_learned_is_what_learning_begins_with():
   state = init(jax.random.key(0), networks())
   batch = jnp.ones((5, *SHAPE))
   state, _ = step(jax.random.key(1), state, batch, dnet_jax.Schedule())
-  learned = dnet_jax.algorithms.networks(state)
+  learned = dnet_jax.algorithms.variables(state)
   again = init(jax.random.key(0), learned)
   assert {*learned} == {'descriptor'}
   for a, b in zip(

@@ -10,12 +10,21 @@ import pytest
 
 import dnet_jax
 from dnet_jax import convolution
+from dnet_jax.convolution import axes
+from dnet_jax.convolution import chunks
+from dnet_jax.convolution import derivatives
+from dnet_jax.convolution import matrices
+from dnet_jax.convolution import methods
+from dnet_jax.convolution import plans
+from dnet_jax.convolution import transforms
 from tests import reference
 
 METHODS = (*convolution.METHODS, None)
 # Of the issue: exact to float32 rounding, worst and typical.
 WORST = 1e-4
 TYPICAL = 1e-5
+# Methods that multiply O [(I x) * (K w)].
+WITH_FACTORS = ('fourier', 'winograd', 'im2col')
 
 PADS = ((2, 0), (1, 3), (0, 4))
 CROPS = ((-1, 0), (0, -2), (1, -1))
@@ -63,6 +72,18 @@ def pads_of(grid, taps, strides, padding):
 CASES |= {f'random_{seed}': random_case(seed) for seed in range(4)}
 
 
+def set_limits(monkeypatch, name, *limits):
+  """Bytes, least and most, and fewest chains of a chunk."""
+  method = plans.BY_NAME[name]
+  factors = method.factors._replace(limits=methods.Limits(*limits))
+  monkeypatch.setitem(plans.BY_NAME, name, method._replace(factors=factors))
+
+
+def plan_of(method, grid, taps, strides, chains, c, n):
+  layer = axes.make_axes(grid, taps, strides, 'SAME')
+  return plans.choose(layer, method, chains, c, n, 'cpu')
+
+
 def relative_error(value, expected):
   value = np.asarray(value, np.float64)
   assert value.shape == expected.shape
@@ -79,7 +100,7 @@ def arrays(chains, grid, taps, strides, padding, c, n, seed=0):
   return x, w, y_bar, naive
 
 
-def toom_fits(taps, strides):
+def winograd_fits(taps, strides):
   return max(-(-k // s) for k, s in zip(taps, strides, strict=True)) <= 6
 
 
@@ -114,8 +135,8 @@ def expected_of(name):
 )
 def test_matches_float64_to_second_order(name, method, optimised):
   _, _, taps, strides, padding, _, _ = CASES[name]
-  if method == 'toom':
-    assert toom_fits(taps, strides), 'choose cases that suit every method'
+  if method == 'winograd':
+    assert winograd_fits(taps, strides), 'choose cases that suit every method'
   x, w, y_bar, _ = arrays(*CASES[name])
 
   def correlate(x, w):
@@ -158,7 +179,7 @@ def test_matches_float64_to_second_order(name, method, optimised):
     for pair in zip(compute(x, w, y_bar), expected, strict=True)
   ]
   assert max(errors) < WORST, errors
-  if method in ('direct', 'fourier'):  # None may be toom.
+  if method in ('direct', 'phases', 'fourier'):  # None may be winograd.
     assert np.median(errors) < TYPICAL, errors
 
 
@@ -261,20 +282,18 @@ def test_bfloat16_keeps_its_dtype(method, transpose):
     assert jnp.isfinite(gradient.astype(jnp.float32)).all()
 
 
-def test_choice_of_method_is_invisible(monkeypatch):
-  net = dnet_jax.Descriptor(**dnet_jax.DESCRIPTORS['tiny'], init_std=0.2)
+def test_choice_of_method_is_invisible():
   y = jax.random.normal(jax.random.key(0), (3, 8, 8, 8, 1))
-  params = jax.jit(net.init)(jax.random.key(1), y[:0])
-  energy_fn = dnet_jax.descriptor_energy(net.apply)
-  correlate = convolution.correlate
   results = []
   for method in METHODS:
-    monkeypatch.setattr(
-      convolution, 'correlate', functools.partial(correlate, method=method)
+    net = dnet_jax.Descriptor(
+      **dnet_jax.DESCRIPTORS['tiny'], init_std=0.2, method=method
     )
+    params = jax.jit(net.init)(jax.random.key(1), y[:0])
+    energy_fn = dnet_jax.descriptor_energy(net.apply)
 
     @jax.jit
-    def both(params, y):
+    def both(params, y, energy_fn=energy_fn):
       bound = functools.partial(energy_fn, params)
       loss = lambda params: energy_fn(params, y).sum()  # noqa: E731
       return bound(y), dnet_jax.score(bound)(y), jax.grad(loss)(params)
@@ -285,13 +304,14 @@ def test_choice_of_method_is_invisible(monkeypatch):
       assert relative_error(value, np.asarray(expected, np.float64)) < WORST
 
 
-@pytest.mark.parametrize('shares', [True, False])
-@pytest.mark.parametrize('method', ['fourier', 'toom', 'patches'])
+@pytest.mark.parametrize(
+  ('method', 'shares'),
+  # The columns of 'im2col' have nothing to share.
+  [('fourier', True), ('winograd', True)] + [(m, False) for m in WITH_FACTORS],
+)
 def test_chunks_and_shared_kernels_are_invisible(method, shares, monkeypatch):
-  monkeypatch.setattr(convolution, '_ROOM', (0, 0))
-  monkeypatch.setattr(convolution, '_PATCHES_ROOM', 0)
-  monkeypatch.setattr(convolution, '_FEWEST', 2)  # 2, 2 and 1, which is made 2
-  monkeypatch.setattr(convolution, '_shares', lambda *_: shares)
+  set_limits(monkeypatch, method, 0, 0, 2)  # 2, 2 and 1, which is made 2
+  monkeypatch.setattr(chunks, 'shares_kernel', lambda *_: shares)
   x, w, y_bar, naive = arrays(5, (7, 6, 5), (3, 4, 2), (2, 3, 1), 'SAME', 2, 3)
 
   @jax.jit
@@ -310,21 +330,18 @@ def test_chunks_and_shared_kernels_are_invisible(method, shares, monkeypatch):
     assert relative_error(*pair) < WORST
 
 
-@pytest.mark.parametrize('chunks', [False, True])
-@pytest.mark.parametrize('method', ['fourier', 'toom', 'patches'])
-def test_derivatives_of_both_derivatives(method, chunks, monkeypatch):
-  if chunks:
-    monkeypatch.setattr(convolution, '_ROOM', (0, 0))
-    monkeypatch.setattr(convolution, '_PATCHES_ROOM', 0)
-    monkeypatch.setattr(convolution, '_FEWEST', 2)
+@pytest.mark.parametrize('in_chunks', [False, True])
+@pytest.mark.parametrize('method', WITH_FACTORS)
+def test_derivatives_of_both_derivatives(method, in_chunks, monkeypatch):
+  if in_chunks:
+    set_limits(monkeypatch, method, 0, 0, 2)
   x, w, y, naive = arrays(5, (7, 6, 5), (3, 4, 2), (2, 3, 1), 'SAME', 2, 3)
   u, v, y_u, _ = arrays(
     5, (7, 6, 5), (3, 4, 2), (2, 3, 1), 'SAME', 2, 3, seed=1
   )
-  axes = convolution._axes((7, 6, 5), (3, 4, 2), (2, 3, 1), 'SAME')
-  plan = convolution._choose(axes, method, 5, 2, 3, 'cpu')
-  correlate = functools.partial(convolution._correlate, plan)
-  transpose = functools.partial(convolution._adjoint_input, plan)
+  plan = plan_of(method, (7, 6, 5), (3, 4, 2), (2, 3, 1), 5, 2, 3)
+  correlate = functools.partial(derivatives.correlate, plan)
+  transpose = functools.partial(derivatives.transpose, plan)
 
   def pulled(function, *directions):
     """Of the two derivatives, their sum along directions."""
@@ -351,76 +368,242 @@ def test_derivatives_of_both_derivatives(method, chunks, monkeypatch):
     assert relative_error(*pair) < WORST
 
 
-@pytest.mark.parametrize('method', ['fourier', 'toom', 'patches'])
+@pytest.mark.parametrize(
+  ('method', 'in_chunks'),
+  [(m, False) for m in convolution.METHODS] + [(m, True) for m in WITH_FACTORS],
+)
+def test_forward_mode_is_the_derivative(method, in_chunks, monkeypatch):
+  if in_chunks:
+    set_limits(monkeypatch, method, 0, 0, 2)
+  x, w, y, naive = arrays(5, (7, 6, 5), (3, 4, 2), (2, 3, 1), 'SAME', 2, 3)
+  u, v, y_u, _ = arrays(
+    5, (7, 6, 5), (3, 4, 2), (2, 3, 1), 'SAME', 2, 3, seed=1
+  )
+  pads = pads_of((7, 6, 5), (3, 4, 2), (2, 3, 1), 'SAME')
+  settings = dict(strides=(2, 3, 1), padding=pads, method=method)
+  correlate = functools.partial(dnet_jax.correlate, **settings)
+  transpose = functools.partial(dnet_jax.correlate_transpose, **settings)
+
+  def gradient(x, w):
+    return jax.grad(lambda x: (correlate(x, w) ** 2).sum() / 2)(x)
+
+  def gradient_of_kernel(x, w):
+    return jax.grad(lambda w: (correlate(x, w) ** 2).sum() / 2)(w)
+
+  @jax.jit
+  def compute(x, w, y, u, v, y_u):
+    of_x, of_w = (lambda x: correlate(x, w)), (lambda w: correlate(x, w))
+    return (
+      jax.jvp(of_x, (x,), (u,))[1],
+      jax.jvp(of_w, (w,), (v,))[1],
+      jax.jvp(correlate, (x, w), (u, v))[1],
+      jax.jvp(transpose, (y, w), (y_u, v))[1],
+      # Forward over reverse: a Hessian times a vector.
+      jax.jvp(gradient, (x, w), (u, v))[1],
+      jax.jvp(gradient_of_kernel, (x, w), (u, v))[1],
+      # Forward over forward.
+      jax.jvp(lambda x, w: jax.jvp(correlate, (x, w), (u, v))[1],
+              (x, w), (x, w))[1],
+    )  # fmt: skip
+
+  value, along = naive.value(x, w), naive.value(u, w) + naive.value(x, v)
+  expected = (
+    naive.value(u, w),
+    naive.value(x, v),
+    along,
+    naive.adjoint_input(y_u, w) + naive.adjoint_input(y, v),
+    naive.adjoint_input(along, w) + naive.adjoint_input(value, v),
+    naive.adjoint_kernel(u, value) + naive.adjoint_kernel(x, along),
+    along,
+  )
+  for pair in zip(compute(x, w, y, u, v, y_u), expected, strict=True):
+    assert relative_error(*pair) < WORST
+
+
+@pytest.mark.parametrize('method', ['phases', *WITH_FACTORS])
+def test_derivatives_through_vmap_in_either_argument(method):
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(3, 2, 4, 5, 4, 2)).astype(np.float32)
+  w = rng.normal(size=(2, 3, 3, 3, 2, 2)).astype(np.float32)
+
+  def results(method):
+    one = functools.partial(dnet_jax.correlate, strides=2, method=method)
+    maps = {
+      'x': (jax.vmap(one, (0, None)), x, w[0]),
+      'w': (jax.vmap(one, (None, 4), 1), x[0], np.moveaxis(w, 0, 4)),
+      'both': (jax.vmap(one), x[:2], w),
+      'nested': (
+        jax.vmap(jax.vmap(one, (None, 0)), (0, None)),
+        *(x, w),
+      ),
+    }
+    found = {}
+    for name, (function, a, b) in maps.items():
+
+      def loss(a, b, function=function):
+        return (jnp.cos(function(a, b)) * (1 + function(a, b) ** 2)).sum()
+
+      def slope(a, b, loss=loss):
+        return sum(map(jnp.vdot, jax.grad(loss, (0, 1))(a, b), (a, b)))
+
+      found[name] = (
+        jax.grad(loss, (0, 1))(a, b),
+        jax.grad(loss)(a, b),
+        jax.grad(slope, (0, 1))(a, b),
+        jax.jvp(jax.grad(loss, (0, 1)), (a, b), (a, b))[1],
+        jax.jvp(lambda b: jax.grad(loss, (0, 1))(a, b), (b,), (b,))[1],  # noqa: B023
+      )
+    # Each example's own gradient.
+    found['gradients'] = jax.vmap(
+      jax.grad(lambda a, b: (one(a, b) ** 3).sum(), (0, 1)), (0, None)
+    )(x, w[0])
+    return found
+
+  given = jax.jit(functools.partial(results, method))()
+  expected = jax.jit(functools.partial(results, 'direct'))()
+  for name, values in expected.items():
+    for value, truth in zip(
+      jax.tree.leaves(given[name]), jax.tree.leaves(values), strict=True
+    ):
+      error = relative_error(value, np.asarray(truth, np.float64))
+      assert error < WORST, name
+
+
+@pytest.mark.parametrize('method', [*convolution.METHODS, None])
+def test_hessian_of_a_network_in_every_mode(method):
+  net = dnet_jax.Descriptor(
+    features=(3, 2),
+    kernel_sizes=(3, 3),
+    strides=(2, 1),
+    init_std=0.3,
+    method=method,
+  )
+  y = jax.random.normal(jax.random.key(0), (2, 4, 3, 3, 1))
+  params = jax.jit(net.init)(jax.random.key(1), y)
+
+  @jax.jit
+  def compute(params, y):
+    energy = lambda y: (net.apply(params, y) ** 2).sum()  # noqa: E731
+    slope = lambda params, y: jax.grad(  # noqa: E731
+      lambda y: net.apply(params, y).sum()
+    )(y)
+    return (
+      (jax.hessian(energy)(y), jax.jacrev(jax.jacrev(energy))(y)),
+      (
+        jax.jvp(slope, (params, y), (params, y))[1],
+        # Linear in the direction, and so the transpose of reverse mode.
+        jax.linearize(slope, params, y)[1](params, y),
+      ),
+      (
+        jax.jacfwd(slope)(params, y),
+        jax.jacrev(slope)(params, y),
+      ),
+    )
+
+  for forward, back in compute(params, y):
+    for value, truth in zip(
+      jax.tree.leaves(forward), jax.tree.leaves(back), strict=True
+    ):
+      scale = np.abs(truth).max() + 1e-6
+      np.testing.assert_allclose(value, truth, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize('method', ['phases', *WITH_FACTORS])
+def test_linear_transpose_is_the_adjoint(method):
+  x, w, y, naive = arrays(2, (7, 6, 5), (3, 4, 2), (2, 3, 1), 'SAME', 2, 3)
+  settings = dict(strides=(2, 3, 1), method=method)
+  in_x = jax.linear_transpose(
+    lambda x: dnet_jax.correlate(x, w, **settings), jnp.asarray(x)
+  )
+  in_w = jax.linear_transpose(
+    lambda w: dnet_jax.correlate(x, w, **settings), jnp.asarray(w)
+  )
+  assert relative_error(in_x(y)[0], naive.adjoint_input(y, w)) < WORST
+  assert relative_error(in_w(y)[0], naive.adjoint_kernel(x, y)) < WORST
+
+
+@pytest.mark.parametrize('method', WITH_FACTORS)
 def test_two_derivatives_share_a_transform_and_one_costs_no_more(method):
   x, w, y, _ = arrays(5, (7, 6, 5), (3, 4, 2), (2, 3, 1), 'SAME', 2, 3)
-  axes = convolution._axes((7, 6, 5), (3, 4, 2), (2, 3, 1), 'SAME')
-  plan = convolution._choose(axes, method, 5, 2, 3, 'cpu')
-  # What transforms are made of: a matrix for each axis, or a slice for each
-  # tap of it.
-  name, size = ('slice', 9) if method == 'patches' else ('dot_general', 3)
+  plan = plan_of(method, (7, 6, 5), (3, 4, 2), (2, 3, 1), 5, 2, 3)
+  called = []
+
+  def counted(function):
+    def call(*arguments):
+      called.append(function)
+      return function(*arguments)
+
+    return call
+
+  factors = plan.method.factors
+  factors = factors._replace(
+    **{
+      name: counted(getattr(factors, name))
+      for name in (
+        *('factor', 'kernel_factor', 'result', 'factor_transposed'),
+        *('kernel_factor_transposed', 'result_transposed'),
+      )
+    }
+  )
+  plan = plan._replace(method=plan.method._replace(factors=factors))
 
   def count(function, *arguments):
-    return str(jax.make_jaxpr(function)(*arguments)).count(f' {name}[')
+    called.clear()
+    jax.jit(function).lower(*arguments)
+    return len(called)
 
-  def derivatives(function, a, b, cotangent, wanted):
+  def count_derivatives(function, a, b, cotangent, wanted):
     def pull(*ab):
       values = list((a, b))
       for i, value in zip(wanted, ab, strict=True):
         values[i] = value
       return function(plan, *values)
 
-    return count(
-      lambda *ab: jax.vjp(pull, *ab)[1](cotangent),
-      *((a, b)[i] for i in wanted),
-    )
+    def value_and_derivatives(*ab):
+      value, back = jax.vjp(pull, *ab)
+      return value, back(cotangent)
 
-  correlate, transpose = convolution._correlate, convolution._adjoint_input
-  forward, back, kernel = (
-    count(functools.partial(function, plan), *arguments)
-    for function, arguments in (
-      (correlate, (x, w)),
-      (transpose, (y, w)),
-      (convolution._adjoint_kernel, (x, y)),
-    )
-  )
-  assert derivatives(correlate, x, w, y, (0,)) == forward + back
-  assert derivatives(correlate, x, w, y, (1,)) == forward + kernel
-  assert derivatives(transpose, y, w, x, (0,)) == back + forward
-  assert derivatives(transpose, y, w, x, (1,)) == back + kernel
-  every = forward + back + kernel
-  saved = 0 if method == 'patches' else size  # Columns of x only.
-  assert derivatives(correlate, x, w, y, (0, 1)) == every - saved
-  assert derivatives(transpose, y, w, x, (0, 1)) == every - size
+    return count(value_and_derivatives, *((a, b)[i] for i in wanted))
+
+  correlate, transpose = derivatives.correlate, derivatives.transpose
+  every = 9  # Three maps, each of three factors.
+  assert count(functools.partial(correlate, plan), x, w) == 3
+  assert count(functools.partial(transpose, plan), y, w) == 3
+  assert count_derivatives(correlate, x, w, y, (0,)) == 6
+  assert count_derivatives(correlate, x, w, y, (1,)) == 6
+  assert count_derivatives(transpose, y, w, x, (0,)) == 6
+  assert count_derivatives(transpose, y, w, x, (1,)) == 6
+  # That of y is nothing for 'im2col': see `result_is_product`.
+  saved = 0 if method == 'im2col' else 1
+  assert count_derivatives(correlate, x, w, y, (0, 1)) == every - saved
+  assert count_derivatives(transpose, y, w, x, (0, 1)) == every - 1
 
 
 @pytest.mark.parametrize('transposed', [False, True])
-@pytest.mark.parametrize('method', ['fourier', 'toom'])
+@pytest.mark.parametrize('method', ['fourier', 'winograd'])
 def test_kernels_of_few_taps_are_transformed_in_one_product(
   method, transposed, monkeypatch
 ):
-  axes = convolution._axes((7, 6, 5), (4, 3, 4), (2, 1, 2), 'SAME')
-  plan = convolution._choose(axes, method, 5, 2, 3, 'cpu')
-  matrices = convolution._matrices(plan)
-  assert matrices.whole_kernel is not None
+  plan = plan_of(method, (7, 6, 5), (4, 3, 4), (2, 1, 2), 5, 2, 3)
+  made = transforms._matrices(plan)
+  assert made.whole_kernel is not None
   w = np.random.default_rng(0).standard_normal((4, 3, 4, 2, 3), np.float32)
   # In float64, in which an axis at a time is exact enough to compare with.
   with jax.enable_x64(True):
     w = jnp.asarray(w, float)
-    whole = np.asarray(convolution._spectrum(plan, w, transposed))
+    whole = np.asarray(transforms._spectrum(plan, w, transposed))
     monkeypatch.setattr(
-      convolution, '_matrices', lambda _: matrices._replace(whole_kernel=None)
+      transforms, '_matrices', lambda _: made._replace(whole_kernel=None)
     )
-    by_axis = np.asarray(convolution._spectrum(plan, w, transposed))
+    by_axis = np.asarray(transforms._spectrum(plan, w, transposed))
   assert whole.shape == by_axis.shape
   # All matrices are rounded to float32.
   assert relative_error(whole, by_axis) < 1e-6
 
 
 def test_kernels_of_many_taps_are_transformed_an_axis_at_a_time():
-  axes = convolution._axes((32,) * 3, (16,) * 3, (3,) * 3, 'SAME')
-  plan = convolution._choose(axes, 'fourier', 25, 1, 200, 'cpu')
-  assert convolution._matrices(plan).whole_kernel is None
+  plan = plan_of('fourier', (32,) * 3, (16,) * 3, (3,) * 3, 25, 1, 200)
+  assert transforms._matrices(plan).whole_kernel is None
 
 
 @pytest.mark.parametrize('axis', [0, 1])
@@ -437,7 +620,7 @@ def test_chunks_are_put_together_along_an_axis(axis):
     jax.tree.map(np.testing.assert_array_equal, given, function(x))
 
 
-@pytest.mark.parametrize('method', ['fourier', 'patches'])
+@pytest.mark.parametrize('method', ['fourier', 'im2col'])
 def test_chunks_bound_the_memory(method, monkeypatch):
   x, w = jnp.zeros((64, 12, 12, 12, 8)), jnp.zeros((4, 4, 4, 8, 8))
 
@@ -447,17 +630,14 @@ def test_chunks_bound_the_memory(method, monkeypatch):
     analysis = run.lower(x, w).compile().memory_analysis()
     return analysis.temp_size_in_bytes
 
-  monkeypatch.setattr(convolution, '_PATCHES_ROOM', 2**40)
+  set_limits(monkeypatch, method, 2**40, 2**40, 1)
   whole = room()
-  monkeypatch.setattr(convolution, '_ROOM', (0, 0))
-  monkeypatch.setattr(convolution, '_PATCHES_ROOM', 0)
-  monkeypatch.setattr(convolution, '_FEWEST', 2)
+  set_limits(monkeypatch, method, 0, 0, 2)
   assert room() < whole / 2
 
 
 def test_a_last_chunk_that_is_not_full_costs_no_copy(monkeypatch):
-  monkeypatch.setattr(convolution, '_ROOM', (0, 0))
-  monkeypatch.setattr(convolution, '_FEWEST', 2)
+  set_limits(monkeypatch, 'fourier', 0, 0, 2)
   w = jnp.zeros((4, 4, 4, 8, 1))
 
   def room(chains):
@@ -472,27 +652,92 @@ def test_a_last_chunk_that_is_not_full_costs_no_copy(monkeypatch):
 
 def test_the_gradient_in_the_kernel_never_holds_its_spectrum():
   x, w = jnp.zeros((4, 8, 8, 8, 64)), jnp.zeros((4, 4, 4, 64, 64))
-  axes = convolution._axes((8,) * 3, (4,) * 3, (1,) * 3, 'SAME')
-  plan = convolution._choose(axes, 'fourier', 4, 64, 64, 'cpu')
-  gradient = jax.jit(lambda x, y: convolution._adjoint_kernel(plan, x, y))
+  plan = plan_of('fourier', (8,) * 3, (4,) * 3, (1,) * 3, 4, 64, 64)
+
+  @jax.jit
+  def gradient(x, y):
+    return jax.vjp(lambda w: derivatives.correlate(plan, x, w), w)[1](y)
+
   analysis = gradient.lower(x, x).compile().memory_analysis()
-  spectrum = convolution._kernel_size(plan, 64, 64)
+  spectrum = plan.method.factors.kernel_size(plan, 64, 64)
   assert spectrum > 10 * w.nbytes
   assert analysis.temp_size_in_bytes < 0.8 * spectrum
 
 
-def test_direct_is_the_choice_off_the_cpu():
-  x, w = jnp.ones((1, 4, 4, 4, 1)), jnp.ones((3, 3, 3, 1, 1))
-  axes = convolution._axes((4,) * 3, (3,) * 3, (1,) * 3, 'SAME')
-  assert convolution._choose(axes, None, 1, 1, 1, 'gpu') is None
-  assert convolution._choose(axes, None, 1, 1, 1, 'cpu') is not None
-  assert dnet_jax.correlate(x, w).shape == (1, 4, 4, 4, 1)
+def named(method):
+  """The name of a plan's method."""
+  (name,) = (k for k, m in plans.BY_NAME.items() if m == method)
+  return name
+
+
+# (grid, taps, stride, channels in, channels out) and the choice on a GPU: what
+# was measured, and by the rule.
+ON_GPU = [
+  ((32, 16, 3, 1, 200), 'fourier'),  # 6.1
+  ((11, 6, 2, 200, 100), 'phases'),
+  ((32, 9, 2, 1, 64), 'fourier'),  # 6.4
+  ((16, 7, 2, 64, 128), 'direct'),
+  ((64, 5, 3, 1, 100), 'phases'),  # 6.6
+  ((64, 16, 3, 1, 200), 'fourier'),  # 6.3
+  ((32, 9, 1, 1, 8), 'fourier'),
+  ((32, 8, 1, 1, 8), 'direct'),
+  ((32, 8, 2, 1, 8), 'phases'),
+  ((32, 9, 1, 2, 8), 'direct'),
+  ((32, 9, 2, 2, 8), 'phases'),
+]
+
+
+@pytest.mark.parametrize('platform', ['gpu', 'cuda', 'rocm'])
+@pytest.mark.parametrize(('sizes', 'expected'), ON_GPU)
+def test_choice_on_a_gpu(sizes, expected, platform):
+  grid, taps, stride, c, n = sizes
+  layer = axes.make_axes((grid,) * 3, (taps,) * 3, (stride,) * 3, 'SAME')
+  plan = plans.choose(layer, None, 25, c, n, platform)
+  assert named(plan.method) == expected
+  assert plan.axes == layer
+  # A method that is asked for is taken, wherever.
+  assert named(plans.choose(layer, 'im2col', 2, c, n, platform).method) == (
+    'im2col'
+  )
+
+
+def test_choice_on_a_gpu_of_sides_that_differ():
+  layer = axes.make_axes((32, 32, 16), (16, 16, 9), (3, 1, 1), 'SAME')
+  assert plans.name_on_gpu(layer, 1, 200) == 'fourier'
+  assert plans.name_on_gpu(layer, 2, 200) == 'phases'
+  layer = axes.make_axes((32, 32, 16), (16, 16, 8), (1, 1, 1), 'SAME')
+  assert plans.name_on_gpu(layer, 1, 200) == 'direct'
+
+
+# (chains, grid, taps, stride, channels in, channels out) and the choice on CPU,
+# where it is the least of a model.
+ON_CPU = [
+  ((25, 32, 16, 3, 1, 200), 'fourier', 0),
+  ((25, 11, 6, 2, 200, 100), 'winograd', 3),
+  ((20, 64, 5, 3, 1, 100), 'im2col', 0),
+]
+
+
+@pytest.mark.parametrize(('sizes', 'expected', 'tile'), ON_CPU)
+def test_choice_on_a_cpu_and_elsewhere(sizes, expected, tile):
+  m, grid, taps, stride, c, n = sizes
+  layer = axes.make_axes((grid,) * 3, (taps,) * 3, (stride,) * 3, 'SAME')
+  plan = plans.choose(layer, None, m, c, n, 'cpu')
+  assert (named(plan.method), plan.tile) == (expected, tile)
+  for platform in ('tpu', 'METAL'):
+    plan = plans.choose(layer, None, m, c, n, platform)
+    assert named(plan.method) == 'direct'
+  for platform in ('cpu', 'gpu', 'tpu'):  # No chains: nothing to transform.
+    plan = plans.choose(layer, None, 0, c, n, platform)
+    assert named(plan.method) == 'direct'
 
 
 def test_bad_input_is_refused():
   x, w = jnp.ones((1, 4, 4, 4, 2)), jnp.ones((3, 3, 3, 2, 1))
-  with pytest.raises(ValueError, match='winograd'):
-    dnet_jax.correlate(x, w, method='winograd')
+  with pytest.raises(ValueError, match=r"one of.*'phases'.*got 'toom'"):
+    dnet_jax.correlate(x, w, method='toom')
+  with pytest.raises(ValueError, match="got 'toom'"):
+    convolution.chains_at_once(x.shape, w.shape, method='toom')
   with pytest.raises(ValueError, match=r'same channels.*\(1, 4, 4, 4, 3\)'):
     dnet_jax.correlate(jnp.ones((1, 4, 4, 4, 3)), w)
   with pytest.raises(ValueError, match='same channels'):
@@ -507,7 +752,7 @@ def test_bad_input_is_refused():
   with pytest.raises(ValueError, match='does not fit'):
     dnet_jax.correlate(x, jnp.ones((5, 3, 3, 2, 1)), padding='VALID')
   with pytest.raises(ValueError, match='taps'):
-    dnet_jax.correlate(x, jnp.ones((9, 9, 9, 2, 1)), method='toom')
+    dnet_jax.correlate(x, jnp.ones((9, 9, 9, 2, 1)), method='winograd')
 
 
 def test_fourier_wraps_around_nothing_but_padding():
@@ -520,9 +765,9 @@ def test_fourier_wraps_around_nothing_but_padding():
     if size + low + high < taps:
       continue
     out = (size + low + high - taps) // stride + 1
-    axis = convolution._Axis(size, taps, stride, low, out)
-    enter, kernel, leave = convolution._axis_matrices('fourier', 0, axis)
-    first, past = convolution._positions(axis)
+    axis = axes.Axis(size, taps, stride, low, out)
+    enter, kernel, leave = matrices.axis_matrices(matrices.FOURIER, 0, axis)
+    first, past = matrices.positions(axis)
     n, _, width = enter.shape
     assert width == past - first
     assert len(kernel) == leave.shape[2] == n
@@ -538,8 +783,8 @@ def test_fourier_wraps_around_nothing_but_padding():
     np.testing.assert_allclose(y, expected, atol=1e-9)
   assert smaller > 1000
   # 32^3 with a 16^3 kernel at stride 3: 13 frequencies in place of 16.
-  axes = convolution._axes((32,) * 3, (16,) * 3, (3,) * 3, 'SAME')
-  assert convolution._points('fourier', 0, axes[0]) == 13
+  axis = axes.make_axes((32,) * 3, (16,) * 3, (3,) * 3, 'SAME')[0]
+  assert matrices.FOURIER.points(0, axis) == 13
 
 
 def computations(text):
@@ -586,17 +831,14 @@ def reachable(found, name):
   return names
 
 
-@pytest.mark.parametrize('chunks', [1, 2])
-@pytest.mark.parametrize('method', ['fourier', 'toom'])
+@pytest.mark.parametrize('count', [1, 2])
+@pytest.mark.parametrize('method', ['fourier', 'winograd'])
 def test_kernel_spectrum_is_computed_outside_the_loop(
-  method, chunks, monkeypatch, optimised
+  method, count, monkeypatch, optimised
 ):
-  if chunks > 1:
-    monkeypatch.setattr(convolution, '_ROOM', (0, 0))
-    monkeypatch.setattr(convolution, '_FEWEST', 1)
-  correlate = functools.partial(convolution.correlate, method=method)
-  monkeypatch.setattr(convolution, 'correlate', correlate)
-  net = dnet_jax.Descriptor(**dnet_jax.DESCRIPTORS['tiny'])
+  if count > 1:
+    set_limits(monkeypatch, method, 0, 0, 1)
+  net = dnet_jax.Descriptor(**dnet_jax.DESCRIPTORS['tiny'], method=method)
   y = jnp.zeros((2, 9, 9, 9, 1))
   params = jax.eval_shape(net.init, jax.random.key(0), y)
   energy_fn = dnet_jax.descriptor_energy(net.apply)

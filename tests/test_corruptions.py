@@ -39,6 +39,16 @@ def test_each_chain_has_its_own_whatever_is_beside_it(kind):
   assert len(np.unique(whole.reshape(6, -1), axis=0)) == 6
 
 
+@pytest.mark.parametrize('kind', KINDS)
+def test_keys_of_the_old_style_hide_the_same(kind):
+  keys = jax.random.split(jax.random.PRNGKey(3), 4)
+  assert keys.shape == (4, 2)
+  np.testing.assert_array_equal(
+    draw(KINDS[kind], keys),
+    draw(KINDS[kind], jax.random.wrap_key_data(keys)),
+  )
+
+
 @pytest.mark.parametrize('fraction', [0.0, 0.333, 0.7, 1.0])
 def test_exact_fraction(fraction):
   keys = dnet_jax.chain_keys(jax.random.key(0), 3)

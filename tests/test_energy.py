@@ -50,6 +50,19 @@ def test_reference_is_a_mixture_of_normals(means):
   np.testing.assert_allclose(score, -(50.0 - means[-1]) / 0.3**2, rtol=1e-5)
 
 
+def test_standard_deviations_and_means_may_be_traced():
+  y = jax.random.normal(jax.random.key(0), (3, 2, 3, 1, 1))
+
+  def energies(std, means):
+    energy_fn = dnet_jax.descriptor_energy(linear, std, means)
+    generated = dnet_jax.posterior_energy(lambda z: 0 * y, y, std)
+    return energy_fn(THETA, y), generated(jnp.ones((3, 4)))
+
+  traced = jax.jit(energies)(jnp.float32(0.3), jnp.array([0.0, 1.0]))
+  for energy, expected in zip(traced, energies(0.3, (0, 1)), strict=True):
+    np.testing.assert_allclose(energy, expected, rtol=1e-5)
+
+
 def test_reference_needs_a_mean():
   with pytest.raises(ValueError, match='at least one mean'):
     dnet_jax.descriptor_energy(linear, 0.5, ())
@@ -92,6 +105,14 @@ def test_posterior_energy_is_that_of_eq_20(masked):
   assert dnet_jax.score(energy_fn)(jnp.asarray(z)).shape == z.shape
   with pytest.raises(ValueError, match='noise_std'):
     dnet_jax.posterior_energy(generator_fn, jnp.asarray(y), 0.0)
+
+
+def test_score_of_a_pytree_is_one():
+  energy_fn = lambda y: jnp.sum(y['a'] ** 2, -1) * y['b']  # noqa: E731
+  y = {'a': jnp.array([[1.0, 2.0]]), 'b': jnp.array([3.0])}
+  score = dnet_jax.score(energy_fn)(y)
+  np.testing.assert_allclose(score['a'], [[-6.0, -12.0]])
+  np.testing.assert_allclose(score['b'], [-5.0])
 
 
 def test_chains_do_not_interact():

@@ -43,3 +43,5 @@ def test_impossible_windows():
     features.max_pool(jnp.ones((1, 2, 2, 2, 1)), 0)
   with pytest.raises(ValueError, match='2 feature maps'):
     features.pool_feature_maps([jnp.ones((1, 2, 2, 2, 1))] * 2, (4,))
+  with pytest.raises(ValueError, match='at least one feature map'):
+    features.pool_feature_maps([], ())

@@ -1,8 +1,11 @@
 """The layering: who may import whom."""
 
 import ast
-import inspect
+import configparser
+from importlib import metadata
 import pathlib
+import pkgutil
+import re
 import subprocess
 import sys
 
@@ -31,6 +34,7 @@ ASIDE = {
   'features': {'types'},
   'metrics': {'types'},
   'specs': set(),
+  'version': set(),
 }
 # Above all of these, one on the other.
 ABOVE = ('models', 'uses')
@@ -144,29 +148,140 @@ def test_only_sampling_scans():
 
 
 def test_the_public_list_is_one_name_a_line_of_the_library():
-  for path in (ROOT / 'dnet_jax').rglob('__init__.py'):
-    code = ast.parse(path.read_text())
-    assert ast.get_docstring(code), path
-    for node in code.body[1:]:
-      assert isinstance(node, ast.ImportFrom)
-      assert len(node.names) == 1
-      assert node.names[0].asname is None
+  code = ast.parse((ROOT / 'dnet_jax' / '__init__.py').read_text())
+  *imported, listed = code.body[1:]
+  names = []
+  for node in imported:
+    assert isinstance(node, ast.ImportFrom)
+    assert len(node.names) == 1
+    assert node.names[0].asname is None
+    names.append(node.names[0].name)
+  assert isinstance(listed, ast.Assign)
+  assert listed.targets[0].id == '__all__'
+  assert sorted(names) == sorted(ast.literal_eval(listed.value))
 
 
-def test_no_public_function_has_the_name_of_a_module():
-  """`dnet_jax.x` is one thing; the library's modules are reachable by it."""
-  paths = [path.relative_to(ROOT) for path in modules('dnet_jax')]
-  named = {path.stem for path in paths} | {path.parts[-2] for path in paths}
-  for name in named & {*dir(dnet_jax)}:
-    assert inspect.ismodule(getattr(dnet_jax, name)), name
-  for name in allowed():
-    assert inspect.ismodule(getattr(dnet_jax, name)), name
-  # Nor has a package's file a function of its own name.
-  for path in paths:
-    if path.stem != '__init__':
-      dotted = '.'.join(path.with_suffix('').parts)
-      value = getattr(sys.modules[dotted], path.stem, None)
-      assert value is None or inspect.ismodule(value), dotted
+def test_each_module_is_an_attribute_of_the_library():
+  code = (
+    'import dnet_jax\n'
+    'print(dnet_jax.metrics.iou.__name__, dnet_jax.corruptions.__name__)\n'
+    'print(*dnet_jax.__all__)\n'
+  )
+  result = subprocess.run(
+    [sys.executable, '-c', code],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  first, listed = result.stdout.splitlines()
+  assert first == 'iou dnet_jax.corruptions'
+  public = {m.name for m in pkgutil.iter_modules(dnet_jax.__path__)}
+  public = {n for n in public - {'version'} if not n.startswith('_')}
+  assert public <= set(listed.split())
+
+
+def hidden_modules(root, package):
+  """Functions and classes whose name is that of a module beside them.
+
+  Read from the files: once all modules are imported, which of the two an
+  attribute of a package is depends on the order of the imports.
+  """
+
+  def names(folder):
+    return {
+      path.stem
+      for path in folder.iterdir()
+      if path.suffix == '.py' or (path / '__init__.py').exists()
+    } - {'__init__'}
+
+  def is_module(dotted):
+    path = root.joinpath(*dotted.split('.'))
+    return path.with_suffix('.py').exists() or path.is_dir()
+
+  found = []
+  for path in sorted((root / package).rglob('*.py')):
+    beside = names(path.parent)
+    if path.stem == '__init__' and path.parent.name != package:
+      # Beside a package are its modules and its neighbours.
+      beside |= names(path.parent.parent)
+    bound = set()
+    for node in ast.parse(path.read_text()).body:
+      if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        bound.add(node.name)
+      elif isinstance(node, ast.Assign):
+        bound |= {t.id for t in node.targets if isinstance(t, ast.Name)}
+      elif isinstance(node, ast.ImportFrom):
+        bound |= {
+          alias.asname or alias.name
+          for alias in node.names
+          if not is_module(f'{node.module}.{alias.name}')
+        }
+    found += [f'{path.relative_to(root)}: {n}' for n in sorted(bound & beside)]
+  return found
+
+
+def test_no_function_has_the_name_of_a_module_beside_it():
+  """It would hide the module, in its package or where both are imported."""
+  assert hidden_modules(ROOT, 'dnet_jax') == []
+
+
+def test_a_function_that_hides_a_module_is_found(tmp_path):
+  outer = tmp_path / 'hiding'
+  inner = outer / 'inner'
+  inner.mkdir(parents=True)
+  for path, text in (
+    (outer / '__init__.py', 'from hiding import first\n'
+                            'from hiding.first import second\n'),
+    (outer / 'first.py', 'def second(): pass\ndef third(): pass\n'),
+    (outer / 'second.py', 'import first\ninner = print\n'),
+    (inner / '__init__.py', 'from hiding.inner.fourth import fourth, first\n'),
+    (inner / 'fourth.py', 'def fourth(): pass\ndef first(): pass\n'),
+  ):  # fmt: skip
+    path.write_text(text)
+  assert hidden_modules(tmp_path, 'hiding') == [
+    'hiding/__init__.py: second',
+    'hiding/first.py: second',
+    'hiding/inner/__init__.py: first',
+    'hiding/inner/__init__.py: fourth',
+    'hiding/inner/fourth.py: fourth',
+    'hiding/second.py: inner',
+  ]
+
+
+def test_version_is_written_once():
+  assert metadata.version('dnet_jax') == dnet_jax.__version__
+  setup = configparser.ConfigParser()
+  setup.read(ROOT / 'setup.cfg')
+  assert setup['metadata']['version'] == 'attr: dnet_jax.version.__version__'
+
+
+@pytest.mark.parametrize(
+  ('folder', 'extras'),
+  [
+    ('dnet_jax', ('hub',)),
+    ('experiments', ('experiments',)),
+    ('data_prep', ('data-prep',)),
+  ],
+)
+def test_what_is_imported_is_declared(folder, extras):
+  setup = configparser.ConfigParser()
+  setup.read(ROOT / 'setup.cfg')
+  lines = setup['options']['install_requires'].split()
+  for extra in extras:
+    lines += setup['options.extras_require'][extra].split()
+  declared = {normal(re.split(r'[<>=]', line)[0]) for line in lines}
+  distributions = metadata.packages_distributions()
+  for path in modules(folder):
+    ours = {'dnet_jax', 'experiments', 'data_prep'}
+    for name in tops(imports(path)) - ours - set(sys.stdlib_module_names):
+      wanted = {normal(d) for d in distributions.get(name, [name])}
+      assert wanted & declared, f'{path} imports {name}: not in setup.cfg'
+
+
+def normal(name):
+  """A distribution's name as PyPI compares it."""
+  return re.sub(r'[-_.]+', '-', name).lower()
 
 
 @pytest.mark.parametrize('path', modules('data_prep'), ids=lambda p: p.stem)
@@ -198,3 +313,20 @@ def test_library_alone_loads_nothing_of_the_experiments():
     check=True,
   )
   assert result.stdout.split() == ['dnet_jax']
+
+
+@pytest.mark.parametrize(
+  'path', modules('experiments'), ids=lambda p: f'{p.parent.name}.{p.stem}'
+)
+def test_experiments_import_one_way(path):
+  """files <- evaluation <- tasks <- what trains and is called."""
+  rooms = ('configs', 'batches', 'parallel', 'files', 'evaluation', 'tasks')
+  room = path.relative_to(ROOT / 'experiments').parts[0].removesuffix('.py')
+  if room not in rooms:
+    return
+  found = {
+    name.split('.')[1]
+    for name in imports(path)
+    if name.startswith('experiments.')
+  }
+  assert found <= {*rooms[: rooms.index(room) + 1]}

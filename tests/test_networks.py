@@ -9,6 +9,7 @@ from scipy import special
 
 import dnet_jax
 from dnet_jax import convolution
+from dnet_jax import networks
 from tests import reference
 
 # The grid of each setting, the sides of its feature maps there, and their
@@ -16,7 +17,7 @@ from tests import reference
 SETTINGS = {
   'paper_3_layer': [(32, (11, 6), (200, 100))],
   'paper_2_layer': [(32, (11,), (100,))],
-  'paper_superres': [(64, (22,), (200,)), (32, (11,), (200,))],
+  'paper_super_resolution': [(64, (22,), (200,)), (32, (11,), (200,))],
   'paper_coop': [(32, (16, 8, 4), (64, 128, 256))],
   'paper_multigrid': [
     (4, (2,), (100,)),
@@ -139,6 +140,12 @@ def test_groups_of_chains_change_nothing(monkeypatch, some):
       jax.grad(total, (0, 1))(params, y),
       # Derivatives of derivatives.
       jax.grad(sum_of_slopes, (0, 1))(params, y),
+      # Forward mode, in either argument and in both.
+      jax.jvp(lambda params: f(params, y), (params,), (params,))[1],
+      jax.jvp(lambda y: f(params, y), (y,), (y * y,))[1],
+      jax.jvp(f, (params, y), (params, y * y))[1],
+      jax.jvp(jax.grad(total, (0, 1)), (params, y), (params, y))[1],
+      jax.vmap(jax.grad(total, (0, 1)), (None, 0))(params, y[None]),
       jax.vmap(f, (None, 0))(params, y[:, None])[:, 0],
     )
 
@@ -170,17 +177,19 @@ def _largest(jaxpr):
 
 
 @pytest.mark.parametrize(
-  'name, chains, side, maps, grouped',
+  'name, chains, side, maps, method, grouped',
   [
-    ('paper_multigrid', 20, 64, 22**3 * 100, True),
+    ('paper_multigrid', 20, 64, 22**3 * 100, None, True),
+    ('paper_multigrid', 20, 64, 22**3 * 100, 'im2col', True),
+    ('paper_multigrid', 20, 64, 22**3 * 100, 'phases', False),
     # Transforms, which groups would make read K w more often.
-    ('paper_3_layer', 25, 32, 11**3 * 200, False),
+    ('paper_3_layer', 25, 32, 11**3 * 200, None, False),
   ],
 )
 def test_scores_hold_the_feature_maps_of_a_group_only(
-  name, chains, side, maps, grouped
+  name, chains, side, maps, method, grouped
 ):
-  net = dnet_jax.Descriptor(**dnet_jax.DESCRIPTORS[name])
+  net = dnet_jax.Descriptor(**dnet_jax.DESCRIPTORS[name], method=method)
   y = jax.ShapeDtypeStruct((chains, side, side, side, 1), jnp.float32)
   params = jax.eval_shape(net.init, jax.random.key(0), y)
 
@@ -261,15 +270,81 @@ def test_every_layer_goes_through_correlate(monkeypatch):
   calls = []
   correlate = convolution.correlate
 
-  def counted(x, kernel, strides, padding):
+  def counted(x, kernel, strides, padding, *, method):
     calls.append(kernel.shape)
-    return correlate(x, kernel, strides, padding)
+    return correlate(x, kernel, strides, padding, method=method)
 
   monkeypatch.setattr(convolution, 'correlate', counted)
   net = dnet_jax.Descriptor(**dnet_jax.DESCRIPTORS['tiny'])
   y = jax.ShapeDtypeStruct((1, 8, 8, 8, 1), jnp.float32)
   jax.eval_shape(net.init, jax.random.key(0), y)
   assert calls == [(5, 5, 5, 1, 4), (3, 3, 3, 4, 4)]
+
+
+# Of each network with a method: an input, and more arguments.
+WITH_METHOD = {
+  'Conv': ((2, 8, 8, 8, 1), dict(features=2, kernel_size=3), {}),
+  'ConvTranspose': ((2, 4, 4, 4, 1), dict(features=2, kernel_size=3), {}),
+  'Descriptor': ((2, 8, 8, 8, 1), dnet_jax.DESCRIPTORS['tiny'], {}),
+  'Generator': ((2, 5), dnet_jax.GENERATORS['tiny'], dict(train=False)),
+  'Classifier': (
+    (2, 8, 8, 8, 1),
+    dict(num_classes=3, **dnet_jax.CLASSIFIERS['tiny']),
+    dict(train=False),
+  ),
+}
+
+
+@pytest.mark.parametrize('method', [None, 'direct', 'phases'])
+@pytest.mark.parametrize('name', WITH_METHOD)
+def test_networks_hand_their_method_on(name, method, monkeypatch):
+  given = []
+  for function in ('correlate', 'correlate_transpose', 'chains_at_once'):
+    original = getattr(convolution, function)
+
+    def recorded(*args, original=original, **kwargs):
+      given.append(kwargs['method'])
+      return original(*args, **kwargs)
+
+    monkeypatch.setattr(convolution, function, recorded)
+  shape, sizes, more = WITH_METHOD[name]
+  net = getattr(networks, name)(**sizes, method=method)
+  x = jax.ShapeDtypeStruct(shape, jnp.float32)
+  variables = jax.eval_shape(
+    functools.partial(net.init, **more), jax.random.key(0), x
+  )
+  jax.eval_shape(functools.partial(net.apply, **more), variables, x)
+  assert len(given) > 1
+  assert set(given) == {method}
+
+
+def test_an_unknown_method_is_refused():
+  net = dnet_jax.Descriptor(**dnet_jax.DESCRIPTORS['tiny'], method='fft')
+  with pytest.raises(ValueError, match=r"method must be one of.*got 'fft'"):
+    shapes(net, 1, 8, 8, 8, 1)
+
+
+@pytest.mark.parametrize(
+  ('net', 'arguments'),
+  [
+    (dnet_jax.Descriptor((), (), ()), {}),
+    (dnet_jax.Generator((), ()), dict(train=False)),
+    (dnet_jax.Classifier(3, (), (), ()), dict(train=False)),
+    (dnet_jax.Descriptor([], [], []), {}),
+  ],
+)
+def test_a_network_without_layers_is_refused(net, arguments):
+  x = jnp.zeros((2, 8, 8, 8, 1))
+  with pytest.raises(
+    ValueError, match=r'features must.*at least one.*got (\(\)|\[\])'
+  ):
+    net.init(jax.random.key(0), x, **arguments)
+
+
+def test_a_classifier_needs_equally_many_sizes():
+  net = dnet_jax.Classifier(3, (4, 4), kernel_sizes=(3, 3), strides=(2,))
+  with pytest.raises(ValueError, match=r'equally long.*\(2,\)'):
+    net.init(jax.random.key(0), jnp.zeros((2, 8, 8, 8, 1)), train=False)
 
 
 def ensemble(dropout):
@@ -309,10 +384,11 @@ def test_members_of_an_ensemble_learn_each_for_itself():
 
   def gradient(net, variables):
     loss_fn = dnet_jax.classification_loss(dnet_jax.classifier_fn(net), 0.1)
-    variables = dict(variables)
-    return jax.jit(jax.grad(loss_fn, has_aux=True))(
-      variables.pop('params'), variables, y, labels, jax.random.key(1)
+    params, state = dnet_jax.learning.split_variables(variables)
+    grads, rest = jax.jit(jax.grad(loss_fn, has_aux=True))(
+      params, state, y, labels, jax.random.key(1)
     )
+    return grads['params'], rest
 
   grads, (state, _) = gradient(net, variables)
   for i, part in enumerate(parts):
@@ -335,10 +411,7 @@ def test_members_of_an_ensemble_drop_different_units():
   for kind in same:
     same[kind]['members_1'] = same[kind]['members_0']
   logits, _ = dnet_jax.classifier_fn(net)(
-    same['params'],
-    {'batch_stats': same['batch_stats']},
-    y,
-    jax.random.key(1),
+    *dnet_jax.learning.split_variables(same), y, jax.random.key(1)
   )
   assert logits.shape == (2, 6, 2)
   assert np.abs(logits[0] - logits[1]).max() > 1e-3

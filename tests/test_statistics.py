@@ -101,6 +101,76 @@ def test_noise_scaled_by_root_two_is_seen(kernel):
   assert variance_error(y, STD**2 * bias) > K
 
 
+STDS = {'a': 0.5, 'b': 0.9}
+
+
+def gaussians(y):
+  """Two arrays of other standard deviations, and other ranks."""
+  a = jnp.sum(y['a'] ** 2, axis=-1) / (2 * STDS['a'] ** 2)
+  return a + jnp.sum(y['b'] ** 2, axis=(-2, -1)) / (2 * STDS['b'] ** 2)
+
+
+def last_of_pytree(kernel, temperature=1.0):
+  y = {'a': jnp.zeros((CHAINS, 2)), 'b': jnp.zeros((CHAINS, 1, 2))}
+  y = run(
+    0, y, DT, temperature, kernel=kernel, energy_fn=gaussians, num_steps=80
+  )
+  return {name: np.asarray(leaf).reshape(-1, 2) for name, leaf in y.items()}
+
+
+def stationary(kernel, std):
+  bias = 1 - DT / (4 * std**2) if kernel is dnet_jax.langevin else 1.0
+  return std**2 / bias
+
+
+@pytest.mark.parametrize('kernel', [dnet_jax.langevin, dnet_jax.mala])
+def test_each_array_of_a_pytree_has_its_own_law(kernel):
+  y = last_of_pytree(kernel)
+  for name, other in (('a', 'b'), ('b', 'a')):
+    assert variance_error(y[name], stationary(kernel, STDS[name])) < K
+    assert mean_error(y[name][:, 0], 0) < K
+    # Negative controls: the law of the other array, and that of noise scaled
+    # by the root of two.
+    assert variance_error(y[name], stationary(kernel, STDS[other])) > K
+    wrong = last_of_pytree(kernel, temperature=2.0)[name]
+    assert variance_error(wrong, stationary(kernel, STDS[name])) > K
+
+
+@pytest.mark.parametrize('kernel', [dnet_jax.langevin, dnet_jax.mala])
+def test_arrays_of_a_pytree_have_independent_noise(kernel):
+  y = last_of_pytree(kernel)
+
+  def errors(a, b):
+    # A mean of products of independent numbers is 0.
+    return [mean_error(a[:, i] * b[:, j], 0) for i in (0, 1) for j in (0, 1)]
+
+  assert max(errors(y['a'], y['b'])) < K
+  # The control: two runs with one key, each of one array, go side by side.
+  alone = last_states(kernel=kernel, dims=2)
+  wider = last_states(
+    lambda y: gaussian(y) * (STD / STDS['b']) ** 2, kernel=kernel, dims=2
+  )
+  assert max(errors(np.asarray(alone), np.asarray(wider))) > K
+
+
+def test_acceptance_rate_is_how_often_chains_accept():
+  y = jnp.zeros((CHAINS, 1))
+  kernel = dnet_jax.mala(gaussian, 0.9)
+  _, info = jax.jit(
+    lambda key, y: dnet_jax.sample(
+      key, kernel, y, 20, trace_fn=lambda state, info: info
+    )
+  )(jax.random.key(0), y)
+  accepted, rate = (
+    np.asarray(x[-1], np.float64) for x in (info.accepted, info.acceptance_rate)
+  )
+  assert 0.3 < rate.mean() < 0.95
+  assert mean_error(accepted - rate, 0) < K
+  assert mean_error(accepted - rate**2, 0) > K
+  # Less noise than counting: its variance is that of the rate alone.
+  assert rate.var() < accepted.var()
+
+
 def test_langevin_converges_at_the_rate_of_its_step():
   """Before it is stationary too: variance v (1 - a^2t), mean y0 a^t."""
   y = run(

@@ -91,7 +91,7 @@ def begin(
   )
 
 
-def networks(state: State) -> dict[str, Any]:
+def variables(state: State) -> dict[str, Any]:
   """The variables of all networks by name, as a `Model` holds them."""
   return {
     name: learning.join_variables(learner)

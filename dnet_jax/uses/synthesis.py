@@ -29,6 +29,7 @@ def synthesize(
   temperature: float | types.Array | None = None,
   start_std: float | types.Array | None = None,
   refinement_steps: int | None = None,
+  refinement_std: float | types.Array | None = None,
 ) -> types.Array:
   """New shapes by Langevin dynamics, eq. (7).
 
@@ -50,6 +51,7 @@ def synthesize(
     temperature: T of section 2.5; of a multi-grid model also one for each grid.
     start_std: standard deviation of the noise where chains begin.
     refinement_steps: after these, steps with a narrow reference.
+    refinement_std: its standard deviation.
 
   Returns:
     `(num_shapes, D, H, W)` real values; above 0.5 is inside.
@@ -71,6 +73,7 @@ def synthesize(
     noise_steps=noise_steps,
     start_std=start_std,
     refinement_steps=refinement_steps,
+    refinement_std=refinement_std,
   )
   use, numbers = base.settings(
     model,
@@ -82,6 +85,7 @@ def synthesize(
     temperature=temperature,
     start_std=start_std,
     refinement_steps=refinement_steps,
+    refinement_std=refinement_std,
   )
   keys = base.chain_keys(key, num_shapes)
   if position is None:

@@ -12,19 +12,22 @@ def get_config() -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict()
   config.name = 'default'
   config.seed = 0
-  # A name in build.ALGORITHMS.
+  # A name in tasks.TASKS, and of synthesis and cooperative learning the
+  # algorithm: see there.
+  config.task = 'synthesis'
   config.algorithm = 'maximum_likelihood'
   # How the step is mapped over devices: shard_map or pmap.
   config.parallel = 'shard_map'
 
   config.data = data = ml_collections.ConfigDict()
-  data.path = ''  # a voxel file (.npz); empty: the embedded furniture
+  # A voxel file (.npz), or 'furniture', which comes with the program. Empty:
+  # data/modelnet10_<size>.npz where it is there, or else the furniture.
+  data.path = ''
   data.category = 'chair'  # or 'all'
   data.batch_size = 20
   data.scaling = 'mean'  # subtracted; or symmetric: voxels in [-1, 1]
-  data.furniture_size = 32  # voxels a side, of the furniture only
-  data.furniture_shapes = 100  # training shapes a category, likewise
-
+  data.size = 32  # voxels a side, where the path is not a file
+  data.furniture_shapes = 100  # training shapes a category
   data.hold_out = 0.0  # share of the training shapes that stand in for test
 
   # In learning a classifier: mirrors, turns about z, shifts and scales.
@@ -55,28 +58,37 @@ def get_config() -> ml_collections.ConfigDict:
   config.generator = generator = ml_collections.ConfigDict()
   generator.network = 'medium'  # a name in dnet_jax.GENERATORS
   generator.latent_dim = 100
-  generator.noise_std = 0.3  # sigma of eq. (20); in cooperative learning 0
+  generator.noise_std = 0.0  # of the noise on what starts the chains
   generator.init_std = 0.02
   generator.learning_rate = 0.0003
   generator.b1 = 0.6
   generator.b2 = 0.999
 
-  # The judge of shapes.
+  # Alternating back-propagation, section 5.0.1: alone, for as many iterations
+  # as train.num_iterations; or before cooperative learning, for these.
+  config.back_propagation = ml_collections.ConfigDict()
+  config.back_propagation.iterations = 0
+  config.back_propagation.num_steps = 10  # in the latent space
+  config.back_propagation.step_size = 0.01
+  config.back_propagation.noise_std = 4.0  # sigma of eq. (20)
+  config.back_propagation.learning_rate = 0.001
+
+  # The evaluation classifier.
   config.classifier = classifier = ml_collections.ConfigDict()
-  classifier.network = 'judge'  # a name in dnet_jax.CLASSIFIERS
+  classifier.network = 'convnet'  # a name in dnet_jax.CLASSIFIERS
   classifier.members = 1  # networks that are asked together
   classifier.dropout = 0.5
-  # Share of a category's probability that is spread over all in learning; the
-  # judge's probabilities are without it.
+  # Share of a category's probability that is spread over all in learning;
+  # the probabilities that it then gives are without it.
   classifier.label_smoothing = 0.0
   classifier.weight_decay = 0.0
   # Share of a mini-batch that is no shape at all, as one more class, 'none';
   # 0: there is no such class.
-  classifier.junk_share = 0.0
+  classifier.negative_share = 0.0
 
   # Recovery: what is hidden in learning.
   config.corruption = corruption = ml_collections.ConfigDict()
-  corruption.kind = 'random_voxels'  # a name in build.CORRUPTIONS, or 'mixture'
+  corruption.kind = 'random_voxels'  # a name in parts.CORRUPTIONS, or 'mixture'
   corruption.fraction = 0.7  # of the voxels; of 'mixture': of random_voxels
   corruption.hold = True  # visible voxels at every step; False: put back last
   # Hidden voxels begin at the Gaussian average of the visible ones around
@@ -118,30 +130,44 @@ def get_config() -> ml_collections.ConfigDict:
   # Beyond any of these the run has diverged and goes back to its last
   # checkpoint with another random key.
   config.limits = limits = ml_collections.ConfigDict()
-  limits.value = 1e6  # |V| of eq. (14)
+  limits.energy_gap = 1e6  # |V| of eq. (14)
   limits.grad_norm = 1e6
   limits.chain_max = 100.0  # largest absolute voxel of a chain
   limits.generator_grad_norm = 1e6
   limits.rollbacks = 5  # in a row, then the run stops
+  # From the second one in a row on, the learning rate is multiplied by this.
+  limits.rate_factor = 0.3
 
+  # How a model makes new shapes.
   config.sample = sample = ml_collections.ConfigDict()
-  # 'chains': persistent chains; 'noise': fresh ones; 'generator': from what a
-  # generator makes; 'grids': multi-grid, from
-  # scratch or from the shapes of --input. For 'grids' num_steps are those of
-  # each grid (0: as in learning) and temperature is times that of learning.
-  sample.start = 'chains'
-  sample.num_samples = 25
-  sample.num_steps = 0
-  sample.noise_steps = 0  # of these, the first ones at `temperature`; the
+  # 'noise'; 'chains': persistent chains; 'components': draws in the principal
+  # components of the data; 'generator': what a generator makes; 'grids':
+  # multi-grid, where num_steps are those of each grid and temperature is times
+  # that of learning.
+  sample.start = 'noise'
+  sample.num_samples = 25  # also of the shapes of --input, at most
+  sample.num_steps = 200
+  sample.noise_steps = 100  # of these, the first ones at `temperature`; the
   sample.temperature = 1.0  # rest at 0
   sample.step_size = 0.0  # 0: that of the chains
-  # Recovery and super-resolution: after these, steps at T = 0 with wells of
-  # this standard deviation, for values near empty and full.
-  sample.sharp_steps = 0
-  sample.sharp_std = 0.2
-  sample.start_std = 0.0  # of the noise of 'noise'; 0: that of the chains
+  sample.start_std = 0.0  # of the noise at the start; 0: that of the chains
+  # After these, steps at T = 0 with a reference of this standard deviation,
+  # for values near empty and full.
+  sample.refinement_steps = 0
+  sample.refinement_std = 0.2
   sample.mesh_format = 'obj'  # obj, ply or stl; '': no meshes
   sample.seed = 0
+
+  # How it fills hidden voxels, and how it adds details; as in `sample`.
+  config.recover = recover = ml_collections.ConfigDict()
+  config.super_resolve = super_resolve = ml_collections.ConfigDict()
+  for settings in (recover, super_resolve):
+    settings.num_steps = 60
+    settings.noise_steps = 0
+    settings.temperature = 1.0
+    settings.step_size = 0.1
+    settings.refinement_steps = 0
+    settings.refinement_std = 0.2
 
   # The latent space of a generator.
   config.latent = latent = ml_collections.ConfigDict()
@@ -159,26 +185,19 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.evaluate = evaluate = ml_collections.ConfigDict()
   evaluate.num_shapes = 100  # at most, of each set that is compared
-  # Of the fresh chains, as in `sample`.
-  evaluate.num_steps = 200
-  evaluate.noise_steps = 100
-  evaluate.temperature = 1.0
-  evaluate.start_std = 0.0
-  evaluate.sharp_steps = 0
-  evaluate.sharp_std = 0.2
   evaluate.seed = 0
   evaluate.splits = 10  # of the inception score
-  evaluate.judge = ''  # a workdir or exported model; '': none
+  evaluate.classifier = ''  # a workdir or exported model; '': none
   # Multi-grid is compared with the fresh chains of this model, from noise at
   # temperature 0; '': of none.
   evaluate.baseline = ''
   evaluate.baseline_steps = 200
 
-  config.classify = classify = ml_collections.ConfigDict()
-  classify.windows = (4, 2)  # of the max pooling, one for each layer
-  classify.more_windows = ()  # likewise, of a further row; (): none
-  classify.mirror = False  # more rows: pooled over mirror images
-  classify.fractions = (0.01, 0.05, 0.1, 1.0)  # of the labels
-  classify.draws = 5  # of each share below 1
+  config.probe = probe = ml_collections.ConfigDict()
+  probe.windows = (4, 2)  # of the max pooling, one for each layer
+  probe.more_windows = ()  # likewise, of a further row; (): none
+  probe.mirror = False  # more rows: pooled over mirror images
+  probe.fractions = (0.01, 0.05, 0.1, 1.0)  # of the labels
+  probe.draws = 5  # of each share below 1
 
   return config

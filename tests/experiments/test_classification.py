@@ -10,12 +10,13 @@ import pytest
 from sklearn import datasets as sk_datasets
 
 from experiments import build
-from experiments import checkpoints
 from experiments import classification
-from experiments import datasets
 from experiments import exported
-from experiments import writer
 from experiments.configs import test as test_config
+from experiments.files import checkpoints
+from experiments.files import datasets
+from experiments.files import logs
+from experiments.files import workdirs
 from tests import reference
 
 
@@ -26,10 +27,10 @@ def workdir(tmp_path_factory):
   config = test_config.get_config()
   config.data.category = 'all'
   config.model.init_std = 0.1
-  checkpoints.check_config(path, config.to_dict())
+  workdirs.check_config(path, config.to_dict())
   state = build.experiment(config).init()
   checkpoints.save(path, 0, {'algorithm': state, 'rollbacks': 0}, keep=1)
-  writer.open_writer(path, 1).close()
+  logs.open_writer(path, 1).close()
   return path
 
 
@@ -59,7 +60,7 @@ def test_the_paper_has_8100_features():
   maps = jax.eval_shape(
     lambda p, y: descriptor.apply(p, y, method='feature_maps'), params, none
   )
-  windows = config.classify.windows
+  windows = config.probe.windows
   number = sum(
     np.prod([-(-side // n) for side in h.shape[1:4]]) * h.shape[4]
     for h, n in zip(maps, windows, strict=True)
@@ -165,15 +166,15 @@ def test_few_labels_are_stratified():
     classification.few(labels, 1.5, seed=0)
 
 
-def test_classify_writes_a_result(workdir, tmp_path, capsys, two_strengths):
+def test_probe_writes_a_result(workdir, tmp_path, capsys, two_strengths):
   config = exported.load(workdir).config
-  config.classify.windows = (2, 1)
-  config.classify.fractions = (0.2, 1.0)
-  config.classify.draws = 2
-  config.classify.more_windows = (1, 1)
-  config.classify.mirror = True
+  config.probe.windows = (2, 1)
+  config.probe.fractions = (0.2, 1.0)
+  config.probe.draws = 2
+  config.probe.more_windows = (1, 1)
+  config.probe.mirror = True
   out = str(tmp_path / 'classification.json')
-  result = classification.classify(config, workdir, out)
+  result = classification.probe(config, workdir, out)
   with open(out) as file:
     assert json.load(file) == result
   folder = os.path.join(workdir, 'evaluations')
@@ -198,7 +199,7 @@ def test_classify_writes_a_result(workdir, tmp_path, capsys, two_strengths):
   assert sizes['ours'] < sizes['ours, finer pooling']
   assert sizes['ours, pooled over mirror images'] == 2 * sizes['ours']
   with pytest.raises(FileExistsError, match='classification'):
-    classification.classify(config, workdir, out)
+    classification.probe(config, workdir, out)
   config.data.category = 'chair'
   with pytest.raises(ValueError, match='chair of the'):
-    classification.classify(config, workdir)
+    classification.probe(config, workdir)

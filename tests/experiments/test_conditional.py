@@ -6,20 +6,18 @@ import os
 import jax
 import numpy as np
 import pytest
-import trimesh
 
-from data_prep import convert
-from data_prep import voxel_file
 import dnet_jax
 from experiments import build
 from experiments import conditional
 from experiments import evaluate
 from experiments import exported
-from experiments import paper
 from experiments import train
 from experiments.configs import recovery
-from experiments.configs import superres
+from experiments.configs import super_resolution
 from experiments.configs import test as test_config
+from experiments.evaluation import baselines
+from experiments.evaluation import paper
 
 
 def config_of(algorithm, **fields):
@@ -162,30 +160,30 @@ def test_corruptions_that_cannot_be(workdir, chair, fraction, message):
     conditional.recover(config, workdir, chair)
 
 
-def test_superres_of_high_and_of_low_resolution(workdir, chair, tmp_path):
+def test_super_resolve_of_high_and_of_low_resolution(workdir, chair, tmp_path):
   # Any model with a descriptor does it, whatever it was learned for.
   config = config_of('recovery', factor=2)
-  high = conditional.superres(config, workdir, chair)
+  high = conditional.super_resolve(config, workdir, chair)
   got = load(high)
   np.testing.assert_allclose(
-    conditional.downscale(got['voxels'], 2), got['low'], atol=1e-5
+    baselines.downscale(got['voxels'], 2), got['low'], atol=1e-5
   )
   y = np.load(chair).reshape(4, 2, 4, 2, 4, 2).mean((1, 3, 5))
   np.testing.assert_array_equal(got['low'][0], y)
   low = str(tmp_path / 'low.npy')
   np.save(low, y.astype(np.float32))
-  again = load(conditional.superres(config, workdir, low))
+  again = load(conditional.super_resolve(config, workdir, low))
   np.testing.assert_array_equal(got['voxels'], again['voxels'])
   np.save(low, np.ones((5, 5, 5)))
   with pytest.raises(ValueError, match=r'\(5, 5, 5\)'):
-    conditional.superres(config, workdir, low)
+    conditional.super_resolve(config, workdir, low)
   config.factor = 3
   with pytest.raises(ValueError, match='got 3'):
-    conditional.superres(config, workdir, low)
+    conditional.super_resolve(config, workdir, low)
 
 
-def test_sharpening_goes_to_the_wells_and_keeps_averages(tmp_path):
-  workdir = str(tmp_path / 'superres')
+def test_refinement_goes_to_the_wells_and_keeps_averages(tmp_path):
+  workdir = str(tmp_path / 'super_resolution')
   config = config_of('super_resolution', factor=2)
   config.model.reference_means = (0.0, 1.0)
   config.model.reference_std = 0.4
@@ -195,7 +193,7 @@ def test_sharpening_goes_to_the_wells_and_keeps_averages(tmp_path):
   low = np.random.default_rng(0).integers(0, 9, (2, 4, 4, 4)) / np.float32(8)
 
   def sharpened(**sharp):
-    return conditional.super_resolve(
+    return conditional.super_resolve_voxels(
       trained,
       low,
       2,
@@ -204,7 +202,7 @@ def test_sharpening_goes_to_the_wells_and_keeps_averages(tmp_path):
       **sharp,
     )
 
-  plain, sharp = sharpened(), sharpened(sharp_steps=40, sharp_std=0.1)
+  plain, sharp = sharpened(), sharpened(refinement_steps=40, refinement_std=0.1)
   for voxels in (plain, sharp):
     blocks = voxels.reshape(2, 4, 2, 4, 2, 4, 2).mean((2, 4, 6))
     np.testing.assert_allclose(blocks, low, atol=1e-5)
@@ -214,99 +212,7 @@ def test_sharpening_goes_to_the_wells_and_keeps_averages(tmp_path):
 
   assert softness(sharp) < 0.6 * softness(plain)
   with pytest.raises(ValueError, match='-1'):
-    sharpened(sharp_steps=-1)
-
-
-def test_inputs_of_every_kind(tmp_path):
-  mesh = trimesh.creation.box((2.0, 1.0, 0.5))
-  for kind in ('off', 'obj', 'ply', 'stl'):
-    path = str(tmp_path / f'box.{kind}')
-    mesh.export(path)
-    box = conditional.read_input(path, 10)
-    assert box.shape == (1, 10, 10, 10) and box.sum() == 64
-    turned = conditional.read_input(path, 10, 'y')
-    assert turned.sum() == box.sum() and (turned != box).any()
-  for kind in ('npy', 'binvox', 'mat'):
-    path = tmp_path / f'voxels.{kind}'
-    path.write_bytes(convert.write_voxels(box[0].astype(np.uint8), kind))
-    np.testing.assert_array_equal(conditional.read_input(str(path), 10), box)
-  path = str(tmp_path / 'voxels.npz')
-  np.savez(path, voxels=box)
-  np.testing.assert_array_equal(conditional.read_input(path, 10), box)
-  path = str(tmp_path / 'own.npz')
-  voxel_file.save(
-    path,
-    voxel_file.VoxelData(
-      ('box',),
-      {'test': box.astype(np.uint8)},
-      {'test': np.zeros(1, np.int32)},
-      {'test': np.array(['box'])},
-    ),
-  )
-  np.testing.assert_array_equal(conditional.read_input(path, 10), box)
-
-
-def test_inputs_that_cannot_be(tmp_path):
-  def write(name, content):
-    (tmp_path / name).write_bytes(content)
-    return str(tmp_path / name)
-
-  plane = b'OFF 4 2 0 0 0 0 1 0 0 1 1 0 0 1 0 3 0 1 2 3 0 2 3'
-  for path, message in (
-    (write('plane.off', plane), 'no inside'),
-    (write('text.off', b'hello'), 'text.off'),
-    (write('shape.doc', b''), r'must end in \.off'),
-    (write('broken.npz', b'PK'), 'broken.npz'),
-    (write('broken.npy', b''), 'broken.npy'),
-  ):
-    with pytest.raises(ValueError, match=message):
-      conditional.read_input(path, 8)
-  with pytest.raises(FileNotFoundError, match=r'none\.npy'):
-    conditional.read_input(str(tmp_path / 'none.npy'), 8)
-  path = str(tmp_path / 'shape.npy')
-  for voxels, message in (
-    (np.zeros((8, 8, 8)), 'empty'),
-    (np.full((8, 8, 8), 2.0), '2.0'),
-    (np.full((8, 8, 8), np.nan), 'nan'),
-    (np.ones((8, 8)), r'\(8, 8\)'),
-  ):
-    np.save(path, voxels)
-    with pytest.raises(ValueError, match=message):
-      conditional.read_input(path, 8)
-  np.savez(str(tmp_path / 'other.npz'), shapes=np.ones((8, 8, 8)))
-  with pytest.raises(ValueError, match='no key voxels'):
-    conditional.read_input(str(tmp_path / 'other.npz'), 8)
-
-
-def test_smaller_grids_are_padded_and_larger_ones_refused(tmp_path):
-  small = conditional.fit(np.ones((1, 6, 6, 6)), (8, 8, 8), 'a.npy')
-  assert small.shape == (1, 8, 8, 8) and small.sum() == 216
-  with pytest.raises(ValueError, match=r'a\.npy .*\(9, 9, 9\)'):
-    conditional.fit(np.ones((1, 9, 9, 9)), (8, 8, 8), 'a.npy')
-
-
-def test_baselines_by_hand():
-  rng = np.random.default_rng(0)
-  train_shapes = (rng.random((20, 4, 4, 4)) > 0.5).astype(np.uint8)
-  y = train_shapes[[3, 7]].astype(np.float32)
-  visible = rng.random(y.shape) < 0.6
-  noisy = np.where(visible, y, 1 - y)
-  np.testing.assert_array_equal(
-    conditional.nearest_visible(noisy, visible, train_shapes), y
-  )
-  filled = conditional.smoothed(noisy, visible, 0.7, np.zeros((4, 4, 4)))
-  d = np.array([(a, b, c) for a in range(4) for b in range(4)
-                for c in range(4)])  # fmt: skip
-  weights = np.exp(-((d - (1, 2, 3)) ** 2).sum(1) / (2 * 0.7**2))
-  seen = visible[0].ravel()
-  expected = (weights * seen) @ y[0].ravel() / ((weights * seen).sum() + 1e-3)
-  assert filled[0, 1, 2, 3] == pytest.approx(expected, rel=1e-4)
-  # A ramp is a ramp again, but at the border.
-  ramp = np.broadcast_to(np.arange(16.0) / 16, (1, 16, 16, 16))
-  again = conditional.trilinear(conditional.downscale(ramp, 4), 4)
-  np.testing.assert_allclose(
-    again[:, 2:-2, 2:-2, 2:-2], ramp[:, 2:-2, 2:-2, 2:-2], atol=1e-6
-  )
+    sharpened(refinement_steps=-1)
 
 
 def test_scores_by_hand():
@@ -366,7 +272,7 @@ def test_begins_with_several_models(synthesis, workdir, tmp_path):
 def test_evaluate_dispatches(workdir, synthesis, algorithm, tmp_path):
   where = workdir
   if algorithm == 'super_resolution':
-    where = str(tmp_path / 'superres')
+    where = str(tmp_path / 'super_resolution')
     config = config_of(algorithm, factor=2)
     config.train.init_from = synthesis
     train.train(config, where)
@@ -385,13 +291,7 @@ def test_evaluate_dispatches(workdir, synthesis, algorithm, tmp_path):
     assert result['scores']['block repeat']['error'] > 0
 
 
-def test_table_4_averages_as_printed():
-  means = np.mean([*paper.RECOVERY_ERRORS.values()], axis=0)
-  assert {*paper.RECOVERY_ERRORS} == {*recovery.synthesis.CATEGORIES}
-  np.testing.assert_allclose(means, [0.0092, 0.0127, 0.0259, 0.0956], atol=6e-5)
-
-
-@pytest.mark.parametrize('module', [recovery, superres])
+@pytest.mark.parametrize('module', [recovery, super_resolution])
 @pytest.mark.parametrize('size', ['', ',paper'])
 def test_configs_build(module, size):
   config = module.get_config(f'chair{size}')
@@ -399,10 +299,10 @@ def test_configs_build(module, size):
   if size:
     assert config.data.batch_size == (50 if module is recovery else 20)
   experiment = build.experiment(config)
-  side = 64 if module is superres and size else 32
+  side = 64 if module is super_resolution and size else 32
   assert experiment.data.train.shape[1:] == (side,) * 3
   assert experiment.temperature(0) == 0
-  if module is superres:
+  if module is super_resolution:
     assert side // config.factor == (16 if size else 8)
 
 
@@ -410,7 +310,7 @@ def test_config_arguments():
   config = recovery.get_config('sofa,paper2')
   net = build.model(config).descriptor
   assert net.features == (100,) and config.chains.num_steps == 90
-  for module in (recovery, superres):
+  for module in (recovery, super_resolution):
     for argument in ('lamp', 'chair,huge', ''):
       with pytest.raises(ValueError, match='CATEGORY'):
         module.get_config(argument)

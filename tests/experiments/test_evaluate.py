@@ -15,14 +15,14 @@ from data_prep import furniture
 from data_prep import voxel_file
 import dnet_jax
 from experiments import build
-from experiments import datasets
 from experiments import evaluate
 from experiments import exported
-from experiments import judge as judges
-from experiments import junk
-from experiments import scores
 from experiments import train
 from experiments.configs import test as test_config
+from experiments.evaluation import classifier as classifiers
+from experiments.evaluation import negatives
+from experiments.evaluation import scores
+from experiments.files import datasets
 
 
 @pytest.fixture(scope='module')
@@ -196,9 +196,9 @@ def test_scores_of_the_test_set_itself():
 
 
 @pytest.fixture(scope='module')
-def judge_folder(tmp_path_factory):
-  """An exported judge of the furniture, tiny."""
-  path = tmp_path_factory.mktemp('judge')
+def classifier_folder(tmp_path_factory):
+  """An exported classifier of the furniture, tiny."""
+  path = tmp_path_factory.mktemp('classifier')
   config = test_config.get_config()
   config.algorithm = 'classify'
   config.data.category = 'all'
@@ -210,7 +210,7 @@ def judge_folder(tmp_path_factory):
   config.classifier.members = 2
   config.classifier.dropout = 0.0
   config.classifier.label_smoothing = 0.1
-  config.classifier.junk_share = 0.25
+  config.classifier.negative_share = 0.25
   config.optimizer.learning_rate = 0.003
   config.optimizer.b1 = 0.9
   config.optimizer.constant_iterations = 150
@@ -221,9 +221,11 @@ def judge_folder(tmp_path_factory):
   return str(path / 'model')
 
 
-def test_judge_knows_the_furniture_and_rejects_junk(judge_folder, tmp_path):
-  out = str(tmp_path / 'judge.json')
-  result = evaluate.evaluate(None, judge_folder, out)
+def test_classifier_knows_the_furniture_and_rejects_negatives(
+  classifier_folder, tmp_path
+):
+  out = str(tmp_path / 'classifier.json')
+  result = evaluate.evaluate(None, classifier_folder, out)
   with open(out) as file:
     assert json.load(file) == result
   classes = len(result['card']['classes'])
@@ -235,19 +237,19 @@ def test_judge_knows_the_furniture_and_rejects_junk(judge_folder, tmp_path):
   assert result['accuracy'] > 2 / classes
   rejection = result['rejection']
   assert rejection['noise']['rejected'] > rejection['real shapes']['rejected']
-  assert {*junk.UNSEEN} <= {
+  assert {*negatives.UNSEEN} <= {
     k for k, v in rejection.items() if not v.get('seen')
   }
   assert result['held_out']['shapes'] > 0
   # Never over an existing file, and that before anything is computed.
-  with pytest.raises(FileExistsError, match=r'judge\.json'):
+  with pytest.raises(FileExistsError, match=r'classifier\.json'):
     evaluate.evaluate(None, 'nowhere', out)
 
 
-def test_opinion_is_a_softmax_with_and_without_none(judge_folder):
-  trained = exported.load(judge_folder)
+def test_prediction_is_a_softmax_with_and_without_none(classifier_folder):
+  trained = exported.load(classifier_folder)
   voxels = build.data(trained.config).test[:3]
-  opinion = judges.make(trained).opinion(voxels)
+  prediction = classifiers.make(trained).predict(voxels)
   y = datasets.to_network(voxels, trained.mean, trained.scale)
   # Means over mirror images and members.
   logits, features = [], []
@@ -263,32 +265,35 @@ def test_opinion_is_a_softmax_with_and_without_none(judge_folder):
       h = member.apply(variables, image, method='hidden_features')
       features.append(h)
   p = special.softmax(np.array(logits, float), axis=-1).mean(axis=0)
-  np.testing.assert_allclose(opinion.none, p[:, -1], atol=1e-5)
+  np.testing.assert_allclose(prediction.none, p[:, -1], atol=1e-5)
   among = p[:, :-1] / p[:, :-1].sum(axis=1, keepdims=True)
   # Labels were smoothed by 0.1.
   among = np.maximum(among - 0.1 / among.shape[1], 0)
   np.testing.assert_allclose(
-    opinion.probabilities, among / among.sum(axis=1, keepdims=True), atol=1e-5
+    prediction.probabilities,
+    among / among.sum(axis=1, keepdims=True),
+    atol=1e-5,
   )
   for i in (0, 1):
     np.testing.assert_allclose(
-      np.split(opinion.features, 2, axis=1)[i],
+      np.split(prediction.features, 2, axis=1)[i],
       np.mean(features[i::2], axis=0),
       atol=1e-5,
     )
   with pytest.raises(ValueError, match=r'\(4, 4, 4\)'):
-    judges.make(trained).opinion(np.ones((1, 4, 4, 4)))
+    classifiers.make(trained).predict(np.ones((1, 4, 4, 4)))
 
 
-def test_a_judge_is_a_classifier(folder):
+def test_not_every_model_is_a_classifier(folder):
   with pytest.raises(ValueError, match='maximum_likelihood'):
-    judges.load(folder)
-  assert judges.load('') is None
+    classifiers.make(exported.load(folder))
 
 
-def test_evaluate_shapes_of_a_file_with_a_judge(judge_folder, tmp_path):
+def test_evaluate_shapes_of_a_file_with_a_classifier(
+  classifier_folder, tmp_path
+):
   config = test_config.get_config()
-  config.evaluate.judge = judge_folder
+  config.evaluate.classifier = classifier_folder
   data = build.data(config)
   path = str(tmp_path / 'voxels.npz')
   np.savez(path, voxels=data.test)

@@ -11,12 +11,12 @@ import trimesh
 
 import dnet_jax
 from experiments import build
-from experiments import checkpoints
 from experiments import evaluate
 from experiments import exported
 from experiments import latent
 from experiments import train
 from experiments.configs import test as test_config
+from experiments.files import checkpoints
 from tests import runs
 
 DIM = 4

@@ -10,8 +10,6 @@ import pytest
 
 import dnet_jax
 from experiments import build
-from experiments import checkpoints
-from experiments import datasets
 from experiments import evaluate
 from experiments import exported
 from experiments import multigrid
@@ -19,6 +17,8 @@ from experiments import train
 from experiments.configs import multigrid as multigrid_config
 from experiments.configs import multigrid_sofa
 from experiments.configs import test as test_config
+from experiments.files import checkpoints
+from experiments.files import datasets
 from tests import runs
 
 GRIDS = (2, 8)
@@ -156,18 +156,6 @@ def test_levels_make_test_shapes_as_full_on_each_grid():
   grid = rng.random((50, 4, 4, 4))
   level = multigrid._level(grid, 0.1)
   assert abs((grid > level).mean() - 0.1) < 0.01
-
-
-def test_draws_are_from_the_histogram():
-  voxels = (np.arange(8) < 2).astype(np.uint8).reshape(1, 2, 2, 2)
-  voxels = np.concatenate([0 * voxels, voxels, voxels, voxels])
-  histogram = datasets.histogram(voxels, bins=4)
-  draws = datasets.draw_averages(histogram, 4000, 0).ravel()
-  low = draws < 0.125
-  # A quarter in the first bin, the rest in the last: 5 standard errors.
-  assert abs(low.mean() - 0.25) < 5 * np.sqrt(0.25 * 0.75 / 4000)
-  assert draws[low].max() <= 0.0625 and draws[~low].min() >= 0.1875
-  assert len(np.unique(draws)) > 3900
 
 
 @pytest.mark.parametrize(

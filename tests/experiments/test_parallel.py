@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import checkpoints
 from experiments import parallel
 from experiments import train
 from experiments.configs import test as test_config
+from experiments.files import checkpoints
 from tests import devices
 
 MODES = ('shard_map', 'pmap')

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from experiments import build
-from experiments import checkpoints
 from experiments import train
-from experiments import writer
 from experiments.configs import test as test_config
+from experiments.files import checkpoints
+from experiments.files import logs
 from tests import runs
 
 
@@ -43,7 +43,7 @@ def test_each_algorithm_trains(tmp_path, algorithm, mode):
   config.train.num_iterations = 3
   state = train.train(config, str(tmp_path / 'run'))
   assert int(state.iteration) == 3
-  rows = writer.read_metrics(tmp_path / 'run')
+  rows = logs.read_metrics(tmp_path / 'run')
   assert [row['step'] for row in rows] == [0, 1, 2]
   start = build.experiment(config).init()
   moved = jax.tree.map(
@@ -81,7 +81,7 @@ def test_resume_is_the_run(tmp_path, whole):
   stopped = str(tmp_path / 'stopped')
   assert runs.stop(config, stopped, call=6) == 4
   runs.assert_equal(train.train(config, stopped), whole[1])
-  a, b = (writer.read_metrics(folder) for folder in (whole[0], stopped))
+  a, b = (logs.read_metrics(folder) for folder in (whole[0], stopped))
   for x, y in zip(a, b, strict=True):
     x.pop('seconds_per_step', None)
     y.pop('seconds_per_step', None)
@@ -119,9 +119,9 @@ def test_killed_at_any_moment(tmp_path):
   assert before < 20
   state = train.train(config, workdir)
   runs.assert_equal(state, whole)
-  kinds = [event['kind'] for event in writer.read_events(workdir)]
+  kinds = [event['kind'] for event in logs.read_events(workdir)]
   assert kinds.count('start') == 1 and kinds.count('resume') == 2
-  steps = [row['step'] for row in writer.read_metrics(workdir)]
+  steps = [row['step'] for row in logs.read_metrics(workdir)]
   assert steps == list(range(20))
 
 
@@ -162,11 +162,11 @@ def test_divergence_rolls_back(tmp_path, monkeypatch):
   state = train.train(config, workdir)
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
   assert int(state.iteration) == config.train.num_iterations
-  events = {e['kind']: e for e in writer.read_events(workdir)}
+  events = {e['kind']: e for e in logs.read_events(workdir)}
   # Steps 0 to 3; the checkpoint before the poisoned one is that of step 2.
   assert events['divergence']['step'] == 3
   assert events['rollback']['step'] == 2
-  steps = [row['step'] for row in writer.read_metrics(workdir)]
+  steps = [row['step'] for row in logs.read_metrics(workdir)]
   assert steps == list(range(6))
   # Another order of shapes: the repeated step is not the first one again.
   monkeypatch.undo()
@@ -190,7 +190,7 @@ def test_a_poisoned_chain_is_seen_by_the_next_step(tmp_path, monkeypatch):
     np.float32(1.0),
   )
   assert not np.isfinite(float(metrics['chain_max']))
-  assert not np.isfinite(float(metrics['value']))
+  assert not np.isfinite(float(metrics['energy_gap']))
 
 
 def test_divergence_again_and_again_stops_and_says_what_to_do(
@@ -226,8 +226,8 @@ def test_a_second_run_in_the_same_workdir_is_refused(tmp_path, whole):
       sys.executable,
       '-c',
       'import sys, time\n'
-      'from experiments import checkpoints\n'
-      f'with checkpoints.only_writer({workdir!r}):\n'
+      'from experiments.files import workdirs\n'
+      f'with workdirs.only_writer({workdir!r}):\n'
       '  print("held", flush=True)\n'
       '  time.sleep(600)\n',
     ],
@@ -251,7 +251,7 @@ def test_corrupt_latest_checkpoint_falls_back(tmp_path, whole):
   with open(os.path.join(newest, 'manifest.json'), 'w') as file:
     file.write('{')
   runs.assert_equal(train.train(config, workdir), whole[1])
-  kinds = [event['kind'] for event in writer.read_events(workdir)]
+  kinds = [event['kind'] for event in logs.read_events(workdir)]
   assert 'corrupt_checkpoint' in kinds
   names = os.listdir(os.path.join(workdir, 'checkpoints'))
   assert any('corrupt' in name for name in names)

@@ -1,0 +1,147 @@
+"""The three bilinear maps, which are each other's derivatives.
+
+A correlation y = C(x, w), its adjoint in the input x = A(y, w) and its adjoint
+in the kernel w = K(x, y): each pass has its matrix product in the layout that
+is fast. Of two derivatives, what they have in common is transformed once.
+"""
+
+import jax.numpy as jnp
+
+from dnet_jax import types
+from dnet_jax.convolution import bilinear
+from dnet_jax.convolution import chunks
+from dnet_jax.convolution.methods import matmul
+from dnet_jax.convolution.methods import Plan
+
+# How each map and each pair of derivatives is computed, on float32 arrays
+# (m, D, H, W, channels) and (taps..., c, n).
+
+
+def _correlate(plan, x, w):
+  """C(x, w), `(m, D', H', W', n)`."""
+  factors = plan.method.factors
+  k = factors.kernel_factor(plan, w, False)
+
+  def some(x):
+    return factors.result(plan, matmul(factors.factor(plan, x), k), len(x))
+
+  return chunks.in_chunks_of(plan, some, x, *w.shape[3:])
+
+
+def _adjoint_input(plan, y, w):
+  """A(y, w), `(m, D, H, W, c)`."""
+  factors = plan.method.factors
+  c, n = w.shape[3:]
+  last = chunks.shares_kernel(plan, len(y), c, n)
+  k = factors.kernel_factor(plan, w, not last)
+
+  def some(y):
+    product = factors.result_transposed(plan, y, last)
+    product = matmul(k, product) if last else matmul(product, k)
+    return factors.factor_transposed(plan, product, len(y), c, last)
+
+  return chunks.in_chunks_of(plan, some, y, c, n)
+
+
+def _adjoint_kernel(plan, x, y):
+  """K(x, y), `(taps..., c, n)`."""
+  factors = plan.method.factors
+  c, n = x.shape[4], y.shape[4]
+
+  def some(x, y):
+    x, y = factors.factor(plan, x), factors.result_transposed(plan, y, False)
+    return None, factors.kernel_factor_transposed(plan, x, y, c)
+
+  return chunks.in_chunks_summed(plan, some, (x, y), c, n)[1]
+
+
+def _both_of_correlate(plan, x, w, y):
+  """A(y, w) and K(x, y): y is transformed once."""
+  factors = plan.method.factors
+  c, n = w.shape[3:]
+  if factors.result_is_product or chunks.shares_kernel(plan, len(y), c, n):
+    # Nothing is shared, or y is not transformed to the same order.
+    return _adjoint_input(plan, y, w), _adjoint_kernel(plan, x, y)
+  k = factors.kernel_factor(plan, w, True)
+
+  def some(x, y):
+    y = factors.result_transposed(plan, y, False)
+    return (
+      factors.factor_transposed(plan, matmul(y, k), len(x), c, False),
+      factors.kernel_factor_transposed(plan, factors.factor(plan, x), y, c),
+    )
+
+  return chunks.in_chunks_summed(plan, some, (x, y), c, n)
+
+
+def _both_of_adjoint_input(plan, y, w, x):
+  """C(x, w) and K(x, y): x is transformed once."""
+  factors = plan.method.factors
+  c, n = w.shape[3:]
+  k = factors.kernel_factor(plan, w, False)
+
+  def some(x, y):
+    m = len(x)
+    x, y = factors.factor(plan, x), factors.result_transposed(plan, y, False)
+    return (
+      factors.result(plan, matmul(x, k), m),
+      factors.kernel_factor_transposed(plan, x, y, c),
+    )
+
+  return chunks.in_chunks_summed(plan, some, (x, y), c, n)
+
+
+def _both_of_adjoint_kernel(plan, x, y, w):
+  """A(y, w) and C(x, w), of which neither transforms what the other does."""
+  return _adjoint_input(plan, y, w), _correlate(plan, x, w)
+
+
+_CORRELATE = bilinear.make_map(
+  'correlate',
+  _correlate,
+  _both_of_correlate,
+  lambda plan, x, w: (x[0], *(axis.out for axis in plan.axes), w[4]),
+)
+_ADJOINT_INPUT = bilinear.make_map(
+  'correlate_adjoint_input',
+  _adjoint_input,
+  _both_of_adjoint_input,
+  lambda plan, y, w: (y[0], *(axis.size for axis in plan.axes), w[3]),
+)
+_ADJOINT_KERNEL = bilinear.make_map(
+  'correlate_adjoint_kernel',
+  _adjoint_kernel,
+  _both_of_adjoint_kernel,
+  lambda plan, x, y: (*(axis.taps for axis in plan.axes), x[4], y[4]),
+)
+bilinear.define_derivatives(
+  _CORRELATE,  # of (x, w), cotangent y
+  bilinear.Adjoint(_ADJOINT_INPUT, cotangent_first=True),
+  bilinear.Adjoint(_ADJOINT_KERNEL, cotangent_first=False),
+)
+bilinear.define_derivatives(
+  _ADJOINT_INPUT,  # of (y, w), cotangent x
+  bilinear.Adjoint(_CORRELATE, cotangent_first=True),
+  bilinear.Adjoint(_ADJOINT_KERNEL, cotangent_first=True),
+)
+bilinear.define_derivatives(
+  _ADJOINT_KERNEL,  # of (x, y), cotangent w
+  bilinear.Adjoint(_ADJOINT_INPUT, cotangent_first=False),
+  bilinear.Adjoint(_CORRELATE, cotangent_first=False),
+)
+
+
+def _in_float32(of, plan, x, w):
+  """Gives back the dtype of x."""
+  x32, w32 = x.astype(jnp.float32), w.astype(jnp.float32)
+  return bilinear.call(of, plan, x32, w32).astype(x.dtype)
+
+
+def correlate(plan: Plan, x: types.Array, w: types.Array) -> types.Array:
+  """`(m, D, H, W, c)` and `(kD, kH, kW, c, n)` to `(m, D', H', W', n)`."""
+  return _in_float32(_CORRELATE, plan, x, w)
+
+
+def transpose(plan: Plan, y: types.Array, w: types.Array) -> types.Array:
+  """The adjoint of `correlate` in x: `(m, D', H', W', n)` to `(m, D, ...)`."""
+  return _in_float32(_ADJOINT_INPUT, plan, y, w)

@@ -1,0 +1,384 @@
+"""Writes the README's tables from results/*.json, ours beside the paper's.
+
+python -m experiments.evaluation.tables          # writes README.md
+python -m experiments.evaluation.tables --check  # fails where it is stale
+
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`; what is
+between them is replaced. Names are those of `TABLES`. A number that no result
+gives is a dash.
+"""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import glob
+import json
+import os
+import re
+from typing import Any
+
+from absl import app
+from absl import flags
+
+from experiments.evaluation import paper
+
+# Sets of shapes of a result, our own first.
+_OURS = ('persistent', 'fresh')
+_REAL = ('training shapes', 'test shapes')
+
+Results = Mapping[str, Mapping[str, Any]]
+
+
+def _number(value, digits=4):
+  if value is None:
+    return '–'
+  return value if isinstance(value, str) else f'{value:.{digits}f}'
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+  lines = [header, ['---'] * len(header), *rows]
+  return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+
+
+def _of(results: Results, table: str) -> list[tuple[str, Mapping[str, Any]]]:
+  return [(n, r) for n, r in results.items() if r.get('table') == table]
+
+
+def _score(results, name, kind, metric):
+  row = results.get(name, {}).get('scores', {}).get(kind, {})
+  return row.get(metric)
+
+
+def _mean(values):
+  known = [value for value in values if value is not None]
+  return sum(known) / len(known) if known else None
+
+
+def inception(results: Results) -> str:
+  """Table 1."""
+  rows = []
+  for name, result in _of(results, 'synthesis'):
+    for kind, row in result['scores'].items():
+      if 'inception_score' in row:
+        score = f'{row["inception_score"]:.3f} ± {row["inception_std"]:.3f}'
+        number = f'{row["shapes"]:.0f}'
+        rows.append([f'{kind}, `{name}`', number, score])
+  rows += [[f'*{k}*', '', v] for k, v in paper.INCEPTION_SCORES.items()]
+  return _markdown(['method', 'shapes', 'inception score'], rows)
+
+
+def _by_category(results, printed, metric):
+  """Tables 2 and 3; the mean of our column is over what there is."""
+  kinds = (*_OURS, *_REAL, 'noise')
+  rows, columns = (
+    [],
+    [[] for _ in range(len(kinds) + len(paper.SYNTHESIS_METHODS))],
+  )
+  for category, theirs in printed.items():
+    name = f'synthesis_{category}'
+    values = [_score(results, name, kind, metric) for kind in kinds]
+    values += theirs
+    rows.append([category, *map(_number, values)])
+    for column, value in zip(columns, values, strict=True):
+      column.append(value)
+  rows.append(['mean', *(_number(_mean(column)) for column in columns)])
+  header = ['', *kinds, *(f'*{name}*' for name in paper.SYNTHESIS_METHODS)]
+  return _markdown(header, rows)
+
+
+def class_probability(results: Results) -> str:
+  """Table 2."""
+  return _by_category(results, paper.CLASS_PROBABILITIES, 'class_probability')
+
+
+def classification_error(results: Results) -> str:
+  """Table 3."""
+  return _by_category(
+    results, paper.CLASSIFICATION_ERRORS, 'classification_error'
+  )
+
+
+def recovery(results: Results) -> str:
+  """Table 4; of ours and the baselines, real-valued and thresholded."""
+  found = {r['category']: r['scores'] for _, r in _of(results, 'recovery')}
+  baselines = dict.fromkeys(
+    name
+    for scores in found.values()
+    for name in scores
+    if name != 'model' and name not in paper.RECOVERY_METHODS
+  )
+  rows = []
+  for category, errors in paper.RECOVERY_ERRORS.items():
+    row = [category]
+    for name in ('model', *baselines):
+      scores = found.get(category, {}).get(name, {})
+      both = (scores.get('error'), scores.get('error_binary'))
+      row.append(' / '.join(map(_number, both)) if scores else _number(None))
+    rows.append([*row, *map(_number, errors)])
+  header = ['real-valued / thresholded', 'ours', *baselines]
+  return _markdown(
+    [*header, *(f'*{name}*' for name in paper.RECOVERY_METHODS)], rows
+  )
+
+
+def super_resolution(results: Results) -> str:
+  """Scores of section 6.3, for which the paper has pictures only."""
+  found = _of(results, 'super_resolution')
+  metrics = dict.fromkeys(
+    metric for _, r in found for row in r['scores'].values() for metric in row
+  )
+  rows = [
+    [f'`{name}`', method, *(_number(row.get(metric)) for metric in metrics)]
+    for name, result in found
+    for method, row in result['scores'].items()
+  ]
+  return _markdown(['result', 'method', *metrics], rows)
+
+
+def classification(results: Results) -> str:
+  """Table 5, and few labels."""
+  found = _of(results, 'classification')
+  shares = dict.fromkeys(
+    share
+    for _, result in found
+    for row in result['scores'].values()
+    for share in row['accuracy']
+  )
+  shares = sorted(shares, key=float)
+  rows = []
+  for name, result in found:
+    for method, row in result['scores'].items():
+      cells = []
+      for share in shares:
+        cell = row['accuracy'].get(share)
+        text = '–'
+        if cell is not None:
+          text = f'{100 * cell["mean"]:.1f}'
+          if cell['draws'] > 1:
+            text += f' ± {100 * cell["std"]:.1f}'
+        cells.append(text)
+      rows.append([f'{method}, `{name}`', str(row['features']), *cells])
+  blank = ['–'] * max(len(shares) - 1, 0)
+  for _, result in _of(results, 'evaluation_classifier'):
+    accuracy = f'{100 * result["accuracy"]:.1f}'
+    rows.append(
+      ['our classifier (a ConvNet with labels)', '', *blank, accuracy]
+    )
+  for method, value in paper.ACCURACIES.items():
+    rows.append([f'*{method}*', '', *blank, f'{100 * value:.1f}'])
+  header = ['method', 'features']
+  header += [f'{100 * float(share):g} % of the labels' for share in shares]
+  if not shares:
+    header += ['accuracy, %']
+  return _markdown(header, rows)
+
+
+def distances(results: Results) -> str:
+  """Distances of all sets of shapes that have been scored."""
+  columns = {
+    'one_nn_accuracy': '1-NN, IoU',
+    'coverage': 'coverage',
+    'mmd': 'distance',
+    'one_nn_accuracy_chamfer': '1-NN, Chamfer',
+    'coverage_chamfer': 'coverage',
+    'mmd_chamfer': 'distance, 10^-3',
+    'jensen_shannon': 'JSD',
+    'frechet': 'Frechet',
+    'pairwise_iou': 'pairwise IoU',
+    'nearest_train_iou': 'IoU with nearest training shape',
+    'rejected': 'rejected',
+  }
+  rows = []
+  for name, result in _of(results, 'synthesis'):
+    for kind, scores in result['scores'].items():
+      values = []
+      for metric in columns:
+        value = scores.get(metric)
+        if metric == 'mmd_chamfer' and value is not None:
+          value *= 1000
+        values.append(_number(value, 2))
+      rows.append([f'`{name}`', kind, *values])
+  return _markdown(['result', 'shapes', *columns.values()], rows)
+
+
+def evaluation_classifier(results: Results) -> str:
+  """What the evaluation classifier rejects."""
+  rows = []
+  for _, result in _of(results, 'evaluation_classifier'):
+    for kind, row in result['rejection'].items():
+      learned = {True: 'yes', False: 'no'}.get(row.get('seen'), '')
+      values = (
+        row[name]
+        for name in ('rejected', 'none', 'largest_probability', 'entropy')
+      )
+      number = f'{row["shapes"]:.0f}'
+      rows.append([kind, number, learned, *(_number(v, 3) for v in values)])
+  header = ['grids', 'number', 'seen in learning', 'rejected', "P('none')"]
+  return _markdown([*header, 'largest of the ten', 'entropy'], rows)
+
+
+def speed(results: Results) -> str:
+  """Scores and learning steps of benchmarks/langevin.py, beside PyTorch.
+
+  `≈` is an estimate by the time of one chain.
+  """
+  rows = []
+  for result in results.values():
+    for row in result.get('networks', []):
+      name = row['network'].removeprefix('paper_')
+      memory, compiled = row.get('memory_mib', {}), row['compile_seconds']
+      for call in ('score', 'learn'):
+        ours, torch = (
+          row['seconds'].get(label, {}).get(call) for label in ('ours', 'torch')
+        )
+        what = f'{row["chains"]} chains'
+        if call == 'learn':
+          what += f' + {row["batch"]} shapes'
+          what += f', K = {row["num_steps"]}' if row['num_steps'] else ''
+        errors = (row.get('error', {}).get(k) for k in ('ours', 'torch'))
+        direct = _number(row['seconds'].get('direct', {}).get(call), 2)
+        late = row.get('estimated_seconds', {}).get('direct', {}).get(call)
+        rows.append(
+          [
+            f'{row["section"]} {name}, {row["grid"]}^3',
+            f'{call}, {what}',
+            _number(ours, 2),
+            _number(torch, 2),
+            _number(torch and torch / ours, 2),
+            f'≈ {late:.0f}' if late else direct,
+            ' / '.join(
+              _number(memory.get(f'{k} {call}'), 0) for k in ('ours', 'torch')
+            ),
+            ' / '.join('–' if e is None else f'{e:.0e}' for e in errors)
+            if call == 'score'
+            else '',
+            _number(
+              compiled['ours'].get('score_many' if call == 'score' else call), 1
+            ),
+          ]
+        )
+  header = ['network', 'call', 'ours, s', 'PyTorch, s', 'ratio']
+  header += ["XLA's own, s", 'memory, MiB', 'error', 'compiles in, s']
+  return _markdown(header, rows)
+
+
+def growth(results: Results) -> str:
+  """How the cost of a score grows, of benchmarks/langevin.py --growth."""
+  rows = []
+  for result in results.values():
+    for row in result.get('growth', []):
+      ours, torch = (
+        row['seconds'].get(label, {}).get('score')
+        for label in ('ours', 'torch')
+      )
+      rows.append(
+        [
+          row['network'],
+          _number(ours, 3),
+          _number(1e3 * ours / row['chains'], 1),
+          _number(torch, 3),
+          _number(torch and torch / ours, 2),
+          _number(row['xla_buffers_mib']['ours']['score_many'], 0),
+        ]
+      )
+  header = ['score of 6.1', 'ours, s', 'ms a chain', 'PyTorch, s', 'ratio']
+  return _markdown([*header, 'buffers, MiB'], rows)
+
+
+TABLES: Mapping[str, Callable[[Results], str]] = {
+  'inception': inception,
+  'class_probability': class_probability,
+  'classification_error': classification_error,
+  'recovery': recovery,
+  'super_resolution': super_resolution,
+  'classification': classification,
+  'distances': distances,
+  'evaluation_classifier': evaluation_classifier,
+  'speed': speed,
+  'growth': growth,
+}
+
+
+def read(folder: str) -> dict[str, Any]:
+  """All results of a folder, by the name of the file, without .json."""
+  found = {}
+  for path in sorted(glob.glob(os.path.join(folder, '*.json'))):
+    with open(path, encoding='utf-8') as file:
+      found[os.path.splitext(os.path.basename(path))[0]] = json.load(file)
+  return found
+
+
+def fill(text: str, results: Results) -> str:
+  r"""A text with its tables written anew.
+
+  Raises:
+    ValueError: for a table of another name, or a marker without its end.
+
+  >>> print(fill('a\n<!-- table: super_resolution -->\n<!-- end -->', {}))
+  a
+  <!-- table: super_resolution -->
+  <BLANKLINE>
+  | result | method |
+  | --- | --- |
+  <BLANKLINE>
+  <!-- end -->
+  """
+  begins = len(re.findall(r'^<!-- table: ', text, re.MULTILINE))
+  ends = len(re.findall(r'^<!-- end -->$', text, re.MULTILINE))
+  if begins != ends:
+    raise ValueError(
+      f'there are {begins} <!-- table: NAME --> but {ends} <!-- end -->'
+    )
+
+  def table(match):
+    name = match[1]
+    if name not in TABLES:
+      raise ValueError(f'there is no table {name!r}: {", ".join(TABLES)}')
+    content = TABLES[name](results)
+    return f'<!-- table: {name} -->\n\n{content}\n\n<!-- end -->'
+
+  return re.sub(
+    r'^<!-- table: (\w+) -->$.*?^<!-- end -->$',
+    table,
+    text,
+    flags=re.MULTILINE | re.DOTALL,
+  )
+
+
+def update(readme: str, folder: str, *, check: bool = False) -> None:
+  """Writes a file's tables anew.
+
+  Args:
+    readme: the file.
+    folder: of results.
+    check: write nothing.
+
+  Raises:
+    SystemExit: with `check`, when the file is not up to date.
+  """
+  with open(readme, encoding='utf-8') as file:
+    text = file.read()
+  filled = fill(text, read(folder))
+  if filled == text:
+    return
+  if check:
+    raise SystemExit(
+      f'{readme} is not what {folder} says: run python -m '
+      'experiments.evaluation.tables'
+    )
+  with open(readme, 'w', encoding='utf-8') as file:
+    file.write(filled)
+
+
+def main(argv):
+  """Writes or checks the README."""
+  if len(argv) > 1:
+    raise app.UsageError(f'unexpected arguments {argv[1:]}')
+  update(_README.value, _RESULTS.value, check=_CHECK.value)
+
+
+if __name__ == '__main__':
+  _README = flags.DEFINE_string('readme', 'README.md', 'The file to write.')
+  _RESULTS = flags.DEFINE_string('results', 'results', 'Folder of results.')
+  _CHECK = flags.DEFINE_bool('check', False, 'Write nothing; fail if stale.')
+  app.run(main)

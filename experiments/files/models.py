@@ -1,0 +1,138 @@
+"""Opening models: a saved folder, or the last checkpoint of a workdir.
+
+A checkpoint holds the spec and the extras of its model, so that a workdir can
+be used where its training data is missing.
+"""
+
+from collections.abc import Mapping
+import datetime
+import os
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+import dnet_jax
+from dnet_jax import algorithms
+from dnet_jax import models
+from dnet_jax import specs
+from experiments.configs import default
+from experiments.files import checkpoints
+from experiments.files import logs
+from experiments.files import outputs
+from experiments.files import workdirs
+
+METRICS = ('energy_gap', 'teaching_loss', 'accuracy', 'grad_norm', 'chain_max')
+# Of a checkpoint, what a model is made of.
+_PREFIXES = (
+  'state/learners/',
+  'state/memory/positions',
+  'others/',
+  'extras/',
+)
+
+
+def of_state(
+  spec: dnet_jax.Spec,
+  extras: Mapping[str, Any],
+  others: Mapping[str, Any],
+  state: dnet_jax.State,
+) -> dnet_jax.Model:
+  """The model that a training has come to.
+
+  Args:
+    spec: of the model.
+    extras: but for its persistent chains.
+    others: variables of networks that are not learned just now.
+    state: of the algorithm.
+  """
+  extras = dict(extras)
+  if state.memory is not None:
+    positions = state.memory.positions
+    # A memory may also hold latent factors, which are no shapes.
+    if positions.shape[2:] == (*spec.grid, 1):
+      extras['chains'] = positions.reshape(-1, *positions.shape[2:])
+  params = dict(others) | algorithms.variables(state)
+  return dnet_jax.Model(spec, params, extras)
+
+
+def about(
+  spec: dnet_jax.Spec, phase: str, step: int, data: Mapping[str, Any]
+) -> dict[str, Any]:
+  """What a checkpoint says of itself, beside its arrays."""
+  return {
+    'spec': specs.spec_to_json(spec),
+    'phase': phase,
+    'step': step,
+    'data': dict(data),
+  }
+
+
+def full_config(content: Mapping[str, Any]) -> ml_collections.ConfigDict:
+  """A saved config; fields that are newer than it have their defaults."""
+  config = default.get_config()
+  with config.unlocked():
+    config.update(content)
+  return config
+
+
+def open_model(folder: str) -> tuple[dnet_jax.Model, dict[str, Any]]:
+  """Opens a model, and tells how it came about.
+
+  Args:
+    folder: as for `dnet_jax.load`, or the workdir of a run.
+
+  Returns:
+    The model and its card.
+
+  Raises:
+    FileNotFoundError: when there is none.
+    ValueError: when its files are damaged, or of an older format.
+  """
+  if not os.path.isdir(os.path.join(folder, 'checkpoints')):
+    return dnet_jax.load(folder), models.read_card(folder)
+  found = checkpoints.read(folder, _PREFIXES)
+  config = workdirs.read_config(folder)
+  if found is None or config is None:
+    raise FileNotFoundError(
+      f'{folder} has no checkpoint yet: train first, with --mode=train'
+    )
+  step, told, arrays = found
+  tree = models.unflatten({name: jnp.asarray(x) for name, x in arrays.items()})
+  state = tree['state']
+  params = dict(tree.get('others', {}))
+  for name, learner in state['learners'].items():
+    params[name] = learner['params'] | learner.get('model_state', {})
+  spec = specs.spec_from_json(told['spec'])
+  extras = tree['extras']
+  chains = state.get('memory', {}).get('positions')
+  if chains is not None and chains.shape[2:] == (*spec.grid, 1):
+    extras['chains'] = chains.reshape(-1, *chains.shape[2:])
+  card = _card(folder, config, step, told['data'])
+  return dnet_jax.Model(spec, params, extras), card
+
+
+def _card(workdir, config, step, data):
+  rows = logs.read_metrics(workdir)
+  seconds = [
+    row['seconds_per_step']
+    for row in rows
+    if len(row) > 2 and 'seconds_per_step' in row
+  ]
+  return {
+    'name': config['name'],
+    **data,
+    'iterations': step,
+    'seconds': round(sum(seconds), 1),
+    'device': outputs.device(),
+    'jax': jax.__version__,
+    'date': datetime.date.today().isoformat(),
+    'numbers': {
+      name: round(float(np.mean([row[name] for row in rows[-25:]])), 4)
+      for name in METRICS
+      if rows and name in rows[-1]
+    },
+    'config': config,
+  }

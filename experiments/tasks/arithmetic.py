@@ -1,0 +1,100 @@
+"""Arithmetic in a latent space, Figure 7: which shapes to add and subtract."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dnet_jax import metrics
+
+
+def halves(sides: Sequence[int]) -> dict[str, tuple[slice, ...]]:
+  """Slices of the six halves of a grid, by name."""
+  whole = (slice(None),) * 4
+  parts = {}
+  for axis, name in enumerate('xyz', 1):
+    middle = sides[axis - 1] // 2
+    for side, part in (
+      ('low', slice(None, middle)),
+      ('high', slice(middle, None)),
+    ):
+      parts[f'{side} {name}'] = (*whole[:axis], part, *whole[axis + 1 :])
+  return parts
+
+
+def other(half: str) -> str:
+  """The name of the half beside one.
+
+  >>> other('high z')
+  'low z'
+  """
+  side, axis = half.split()
+  return f'{"low" if side == "high" else "high"} {axis}'
+
+
+def find_examples(
+  voxels: np.ndarray, num: int
+) -> list[tuple[int, int, int, str]]:
+  """Shapes for arithmetic: c + (a - b), where a has a part that b lacks.
+
+  For each half of the grid the pair (a, b) that is most alike in the other
+  half and differs most in this one, in which a has more voxels; and c, which
+  is like b in this half and unlike a and b in the other.
+
+  Args:
+    voxels: `(n, D, H, W)`, n at least 3.
+    num: how many examples, at most.
+
+  Returns:
+    `(a, b, c, half)`, the clearest pair first; indices into `voxels`, and the
+    half, such as 'high z'. One of each half at first, then second best ones.
+
+  Raises:
+    ValueError: for fewer than 3 shapes.
+  """
+  if len(voxels) < 3:
+    raise ValueError(f'arithmetic needs at least 3 shapes, got {len(voxels)}')
+  by_name = halves(voxels.shape[1:])
+  similar = {
+    name: np.asarray(metrics.iou(voxels[part], voxels[part]))
+    for name, part in by_name.items()
+  }
+  found = []
+  for name, part in by_name.items():
+    here, there = similar[name], similar[other(name)]
+    size = (voxels[part] > 0.5).sum((1, 2, 3))
+    score = np.where(size[:, None] > size, there - here, -np.inf)
+    for rank in range(-(-num // len(by_name))):
+      a, b = np.unravel_index(np.argmax(score), score.shape)
+      if not np.isfinite(score[a, b]):
+        break
+      fit = here[b] - np.maximum(there[a], there[b])
+      fit[[a, b]] = -np.inf
+      found.append(
+        (rank, -score[a, b], int(a), int(b), int(fit.argmax()), name)
+      )
+      score[a], score[:, b] = -np.inf, -np.inf
+  return [example[2:] for example in sorted(found)[:num]]
+
+
+def given_examples(
+  examples: Sequence[int], num: int
+) -> list[tuple[int, int, int, str]]:
+  """Examples of `latent.examples`, as `find_examples` returns them.
+
+  Raises:
+    ValueError: for numbers that are no triples, or not below `num`.
+  """
+  examples = [int(i) for i in examples]
+  if len(examples) % 3 or not all(0 <= i < num for i in examples):
+    raise ValueError(
+      'latent.examples must be triples a, b, c of numbers below latent.search '
+      f'= {num}, got {tuple(examples)}'
+    )
+  return [(*examples[i : i + 3], '') for i in range(0, len(examples), 3)]
+
+
+def sums(
+  z: np.ndarray, examples: Sequence[tuple[int, int, int, str]]
+) -> np.ndarray:
+  """z_c + z_a - z_b of each example."""
+  return np.stack([z[c] + z[a] - z[b] for a, b, c, _ in examples])

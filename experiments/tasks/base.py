@@ -1,0 +1,135 @@
+"""What a task is: the interface between a section of the paper and the program.
+
+`train` learns an `Experiment`; `main` calls the modes. They know nothing of a
+task but what stands here.
+"""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
+from typing import NamedTuple
+
+import ml_collections
+import numpy as np
+
+import dnet_jax
+from experiments.files import datasets
+
+
+class Phase(NamedTuple):
+  """A part of a training with one algorithm.
+
+  Attributes:
+    name: for people and for checkpoints.
+    iterations: how many.
+    networks: names of those that it learns; others stay as they are.
+    algorithm: learns them.
+    batch: `(step, rollbacks) -> mini-batch`, as the algorithm's step takes it;
+      steps count from the beginning of the phase.
+    temperature: `(step) -> T` of section 2.5, one or one for each grid.
+  """
+
+  name: str
+  iterations: int
+  networks: tuple[str, ...]
+  algorithm: dnet_jax.Algorithm
+  batch: Callable[[int, int], Any]
+  temperature: Callable[[int], Any]
+
+
+class Experiment(NamedTuple):
+  """All that a training needs.
+
+  Attributes:
+    data: training and test shapes.
+    spec: of the model that is learned.
+    extras: of the model, but for its persistent chains.
+    params: `() -> params`: fresh variables of all networks by name.
+    phases: one after the other; each begins with the networks of the one
+      before.
+    preview: `(model) -> (n, D, H, W)` or None: shapes to look at.
+  """
+
+  data: datasets.Dataset
+  spec: dnet_jax.Spec
+  extras: Mapping[str, Any]
+  params: Callable[[], dict[str, Any]]
+  phases: tuple[Phase, ...]
+  preview: Callable[[dnet_jax.Model], np.ndarray | None]
+
+
+class Request(NamedTuple):
+  """What a mode is asked for.
+
+  Attributes:
+    model: the model.
+    card: how it came about.
+    config: whose settings count.
+    folder: of the model; results go below it.
+    input: a file, or None.
+    visible: likewise.
+    up: the axis of `input` that points up.
+    out: a file or folder to write to as well, or None.
+  """
+
+  model: dnet_jax.Model
+  card: Mapping[str, Any]
+  config: ml_collections.ConfigDict
+  folder: str
+  input: str | None = None
+  visible: str | None = None
+  up: str = 'z'
+  out: str | None = None
+
+
+class Mode(NamedTuple):
+  """Something that is done with a model.
+
+  Attributes:
+    run: `(request) -> result`, such as the folder that was written.
+    help: in one line.
+    needs: flags that it cannot do without.
+    takes: further flags that it reads.
+    fits: `(spec) -> bool`, whether a model can do it.
+  """
+
+  run: Callable[[Request], Any]
+  help: str
+  needs: tuple[str, ...] = ()
+  takes: tuple[str, ...] = ()
+  fits: Callable[[dnet_jax.Spec], bool] = lambda spec: True
+
+
+def has_descriptor(spec: dnet_jax.Spec) -> bool:
+  """Whether a model has a descriptor, one or one for each grid."""
+  return bool(spec.descriptors)
+
+
+def has_one_descriptor(spec: dnet_jax.Spec) -> bool:
+  """Whether a model has one descriptor, of one grid."""
+  return bool(spec.descriptors) and not spec.grids
+
+
+def has_generator(spec: dnet_jax.Spec) -> bool:
+  """Whether a model has a generator."""
+  return spec.generator is not None
+
+
+def has_classifier(spec: dnet_jax.Spec) -> bool:
+  """Whether a model has a classifier."""
+  return spec.classifier is not None
+
+
+class Task(NamedTuple):
+  """A section of the paper.
+
+  Attributes:
+    experiment: `(config, data) -> Experiment`.
+    evaluate: `(request, data, folder) -> result`, its tables; pictures go to
+      the folder.
+    modes: by name; also for models of other tasks, where they can.
+  """
+
+  experiment: Callable[[ml_collections.ConfigDict, Any], Experiment]
+  evaluate: Callable[[Request, Any, str], dict[str, Any]]
+  modes: Mapping[str, Mode] = {}

@@ -1,0 +1,87 @@
+"""With which parameters a training begins: fresh ones, or those of models."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from experiments.files import models
+from experiments.tasks import base
+
+# Of a model, what has to be as in the run that goes on from it, and the field
+# of the config that says so.
+_SAME = {
+  'mean': 'data.mean',
+  'scale': 'data.scaling',
+  'reference_std': 'model.reference_std',
+  'reference_means': 'model.reference_means',
+}
+_TOLERANCE = 1e-4  # Float16 in a saved model, and other rounding of a mean.
+
+
+def params(
+  config: ml_collections.ConfigDict, experiment: base.Experiment
+) -> dict[str, Any]:
+  """Variables of all networks: fresh, or those of `train.init_from`.
+
+  Args:
+    config: its `train.init_from` has folders, with commas between them.
+    experiment: what will be learned.
+
+  Raises:
+    FileNotFoundError: where there is no such model.
+    ValueError: for a model that has other networks, or has learned with
+      another mean, scale or reference.
+  """
+  found = experiment.params()
+  for folder in filter(None, config.train.init_from.split(',')):
+    model, _ = models.open_model(folder)
+    unknown = sorted({*model.params} - {*found})
+    if unknown:
+      raise ValueError(
+        f'train.init_from={folder} holds {unknown}, and task {config.task!r} '
+        f'(algorithm {config.algorithm!r}) learns {sorted(found)}'
+      )
+    if any('descriptor' in name or 'grid' in name for name in model.params):
+      _check_same(folder, model.extras, experiment.extras)
+    else:
+      _check_same(folder, model.extras, experiment.extras, ('mean', 'scale'))
+    for name, variables in model.params.items():
+      found[name] = _like(found[name], variables, folder, name)
+  return found
+
+
+def _check_same(folder, theirs, ours, names=tuple(_SAME)):
+  for name in names:
+    a, b = np.asarray(theirs[name]), np.asarray(ours[name])
+    if a.shape != b.shape or not np.allclose(a, b, 0, _TOLERANCE):
+      raise ValueError(
+        f'train.init_from={folder} has learned with {name} = {a.tolist()}, '
+        f'this run has {b.tolist()}: set --config.{_SAME[name]}'
+      )
+
+
+def _like(fresh, variables, folder, name):
+  """The variables in the structure of fresh ones."""
+
+  def shapes(tree):
+    return {
+      jax.tree_util.keystr(path): jnp.shape(leaf)
+      for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+  ours, theirs = shapes(fresh), shapes(variables)
+  differing = [
+    f'{path}: {theirs.get(path)}, here {ours.get(path)}'
+    for path in sorted(ours.keys() | theirs.keys())
+    if ours.get(path) != theirs.get(path)
+  ]
+  if differing:
+    raise ValueError(
+      f'train.init_from={folder} holds another {name}:\n  '
+      + '\n  '.join(differing)
+    )
+  leaves = [jnp.asarray(x, jnp.float32) for x in jax.tree.leaves(variables)]
+  return jax.tree.unflatten(jax.tree.structure(fresh), leaves)

@@ -1,0 +1,312 @@
+"""Section 6.5: what the features of a descriptor are worth to a classifier.
+
+A descriptor that has learned without labels is the feature extractor: its
+feature maps are max-pooled and concatenated (8,100 numbers for the paper's
+network), and logistic regression, one versus all, learns from them and from
+the labels of all training shapes or of a few. Beside them stand the same
+regression on raw voxels, on their principal components, and on the features
+of the same network before it has learned. Table 5.
+"""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
+from typing import Any
+import warnings
+
+from absl import logging
+import jax
+import jax.numpy as jnp
+import numpy as np
+from sklearn import decomposition
+from sklearn import exceptions
+from sklearn import linear_model
+from sklearn import model_selection
+from sklearn import multiclass
+from sklearn import preprocessing
+import threadpoolctl
+
+from data_prep import voxel_file
+import dnet_jax
+from dnet_jax import uses
+from dnet_jax.uses import perception
+from experiments import batches
+from experiments.files import outputs
+from experiments.tasks import base
+from experiments.tasks import parts
+
+_COMPONENTS = 200  # Principal components of the baseline.
+# Regularisation, from which one is chosen: C of scikit-learn.
+_STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
+_FOLDS = 5
+
+
+def extract(
+  model: dnet_jax.Model,
+  voxels: np.ndarray,
+  windows: Sequence[int],
+  mirrors: Sequence[tuple[int, ...]] = ((),),
+) -> np.ndarray:
+  """Pooled features of shapes.
+
+  Args:
+    model: with a descriptor.
+    voxels: `(n, D, H, W)`.
+    windows: of the max pooling, one for each layer.
+    mirrors: for each view of a shape the axes along which it is flipped.
+
+  Returns:
+    `(n, views, features)` float32.
+  """
+
+  def look(some):
+    views = [
+      dnet_jax.pooled_features(model, np.flip(some, axes), windows)
+      for axes in mirrors
+    ]
+    return jnp.stack(views, axis=1)
+
+  return batches.map_batches(look, voxels)
+
+
+def pool_views(x: np.ndarray) -> np.ndarray:
+  """Features that no flip changes: mean and maximum over the views.
+
+  Args:
+    x: `(n, views, features)`, the views a group of mirror images.
+
+  Returns:
+    `(n, 2 * features)`.
+
+  >>> pool_views(np.array([[[0.0, 2.0], [1.0, 0.0]]])).tolist()
+  [[0.5, 1.0, 1.0, 2.0]]
+  """
+  return np.concatenate([x.mean(axis=1), x.max(axis=1)], axis=1)
+
+
+def _rotation(x: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+  """Coordinates in the span of fewer shapes than features.
+
+  Regression with an l2 penalty finds a solution in the span of the training
+  shapes, so that nothing is lost by rotating into it.
+  """
+  if x.shape[1] <= len(x):
+    return lambda y: y
+  basis, _ = np.linalg.qr(x.T)
+  return lambda y: y @ basis
+
+
+def _regression(strength):
+  return multiclass.OneVsRestClassifier(
+    linear_model.LogisticRegression(C=strength, max_iter=300, tol=1e-3)
+  )
+
+
+def _fit(strength, x, labels):
+  # More threads than one only wait for each other in products of this size.
+  with threadpoolctl.threadpool_limits(1), warnings.catch_warnings():
+    # A fit that stops early is judged like any other; and a class of which a
+    # fold has no shape is never predicted there.
+    warnings.simplefilter('ignore', exceptions.ConvergenceWarning)
+    warnings.simplefilter('ignore', UserWarning)
+    return _regression(strength).fit(x, labels)
+
+
+def accuracy(
+  x: np.ndarray,
+  labels: np.ndarray,
+  x_test: np.ndarray,
+  test_labels: np.ndarray,
+  seed: int = 0,
+) -> tuple[float, float]:
+  """Test accuracy of logistic regression, one versus all.
+
+  The features are standardised by the training shapes. The regularisation is
+  the one that is best in five-fold cross-validation among them; then all are
+  fitted. (One held-out fifth is too few: their near copies among the others
+  make it easy, and the best regularisations differ by less than its noise.)
+
+  Args:
+    x: features `(n, d)` of the training shapes.
+    labels: theirs, `(n,)`.
+    x_test: features `(m, d)`.
+    test_labels: `(m,)`.
+    seed: of the folds.
+
+  Returns:
+    The accuracy, and C.
+  """
+  scaler = preprocessing.StandardScaler().fit(x)
+  x, x_test = scaler.transform(x), scaler.transform(x_test)
+  rotate = _rotation(x)
+  x, x_test = rotate(x), rotate(x_test)
+  folds = model_selection.KFold(_FOLDS, shuffle=True, random_state=seed)
+  right = dict.fromkeys(_STRENGTHS, 0)
+  for inside, outside in folds.split(x):
+    for strength in _STRENGTHS:
+      fitted = _fit(strength, x[inside], labels[inside])
+      right[strength] += (fitted.predict(x[outside]) == labels[outside]).sum()
+  best = max(_STRENGTHS, key=lambda strength: right[strength])
+  fitted = _fit(best, x, labels)
+  return float((fitted.predict(x_test) == test_labels).mean()), best
+
+
+def few(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+  """Indices of a share of the shapes, stratified, at least one of a class.
+
+  >>> few(np.repeat([0, 1], [100, 20]), 0.1, 0).shape
+  (12,)
+  >>> labels = np.repeat([0, 1], [100, 20])
+  >>> labels[few(labels, 0.01, 0)].tolist()
+  [0, 1]
+  """
+  if not 0 < fraction <= 1:
+    raise ValueError(f'probe.fractions must be in (0, 1], got {fraction}')
+  rng = np.random.default_rng(seed)
+  chosen = []
+  for label in np.unique(labels):
+    of_class = rng.permutation(np.flatnonzero(labels == label))
+    chosen.append(of_class[: max(round(fraction * len(of_class)), 1)])
+  return np.sort(np.concatenate(chosen))
+
+
+def compare(
+  extractors: Mapping[str, tuple[np.ndarray, np.ndarray]],
+  labels: np.ndarray,
+  test_labels: np.ndarray,
+  *,
+  fractions: Sequence[float],
+  draws: int,
+) -> dict[str, Any]:
+  """Accuracies by kind of feature and by share of the labels.
+
+  Args:
+    extractors: for each name, features of training, `(n, d)`, and of test
+      shapes, `(m, d)`.
+    labels: of the training shapes.
+    test_labels: of the test shapes.
+    fractions: shares of the training shapes whose labels are known; 1: all.
+    draws: of a share below 1.
+
+  Returns:
+    For each name `features` (their number) and `accuracy`: for each share, as
+    a string, `mean` and `std` over the draws, the labels of one draw, the
+    draws and the C that each chose.
+  """
+  table = {}
+  for name, (x, x_test) in extractors.items():
+    table[name] = {'features': x.shape[1], 'accuracy': {}}
+    for fraction in fractions:
+      values, strengths = [], []
+      for draw in range(draws if fraction < 1 else 1):
+        chosen = few(labels, fraction, draw)
+        value, strength = accuracy(
+          x[chosen], labels[chosen], x_test, test_labels, draw
+        )
+        values.append(value)
+        strengths.append(strength)
+      table[name]['accuracy'][f'{fraction:g}'] = {
+        'mean': round(float(np.mean(values)), 4),
+        'std': round(float(np.std(values)), 4),
+        'labels': len(chosen),
+        'draws': len(values),
+        'C': strengths,
+      }
+      logging.info(
+        '%s, %g of the labels: %.4f (C %s)',
+        name,
+        fraction,
+        np.mean(values),
+        strengths,
+      )
+  return table
+
+
+def untrained(model: dnet_jax.Model, seed: int) -> dnet_jax.Model:
+  """The same network before it has learned."""
+  network = uses.descriptor(model.spec)
+  none = jnp.zeros((0, *model.spec.grid, 1))
+  variables = jax.jit(network.init)(jax.random.key(seed), none)
+  return dataclasses.replace(model, params={'descriptor': variables})
+
+
+def probe(request: base.Request) -> dict[str, Any]:
+  """Scores a model as a feature extractor: Table 5.
+
+  Returns:
+    What is written to `evaluations/probe.json`, `_001`, ...
+
+  Raises:
+    FileExistsError: when the file to write to as well exists.
+    ValueError: for a model without a descriptor, or data without test shapes
+      or with one class only.
+  """
+  if request.out is not None:
+    voxel_file.refuse_existing(request.out)
+  settings, model = request.config.probe, request.model
+  data = parts.data(request.config)
+  if not len(data.test) or len(data.classes) < 2:
+    raise ValueError(
+      f'{data.source} has {len(data.test)} test shapes of '
+      f'{len(data.classes)} classes: use --config.data.category=all'
+    )
+  both = data.train, data.test
+  kinds = {
+    'ours': (model, settings.windows),
+    'the same network, untrained': (
+      untrained(model, request.config.seed),
+      settings.windows,
+    ),
+  }
+  if settings.more_windows:
+    kinds['ours, finer pooling'] = model, settings.more_windows
+  mirrors = perception.MIRRORS if settings.mirror else ((),)
+  extractors = {}
+  for name, (extractor, windows) in kinds.items():
+    x, x_test = (extract(extractor, v, windows, mirrors) for v in both)
+    extractors[name] = x[:, 0], x_test[:, 0]
+    if settings.mirror:
+      extractors[f'{name}, pooled over mirror images'] = (
+        pool_views(x),
+        pool_views(x_test),
+      )
+  raw = [v.reshape(len(v), -1).astype(np.float32) for v in both]
+  number = min(_COMPONENTS, *raw[0].shape)
+  principal = decomposition.PCA(number, random_state=0).fit(raw[0])
+  extractors['principal components'] = [principal.transform(x) for x in raw]
+  extractors['raw voxels'] = raw
+  result = outputs.header(request.card['name']) | {
+    'table': 'classification',
+    'data': data.source,
+    'train_shapes': len(data.train),
+    'test_shapes': len(data.test),
+    'card': {k: x for k, x in request.card.items() if k != 'config'},
+    'settings': {
+      k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()
+    },
+    'scores': compare(
+      extractors,
+      data.train_labels,
+      data.test_labels,
+      fractions=settings.fractions,
+      draws=settings.draws,
+    ),
+  }
+  outputs.write_result(request.folder, 'probe', result, request.out)
+  for name, row in result['scores'].items():
+    print(f'{name:30}{row["features"]:8}', end='')
+    for value in row['accuracy'].values():
+      print(f'{value["mean"]:10.4f} ({value["std"]:.4f})', end='')
+    print()
+  return result
+
+
+MODES = {
+  'probe': base.Mode(
+    probe,
+    'what its features are worth to logistic regression, Table 5',
+    takes=('config', 'out'),
+    fits=base.has_one_descriptor,
+  )
+}

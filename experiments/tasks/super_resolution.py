@@ -1,0 +1,163 @@
+"""Section 6.3: super-resolution of block averages. Figure 4.
+
+Voxels are `(n, D, H, W)` in [0, 1] here.
+"""
+
+import os
+import pathlib
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+import dnet_jax
+from experiments import batches
+from experiments.evaluation import baselines
+from experiments.evaluation import scores
+from experiments.files import datasets
+from experiments.files import figures
+from experiments.files import inputs
+from experiments.files import outputs
+from experiments.tasks import base
+from experiments.tasks import conditioned
+from experiments.tasks import parts
+
+
+def _check_factor(factor, sides):
+  if factor < 2 or any(n % factor for n in sides):
+    raise ValueError(
+      f'factor must be at least 2 and divide the sides {tuple(sides)}, got '
+      f'{factor}'
+    )
+
+
+def _experiment(
+  config: ml_collections.ConfigDict, voxels: datasets.Dataset
+) -> base.Experiment:
+  _check_factor(config.factor, voxels.train.shape[1:])
+  return conditioned.experiment(
+    config, voxels, dnet_jax.super_resolution, factor=config.factor
+  )
+
+
+def super_resolve_voxels(
+  model: dnet_jax.Model, low: np.ndarray, seed: int, **arguments: Any
+) -> np.ndarray:
+  """Adds the details that block averages leave open, some shapes at a time.
+
+  Args:
+    model: with a descriptor, of any task.
+    low: averages `(n, D / d, H / d, W / d)`.
+    seed: of the noise, if there is any.
+    **arguments: of `dnet_jax.super_resolve`.
+
+  Returns:
+    `(n, D, H, W)`; its block averages are `low`. Not clipped.
+  """
+  keys = dnet_jax.chain_keys(jax.random.key(seed), len(low))
+  return batches.map_batches(
+    lambda keys, low: dnet_jax.super_resolve(keys, model, low, **arguments),
+    keys,
+    low,
+  )
+
+
+def _evaluate(
+  request: base.Request, data: datasets.Dataset, folder: str
+) -> dict[str, Any]:
+  """Super-resolves test shapes, beside baselines, and draws Figure 4."""
+  config, settings = request.config, request.config.evaluate
+  voxels, factor = conditioned.test_shapes(request, data), config.factor
+  low = baselines.downscale(voxels, factor)
+  arguments = parts.arguments(config, 'super_resolve')
+  ours = {'model': arguments | {'refinement_steps': 0}}
+  if arguments['refinement_steps']:
+    ours['model, refined'] = arguments
+  made = {
+    name: super_resolve_voxels(request.model, low, settings.seed, **some)
+    for name, some in ours.items()
+  }
+  guesses = baselines.super_resolution(low, factor, data.train)
+  table = {
+    name: scores.super_resolution_scores(shapes, voxels)
+    for name, shapes in (made | guesses).items()
+  }
+  conditioned.picture(folder, voxels, low, made['model'])
+  return conditioned.result(
+    request,
+    'super_resolution',
+    {'factor': factor} | config.super_resolve.to_dict(),
+    voxels,
+    table,
+  )
+
+
+def super_resolve(request: base.Request) -> str:
+  """Super-resolves shapes from outside.
+
+  The input may be voxels of the low resolution, or of the model's grid, and
+  meshes, which are downscaled first.
+
+  Returns:
+    The new folder, `super_resolutions/<name of input>`, `_001`, ...:
+    voxels.npz (`voxels`, not thresholded; `low`), picture.png, meshes/,
+    record.json.
+
+  Raises:
+    FileNotFoundError, ValueError: for input that cannot be used.
+  """
+  config, source = request.config, request.input
+  settings, factor = config.sample, config.factor
+  grid = request.model.spec.grid
+  _check_factor(factor, grid)
+  voxels = inputs.read_input(source, grid[0], request.up)
+  voxels = inputs.some(voxels, settings.num_samples, source)
+  low_grid = tuple(n // factor for n in grid)
+  if voxels.shape[1:] == low_grid:
+    low, shown = voxels, {}
+  elif voxels.shape[1:] == grid:
+    low, shown = baselines.downscale(voxels, factor), {'input': voxels}
+  else:
+    raise ValueError(
+      f'{source} has a grid of {voxels.shape[1:]}; the model takes '
+      f'{low_grid}, or {grid} to downscale first'
+    )
+  y = super_resolve_voxels(
+    request.model,
+    low,
+    settings.seed,
+    **parts.arguments(config, 'super_resolve'),
+  )
+  record = outputs.header(request.card['name']) | {
+    'input': source,
+    'factor': factor,
+    'settings': config.super_resolve.to_dict() | {'seed': settings.seed},
+  }
+  if shown:
+    record['scores'] = scores.super_resolution_scores(y, voxels)
+  folder = outputs.unused_path(
+    os.path.join(request.folder, 'super_resolutions'),
+    pathlib.PurePath(source).stem,
+  )
+  figures.stacked(
+    os.path.join(folder, 'picture.png'), shown | {'low': low, 'result': y}
+  )
+  return outputs.write_shapes(
+    folder, {'voxels': y, 'low': low}, record, {'': y}, settings.mesh_format
+  )
+
+
+TASK = base.Task(
+  _experiment,
+  _evaluate,
+  {
+    'super_resolve': base.Mode(
+      super_resolve,
+      'adds details to the coarse shapes of --input',
+      needs=('input',),
+      takes=('config', 'up'),
+      fits=base.has_descriptor,
+    )
+  },
+)

@@ -1,0 +1,294 @@
+"""Section 6.1: shapes from noise, and 4.1, contrastive divergence.
+
+Figure 2, Tables 1 to 3.
+"""
+
+import os
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+import dnet_jax
+from dnet_jax import metrics
+from experiments import batches
+from experiments import parallel
+from experiments.evaluation import classifier as classifiers
+from experiments.evaluation import scores
+from experiments.files import datasets
+from experiments.files import figures
+from experiments.files import outputs
+from experiments.tasks import base
+from experiments.tasks import parts
+
+_COLUMNS = 10  # Of a picture.
+
+
+def _maximum_likelihood(config, voxels, energy_fn, learner):
+  chains = config.chains
+  parallel.check_divisible(**{'chains.num_chains': chains.num_chains})
+  shape = (*voxels.train.shape[1:], 1)
+  memory = dnet_jax.persistent(
+    dnet_jax.noise_source(shape, chains.start_std),
+    num_chains=chains.num_chains,
+    num_slots=chains.num_slots,
+    restart_probability=chains.restart_probability,
+    restart_iterations=config.train.num_iterations - chains.settle_iterations,
+  )
+  algorithm = dnet_jax.maximum_likelihood(
+    energy_fn, learner, parts.sampler(config), memory
+  )
+  return algorithm, parts.batch_of(config, voxels)
+
+
+def _contrastive_divergence(config, voxels, energy_fn, learner):
+  algorithm = dnet_jax.contrastive_divergence(
+    energy_fn, learner, parts.sampler(config)
+  )
+  return algorithm, parts.batch_of(config, voxels)
+
+
+def _persistent_contrastive_divergence(config, voxels, energy_fn, learner):
+  # Each mini-batch owns the chains that began at its shapes.
+  batch = parts.batch_of(config, voxels, shuffle=False)
+  num_slots = len(voxels.train) // config.data.batch_size
+  positions = np.stack([batch(step) for step in range(num_slots)])
+  memory = dnet_jax.persistent(
+    dnet_jax.noise_source(positions.shape[2:]),
+    num_chains=config.data.batch_size,
+    num_slots=num_slots,
+    positions=jnp.asarray(positions),
+  )
+  algorithm = dnet_jax.maximum_likelihood(
+    energy_fn, learner, parts.sampler(config), memory
+  )
+  return algorithm, batch
+
+
+ALGORITHMS = {
+  'maximum_likelihood': _maximum_likelihood,
+  'contrastive_divergence': _contrastive_divergence,
+  'persistent_contrastive_divergence': _persistent_contrastive_divergence,
+}
+
+
+def _experiment(
+  config: ml_collections.ConfigDict, voxels: datasets.Dataset
+) -> base.Experiment:
+  make = parts.choice(ALGORITHMS, config.algorithm, 'algorithm')
+  shape = (*voxels.train.shape[1:], 1)
+  sizes = parts.descriptor_sizes(config, config.model.network)
+  network = parts.descriptor(config, sizes)
+  energy_fn = parts.energy_fn(config, network)
+  learner = parts.contrastive_learner(config, energy_fn)
+  algorithm, batch = make(config, voxels, energy_fn, learner)
+  spec, extras = parts.model_parts(
+    config, *datasets.seen(voxels), descriptors=(sizes,)
+  )
+
+  def preview(model):
+    chains = model.extras.get('chains')
+    if chains is None:
+      return None
+    return datasets.to_voxels(
+      chains[: config.train.picture_shapes], voxels.mean, voxels.scale
+    )
+
+  return base.Experiment(
+    voxels,
+    spec,
+    extras,
+    lambda: {'descriptor': parts.init_descriptor(config, network, shape)},
+    (parts.one_phase(config, ('descriptor',), algorithm, batch),),
+    preview,
+  )
+
+
+def synthesize(
+  model: dnet_jax.Model, num_shapes: int, seed: int, **arguments: Any
+) -> np.ndarray:
+  """New shapes, some at a time.
+
+  Args:
+    model: the model.
+    num_shapes: how many.
+    seed: of the chains; shape i does not depend on `num_shapes`.
+    **arguments: of `dnet_jax.synthesize`.
+
+  Returns:
+    `(num_shapes, D, H, W)`, not thresholded.
+  """
+  if num_shapes < 1:
+    raise ValueError(f'sample.num_samples must be at least 1, got {num_shapes}')
+  keys = dnet_jax.chain_keys(jax.random.key(seed), num_shapes)
+  return batches.map_batches(
+    lambda keys: dnet_jax.synthesize(keys, model, len(keys), **arguments), keys
+  )
+
+
+def persistent(model: dnet_jax.Model, num_shapes: int) -> np.ndarray:
+  """The first persistent chains of a model: `(num_shapes, D, H, W)`.
+
+  Raises:
+    ValueError: when it keeps fewer.
+  """
+  chains = model.extras.get('chains', ())
+  if not 1 <= num_shapes <= len(chains):
+    raise ValueError(
+      f'sample.num_samples = {num_shapes}, but the model keeps {len(chains)} '
+      "persistent chains; use --config.sample.start='noise'"
+    )
+  return datasets.to_voxels(
+    chains[:num_shapes],
+    float(model.extras['mean']),
+    float(model.extras['scale']),
+  )
+
+
+def sample(request: base.Request) -> str:
+  """Writes new shapes, or persistent ones: voxels, pictures, meshes.
+
+  Returns:
+    The new folder, `samples/<start>`, `_001`, ...: see `write_samples`.
+  """
+  model, settings = request.model, request.config.sample
+  arguments = parts.arguments(request.config, 'synthesize')
+  num_shapes, seed = settings.num_samples, settings.seed
+  if settings.start == 'chains':
+    voxels = persistent(model, num_shapes)
+    if settings.num_steps or settings.refinement_steps:
+      voxels = refine(model, voxels, seed, **arguments)
+  else:
+    voxels = synthesize(model, num_shapes, seed, **arguments)
+  return write_samples(request, voxels)
+
+
+def refine(
+  model: dnet_jax.Model, voxels: np.ndarray, seed: int, **arguments: Any
+) -> np.ndarray:
+  """Chains that begin at given shapes, some at a time.
+
+  Args:
+    model: with a descriptor.
+    voxels: `(n, D, H, W)`.
+    seed: of the chains.
+    **arguments: of `dnet_jax.synthesize`, but for its start.
+  """
+  arguments = {x: a for x, a in arguments.items() if x != 'start'}
+  keys = dnet_jax.chain_keys(jax.random.key(seed), len(voxels))
+  return batches.map_batches(
+    lambda keys, start: dnet_jax.synthesize(
+      keys, model, len(keys), start=start, **arguments
+    ),
+    keys,
+    voxels,
+  )
+
+
+def write_samples(request: base.Request, voxels: np.ndarray) -> str:
+  """Writes samples below the model.
+
+  Args:
+    request: of the mode; its `config.sample` is recorded.
+    voxels: `(n, D, H, W)`.
+
+  Returns:
+    The new folder: voxels.npz (key `voxels`, mean added back, not
+    thresholded), samples.png, neighbours.png (Figure 2: each sample above its
+    nearest training shape in l2 distance, where the data is there), meshes/,
+    record.json.
+  """
+  settings = request.config.sample
+  folder = outputs.unused_path(
+    os.path.join(request.folder, 'samples'), settings.start
+  )
+  figures.isosurfaces(
+    os.path.join(folder, 'samples.png'), figures.rows(voxels, _COLUMNS)
+  )
+  data = parts.data_or_none(request.config)
+  if data is not None and data.train.shape[1:] == voxels.shape[1:]:
+    picture_neighbours(
+      os.path.join(folder, 'neighbours.png'), voxels, data.train
+    )
+  record = outputs.header(request.card['name'])
+  return outputs.write_shapes(
+    folder,
+    {'voxels': voxels},
+    record | {'settings': settings.to_dict()},
+    {'': voxels},
+    settings.mesh_format,
+  )
+
+
+def picture_neighbours(
+  path: str, voxels: np.ndarray, train: np.ndarray
+) -> None:
+  """Figure 2: shapes above their nearest training shapes.
+
+  Args:
+    path: of the picture (.png).
+    voxels: `(n, D, H, W)`.
+    train: `(m, D, H, W)`.
+  """
+  binary = (voxels > 0.5).astype(np.float32)
+  nearest = np.asarray(metrics.nearest_neighbours(binary, train))
+  rows, colors = [], []
+  for some in figures.rows(range(len(voxels)), _COLUMNS):
+    rows += [[voxels[i] for i in some], [train[nearest[i]] for i in some]]
+    colors += [figures.SAMPLE_COLOR, figures.NEIGHBOUR_COLOR]
+  figures.isosurfaces(
+    path,
+    rows,
+    colors=colors,
+    row_labels=['sample', 'nearest'] * (len(rows) // 2),
+  )
+
+
+def _evaluate(
+  request: base.Request, data: datasets.Dataset, folder: str
+) -> dict[str, Any]:
+  """Scores of persistent and fresh chains beside real shapes and noise."""
+  del folder  # Nothing is drawn.
+  model, settings = request.model, request.config.evaluate
+  sets = {}
+  if len(model.extras.get('chains', ())) > 1:
+    sets['persistent'] = persistent(model, settings.num_shapes)
+  sets['fresh'] = synthesize(
+    model,
+    settings.num_shapes,
+    settings.seed,
+    **parts.arguments(request.config, 'synthesize'),
+  )
+  return scored(request, data, sets)
+
+
+def scored(
+  request: base.Request, data: datasets.Dataset, sets: dict[str, np.ndarray]
+) -> dict[str, Any]:
+  """What is written of sets of shapes: Tables 1 to 3, and distances."""
+  settings = request.config.evaluate
+  classifier = classifiers.load(settings.classifier)
+  return {
+    'table': 'synthesis',
+    'category': request.config.data.category,
+    'settings': settings.to_dict()
+    | {'sample': request.config.sample.to_dict()},
+    'classifier': None if classifier is None else classifier.card,
+    'scores': scores.compare(sets, data, settings, classifier),
+  }
+
+
+TASK = base.Task(
+  _experiment,
+  _evaluate,
+  {
+    'sample': base.Mode(
+      sample,
+      'new shapes: voxels, pictures, meshes',
+      takes=('config',),
+      fits=lambda spec: base.has_descriptor(spec) or base.has_generator(spec),
+    )
+  },
+)
