@@ -32,7 +32,10 @@ MAY_DIFFER = (
   'evaluate',
   'probe',
   'latent',
+  'limits',
+  'train.keep_checkpoints',
   'train.picture_every',
+  'train.picture_shapes',
 )
 _SHOWN = {
   'energy_gap': 'energy gap',
@@ -65,11 +68,22 @@ class _Saved(NamedTuple):
 
 
 class _Run(NamedTuple):
-  """What does not change in a run."""
+  """What does not change in a run.
+
+  Attributes:
+    config: of the run.
+    workdir: likewise.
+    experiment: what is learned.
+    data: what its checkpoints say of the data.
+    devices: how the step of each phase runs.
+    writer: of metrics and events.
+  """
 
   config: ml_collections.ConfigDict
   workdir: str
   experiment: base.Experiment
+  data: dict[str, Any]
+  devices: tuple[parallel.Parallel, ...]
   writer: logs.Writer
 
 
@@ -84,50 +98,68 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dnet_jax.Model:
     The model at the end.
 
   Raises:
-    ValueError: for a config that is not possible, or not that of the workdir.
+    ValueError: for a config that is not possible, or not that of the workdir;
+      where the data of the workdir have changed.
     DivergedError: when `limits.rollbacks` rollbacks in a row did not help.
     OSError: where the workdir cannot be written, or another run writes to it.
   """
   task = parts.choice(tasks.TASKS, config.task, 'task')
+  factor = config.limits.rate_factor
+  if not 0 < factor <= 1:
+    raise ValueError(f'limits.rate_factor must be in (0, 1], got {factor}')
   experiment = task.experiment(config, parts.data(config))
-  params = beginnings.params(config, experiment)
+  devices = tuple(
+    parallel.make(
+      config.parallel, phase.algorithm.step, phase.algorithm.chain_axes
+    )
+    for phase in experiment.phases
+  )
   with workdirs.only_writer(workdir):
+    # Before the workdir belongs to a config that is not possible.
+    if checkpoints.steps(workdir):
+      # All will be restored: train.init_from may be gone.
+      params = experiment.params()
+    else:
+      params = beginnings.params(config, experiment)
     workdirs.check_config(workdir, config.to_dict(), may_differ=MAY_DIFFER)
-    return _train(config, workdir, experiment, params)
+    return _train(config, workdir, experiment, devices, params)
 
 
-def _first(config, experiment, phase, params, extras) -> _Saved:
-  """The beginning of a phase."""
+def _first(config, experiment, number, params) -> _Saved:
+  """The beginning of a phase, from the variables of all networks."""
+  phase = experiment.phases[number]
   key = jax.random.fold_in(jax.random.key(config.seed), 1)
-  number = experiment.phases.index(phase)
   if number:
     key = jax.random.fold_in(key, number)
   learned = {name: params[name] for name in phase.networks}
   others = {name: x for name, x in params.items() if name not in learned}
-  extras = jax.tree.map(np.asarray, dict(extras))
+  extras = jax.tree.map(np.asarray, dict(experiment.extras))
   return _Saved(phase.algorithm.init(key, learned), others, extras)
 
 
-def _train(config, workdir, experiment, params):
+def _train(config, workdir, experiment, devices, params):
   """From the last checkpoint to the end."""
-  phases = {phase.name: phase for phase in experiment.phases}
-  events = []
+  numbers = {phase.name: i for i, phase in enumerate(experiment.phases)}
+  data, number, events = _data(experiment.data), 0, []
 
   def like(told):
-    phase = phases[told['phase']]
-    return _first(config, experiment, phase, params, experiment.extras)
+    nonlocal number
+    number = numbers[told['phase']]
+    _check_data(workdir, told['data'], data)
+    return _first(config, experiment, number, params)
 
   restored = checkpoints.restore(
     workdir,
     like,
     on_event=lambda *args, **fields: events.append((args, fields)),
   )
-  phase, step = experiment.phases[0], 0
   if restored is None:
-    saved = _first(config, experiment, phase, params, experiment.extras)
+    step, saved = 0, _first(config, experiment, 0, params)
   else:
-    told = checkpoints.about(workdir)[1]
-    phase, (step, saved) = phases[told['phase']], restored
+    step, saved = restored
+    # The settings of its use may be others now.
+    extras = jax.tree.map(np.asarray, dict(experiment.extras))
+    saved = saved._replace(extras=extras)
   writer = logs.open_writer(
     workdir,
     sum(phase.iterations for phase in experiment.phases),
@@ -135,50 +167,40 @@ def _train(config, workdir, experiment, params):
     show=_SHOWN,
     active=jax.process_index() == 0,
   )
-  run = _Run(config, workdir, experiment, writer)
+  run = _Run(config, workdir, experiment, data, devices, writer)
   try:
     for args, fields in events:
       writer.event(*args, **fields)
     if restored is None:
-      _save(run, phase, 0, saved)
-      writer.event(
-        0,
-        'start',
-        data=experiment.data.source,
-        shapes=len(experiment.data.train),
-      )
+      _save(run, 0, 0, saved)
+      writer.event(0, 'start', data=data['data'], shapes=data['shapes'])
     else:
       writer.event(step, 'resume')
-    return _phases(run, phase, step, saved)
+    return _phases(run, number, step, saved)
   finally:
     writer.close()
 
 
-def _phases(run, phase, step, saved):
+def _phases(run, number, step, saved):
   """Learns a phase and all later ones; returns the model."""
-  config, experiment = run.config, run.experiment
-  begun = False
-  for current in experiment.phases[experiment.phases.index(phase) :]:
-    if begun:
-      model = _model(run, saved)
-      saved = _first(
-        config, experiment, current, dict(model.params), saved.extras
-      )._replace(rollbacks=saved.rollbacks)
-      run.writer.event(step, 'phase', name=current.name)
-    begun = True
-    step, saved = _phase(run, current, step, saved)
+  for later in range(number, len(run.experiment.phases)):
+    if later > number:
+      params = dict(_model(run, saved).params)
+      first = _first(run.config, run.experiment, later, params)
+      saved = first._replace(rollbacks=saved.rollbacks)
+      # In place of the end of the phase before: a rollback has to find its own.
+      _save(run, later, step, saved)
+      run.writer.event(step, 'phase', name=run.experiment.phases[later].name)
+    step, saved = _phase(run, later, step, saved)
   return _model(run, saved)
 
 
-def _phase(run, phase, step, saved):
+def _phase(run, number, step, saved):
   """From `step` to the end of a phase; returns that step, and what it left."""
-  config, writer = run.config, run.writer
-  phases = run.experiment.phases
-  begin = sum(p.iterations for p in phases[: phases.index(phase)])
+  config, writer, devices = run.config, run.writer, run.devices[number]
+  *before, phase = run.experiment.phases[: number + 1]
+  begin = sum(other.iterations for other in before)
   end = begin + phase.iterations
-  devices = parallel.make(
-    config.parallel, phase.algorithm.step, phase.algorithm.chain_axes
-  )
   root = jax.random.fold_in(jax.random.key(config.seed), 2)
   in_a_row = 0
   state = devices.put(saved.state)
@@ -205,7 +227,7 @@ def _phase(run, phase, step, saved):
     if step == end or step % config.train.checkpoint_every == 0:
       in_a_row = 0
       saved = saved._replace(state=devices.get(state))
-      _save(run, phase, step, saved)
+      _save(run, number, step, saved)
     if step == end or step % config.train.picture_every == 0:
       _picture(run, saved._replace(state=devices.get(state)), step)
   return step, saved._replace(state=devices.get(state))
@@ -224,16 +246,15 @@ def _roll_back(run, saved, step, fault, in_a_row):
     run.workdir, saved, on_event=run.writer.event
   )
   rollbacks, factor = saved.rollbacks + 1, saved.rate_factor
-  advice = 'with another key'
   if in_a_row > 1:
     # Another key did not help.
     factor *= limits.rate_factor
-    advice = f'with a learning rate lower by {limits.rate_factor:g}'
   run.writer.rewind(step)
   run.writer.event(step, 'rollback', rollbacks=rollbacks, rate_factor=factor)
   logging.warning(
-    'Diverged (%s); going on from step %d %s.', fault, step, advice
-  )
+    'Diverged (%s); going on from step %d with another key, at %g of the '
+    'learning rate.', fault, step, factor,
+  )  # fmt: skip
   return step, back._replace(rollbacks=rollbacks, rate_factor=factor)
 
 
@@ -256,18 +277,38 @@ def _model(run, saved):
   )
 
 
-def _save(run, phase, step, saved):
-  data = run.experiment.data
-  told = {
+def _data(data):
+  """What a checkpoint says of the data, of what JSON can hold."""
+  return {
     'data': data.source,
     'shapes': len(data.train),
     'classes': list(data.classes),
+    'mean_voxel': round(float(data.train.mean(dtype=np.float64)), 6),
   }
+
+
+def _check_data(workdir, theirs, ours):
+  """Refuses to go on with other shapes than a run has begun with."""
+  differing = [
+    f'{name}: {theirs.get(name)} -> {value}'
+    for name, value in ours.items()
+    if theirs.get(name) != value
+  ]
+  if differing:
+    raise ValueError(
+      f'{workdir} has learned from other shapes than data.path has now; put '
+      'those back, or take another workdir (theirs -> ours):\n  '
+      + '\n  '.join(differing)
+    )
+
+
+def _save(run, number, step, saved):
+  spec, phases = run.experiment.spec, run.experiment.phases
   checkpoints.save(
     run.workdir,
     step,
     saved,
-    about=models.about(run.experiment.spec, phase.name, step, told),
+    about=models.about(spec, phases[number].name, run.data),
     keep=run.config.train.keep_checkpoints,
   )
 
