@@ -1,15 +1,11 @@
 """Figures 5 to 7, the sofas: section 6.4; see coop.py.
 
-python -m experiments.main \
-  --config=experiments/configs/coop_sofa.py \
-  --config.data.path=modelnet10_32.npz --workdir=runs/coop_sofa --mode=train
-
-after abp.py:sofa in runs/abp_sofa; see coop.py.
+python -m experiments.main --config=experiments/configs/coop_sofa.py
 """
 
 from experiments.configs import coop
 
 
-def get_config():
-  """Returns the config."""
-  return coop.get_config('sofa')
+def get_config(size: str = ''):
+  """Returns the config; size `paper`, `text` or nothing."""
+  return coop.get_config(f'sofa,{size}' if size else 'sofa')

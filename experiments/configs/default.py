@@ -20,13 +20,14 @@ def get_config() -> ml_collections.ConfigDict:
   config.parallel = 'shard_map'
 
   config.data = data = ml_collections.ConfigDict()
-  data.path = ''  # a voxel file (.npz); empty: the embedded furniture
+  # A voxel file (.npz), or 'furniture', which comes with the program. Empty:
+  # data/modelnet10_<size>.npz where it is there, or else the furniture.
+  data.path = ''
   data.category = 'chair'  # or 'all'
   data.batch_size = 20
   data.scaling = 'mean'  # subtracted; or symmetric: voxels in [-1, 1]
-  data.furniture_size = 32  # voxels a side, of the furniture only
-  data.furniture_shapes = 100  # training shapes a category, likewise
-
+  data.size = 32  # voxels a side, where the path is not a file
+  data.furniture_shapes = 100  # training shapes a category
   data.hold_out = 0.0  # share of the training shapes that stand in for test
 
   # In learning a classifier: mirrors, turns about z, shifts and scales.

@@ -1,7 +1,6 @@
 """The demo: chairs of the embedded furniture at 16^3, minutes on two cores.
 
-python -m experiments.main --config=experiments/configs/demo.py \
-  --workdir=runs/demo --mode=train
+python -m experiments.main --config=experiments/configs/demo.py
 """
 
 from experiments.configs import default
@@ -13,7 +12,8 @@ def get_config():
   config = default.get_config()
   config.name = 'demo'
   config.data.category = 'chair'
-  config.data.furniture_size = 16
+  config.data.path = 'furniture'
+  config.data.size = 16
   config.data.furniture_shapes = 200
   config.model.network = 'custom'
   config.model.features = (64, 64)

@@ -1,7 +1,6 @@
 """Seconds on a CPU: a tiny network on 8^3 furniture, for tests.
 
-python -m experiments.main --config=experiments/configs/test.py \
-  --workdir=runs/test --mode=train
+python -m experiments.main --config=experiments/configs/test.py
 """
 
 from experiments.configs import default
@@ -11,7 +10,8 @@ def get_config():
   """Returns the config."""
   config = default.get_config()
   config.name = 'test'
-  config.data.furniture_size = 8
+  config.data.path = 'furniture'
+  config.data.size = 8
   config.data.furniture_shapes = 12
   config.data.batch_size = 4
   config.model.network = 'tiny'

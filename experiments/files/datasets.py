@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from typing import NamedTuple
+import zlib
 
 import numpy as np
 from scipy import ndimage
@@ -10,6 +11,7 @@ from data_prep import furniture
 from data_prep import voxel_file
 
 SCALINGS = ('mean', 'symmetric')
+FURNITURE = 'furniture'
 
 
 class Dataset(NamedTuple):
@@ -28,6 +30,7 @@ class Dataset(NamedTuple):
     train_labels: `(n,)` indices into `classes`.
     test_labels: `(m,)`.
     classes: names.
+    checksum: of the training shapes and their labels.
   """
 
   train: np.ndarray
@@ -38,6 +41,7 @@ class Dataset(NamedTuple):
   train_labels: np.ndarray
   test_labels: np.ndarray
   classes: tuple[str, ...]
+  checksum: str = ''
 
 
 def load(
@@ -52,10 +56,10 @@ def load(
   """Loads one category, or 'all', of a voxel file or of the furniture.
 
   Args:
-    path: a voxel file (.npz, see data_prep/voxel_file.py); empty: the
+    path: a voxel file (.npz, see data_prep/voxel_file.py); 'furniture': the
       embedded furniture.
     category: a class of it, or 'all'.
-    furniture_size: voxels a side, where path is empty.
+    furniture_size: voxels a side of the furniture.
     furniture_shapes: training shapes of a category, likewise.
     scaling: 'mean', the mean subtracted (6.1); 'symmetric', [-1, 1] (6.4).
     hold_out: this share of the training shapes takes the place of the test
@@ -69,7 +73,7 @@ def load(
   if scaling not in SCALINGS:
     raise ValueError(f'data.scaling must be one of {SCALINGS}, got {scaling!r}')
   classes = None if category == 'all' else (category,)
-  if path:
+  if path != FURNITURE:
     data = voxel_file.load(path, classes=classes)
     source = f'{category} of {path.rpartition("/")[2]}'
   else:
@@ -82,7 +86,7 @@ def load(
     source = f'{category} of the embedded furniture'
   train = data.voxels.get('train')
   if train is None or not len(train):
-    raise ValueError(f'{path or "the furniture"} has no training shapes')
+    raise ValueError(f'{path} has no training shapes')
   labels = data.labels['train']
   test = data.voxels.get('test', train[:0])
   test_labels = data.labels.get('test', labels[:0])
@@ -105,6 +109,7 @@ def load(
     train_labels=labels,
     test_labels=test_labels,
     classes=tuple(data.classes),
+    checksum=f'{zlib.crc32(labels, zlib.crc32(np.packbits(train))):08x}',
   )
 
 

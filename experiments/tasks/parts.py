@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import functools
 import itertools
+import os
 from typing import Any
 
 from absl import logging
@@ -293,14 +294,32 @@ def grid_factors(config: ml_collections.ConfigDict) -> tuple[int, ...]:
 
 
 def data(config: ml_collections.ConfigDict) -> datasets.Dataset:
-  """Loads the data of `config.data`."""
+  """Loads the data of `config.data`; says which where it is not named.
+
+  Raises:
+    FileNotFoundError: where there is no such file; says what to do.
+    ValueError: for a file that does not hold what is asked for.
+  """
+  settings = config.data
+  path = settings.path
+  if not path:
+    path = f'data/modelnet10_{settings.size}.npz'
+    if not os.path.exists(path):
+      path = datasets.FURNITURE
+    logging.info('Data: %s.', path)
+  if path != datasets.FURNITURE and not os.path.exists(path):
+    raise FileNotFoundError(
+      f'there is no data at {path}: point --config.data.path at a voxel file '
+      "(README.md says how to make one of ModelNet10), or at 'furniture', "
+      'which needs no file'
+    )
   return datasets.load(
-    config.data.path,
-    config.data.category,
-    furniture_size=config.data.furniture_size,
-    furniture_shapes=config.data.furniture_shapes,
-    scaling=config.data.scaling,
-    hold_out=config.data.hold_out,
+    path,
+    settings.category,
+    furniture_size=settings.size,
+    furniture_shapes=settings.furniture_shapes,
+    scaling=settings.scaling,
+    hold_out=settings.hold_out,
   )
 
 

@@ -19,7 +19,7 @@ def test_draws_are_from_the_histogram():
 
 
 def test_mean_is_one_number_of_the_training_set():
-  data = datasets.load('', 'chair', furniture_size=8, furniture_shapes=3)
+  data = datasets.load('furniture', 'chair', furniture_size=8, furniture_shapes=3)
   assert data.mean == pytest.approx(data.train.mean())
   centred = datasets.to_network(data.train, data.mean)
   assert abs(centred.mean()) < 1e-6 and centred.shape == (3, 8, 8, 8, 1)

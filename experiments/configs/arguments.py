@@ -1,0 +1,58 @@
+"""What stands behind the colon of a config: a category and a size.
+
+`FILE.py:CATEGORY` is what two CPU cores learn in at most an hour, `,paper` is
+the paper's network with the schedule that worked, and `,text` has every number
+of the paper's text.
+"""
+
+from collections.abc import Sequence
+
+CATEGORIES = (
+  'bathtub',
+  'bed',
+  'chair',
+  'desk',
+  'dresser',
+  'monitor',
+  'night_stand',
+  'sofa',
+  'table',
+  'toilet',
+)
+SIZES = ('paper', 'text')
+
+
+def parse(
+  kind: str,
+  argument: str,
+  sizes: Sequence[str] = SIZES,
+  *,
+  mixed: bool = True,
+) -> tuple[str, str, str]:
+  """Splits an argument.
+
+  Args:
+    kind: name of the file, with which the config's name begins.
+    argument: `CATEGORY` or `CATEGORY,SIZE`.
+    sizes: that the file has.
+    mixed: whether the category may be 'all'.
+
+  Returns:
+    The config's name, the category and the size, '' for the small one.
+
+  Raises:
+    ValueError: for another category or size.
+
+  >>> parse('coop', 'sofa,paper')
+  ('coop_sofa_paper', 'sofa', 'paper')
+  """
+  category, _, size = argument.partition(',')
+  categories = (*CATEGORIES, 'all') if mixed else CATEGORIES
+  if category not in categories or size not in ('', *sizes):
+    forms = ', '.join(['CATEGORY', *(f'CATEGORY,{name}' for name in sizes)])
+    raise ValueError(
+      f'{kind}.py takes {forms}, the category one of {", ".join(categories)}; '
+      f"got '{argument}'"
+    )
+  name = '_'.join(filter(None, (kind, category, size)))
+  return name, category, size
