@@ -109,7 +109,7 @@ def load(
     train_labels=labels,
     test_labels=test_labels,
     classes=tuple(data.classes),
-    checksum=f'{zlib.crc32(labels, zlib.crc32(np.packbits(train))):08x}',
+    checksum=f'{zlib.crc32(labels, zlib.crc32(np.ascontiguousarray(train))):08x}',
   )
 
 
