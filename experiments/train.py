@@ -428,25 +428,6 @@ def _save(run, number, step, saved):
     'classes': list(data.classes),
     'checksum': data.checksum,
   }
-
-
-def _check_data(workdir, theirs, ours):
-  """Refuses to go on with other shapes than a run has begun with."""
-  differing = [
-    f'{name}: {theirs.get(name)} -> {value}'
-    for name, value in ours.items()
-    if theirs.get(name) != value
-  ]
-  if differing:
-    raise ValueError(
-      f'{workdir} has learned from other shapes than data.path has now; put '
-      'those back, or take another workdir (theirs -> ours):\n  '
-      + '\n  '.join(differing)
-    )
-
-
-def _save(run, number, step, saved):
-  spec, phases = run.experiment.spec, run.experiment.phases
   checkpoints.save(
     run.workdir,
     step,
