@@ -269,7 +269,7 @@ def chains_of(
 
 
 def seen(
-  model: models.Model, visible: types.Array, leading: tuple[int, ...]
+  model: models.Model, visible: types.Array | bool, leading: tuple[int, ...]
 ) -> types.Array:
   """A mask as `(n, D, H, W)`, one for each shape.
 
