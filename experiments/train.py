@@ -23,6 +23,7 @@ from experiments.files import checkpoints
 from experiments.files import figures
 from experiments.files import logs
 from experiments.files import models
+from experiments.files import outputs
 from experiments.files import workdirs
 from experiments.tasks import base
 from experiments.tasks import beginnings
@@ -247,6 +248,7 @@ def _train(run, params, changes):
     extras = jax.tree.map(np.asarray, dict(experiment.extras))
     saved = saved._replace(extras=extras)
   total = sum(phase.iterations for phase in experiment.phases)
+  outputs.tell_devices()
   writer = logs.open_writer(
     workdir,
     total,

@@ -39,14 +39,14 @@ def _components(config, voxels):
   )
 
 
-_SOURCES = {'noise': _noise, 'components': _components}
+SOURCES = {'noise': _noise, 'components': _components}
 
 
 def _maximum_likelihood(config, voxels, energy_fn, learner):
   chains = config.chains
   parallel.check_divisible(**{'chains.num_chains': chains.num_chains})
   memory = dnet_jax.persistent(
-    parts.choice(_SOURCES, chains.start, 'chains.start')(config, voxels),
+    parts.choice(SOURCES, chains.start, 'chains.start')(config, voxels),
     num_chains=chains.num_chains,
     num_slots=chains.num_slots,
     restart_probability=chains.restart_probability,
