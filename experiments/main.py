@@ -28,6 +28,7 @@ try:
   from experiments.files import workdirs
   from experiments.tasks import base
   from experiments.tasks import checks
+  from experiments.tasks import parts
 except ModuleNotFoundError as error:
   if (error.name or '').partition('.')[0] in ('experiments', 'dnet_jax'):
     raise
@@ -311,6 +312,8 @@ def request(
     config = own.copy_and_resolve_references()
     command.override(config, typed.overrides)
   _check_same_networks(folder, config, own)
+  if config is not own:
+    model = parts.with_settings(model, config)
   given = {
     name: command.value(typed, name)
     for name in ('input', 'visible', 'up', 'out')
