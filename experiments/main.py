@@ -308,11 +308,13 @@ def request(
   """
   model, card = models.open_model(folder)
   own = models.full_config(card.get('config', {}))
+  changed = config is not None or bool(typed.overrides)
   if config is None:
     config = own.copy_and_resolve_references()
     command.override(config, typed.overrides)
   _check_same_networks(folder, config, own)
-  if config is not own:
+  if changed:
+    # Else the model's own, also of one whose card has no config.
     model = parts.with_settings(model, config)
   given = {
     name: command.value(typed, name)
