@@ -2,45 +2,51 @@
 
     python -m data_prep.convert --source volumetric_data --out chairs.npz
     python -m data_prep.convert --source chairs.npz --to binvox --out DIR
-    python -m data_prep.convert --source chairs.npz --size 64 --out wide.npz
+    python -m data_prep.convert --source scan_128.binvox --size 32 --out x.npz
 
-- `.npz`: a voxel file.
-- `.binvox`: cubes, run lengths in the order x, z, y as every tool writes them.
-- `.mat`: key `instance`, as 3D ShapeNets (30^3) and the release of the paper's
-  authors (30^3, 32^3, 64^3) have it; also read are `voxels`, the key of that
-  release's results, and the only array of a file.
-- `.npy`: a shape `(D, H, W)`; also read are batches `(n, D, H, W)`.
+The source is a voxel file, an .npz of own results, a file of another format
+(see `data_prep/volumes.py`), or a folder or zip file of them:
+`class/split/name.mat`, also `class/30/train/name.mat` as 3D ShapeNets has it,
+`class/name/model.binvox` as ShapeNetVox32 has it, or any other tree by a
+pattern (`--tree`). Of several arrays in a file `--key` says which. An array is
+a shape `(D, H, W)` or a batch `(n, D, H, W)`, with or without a channel axis of
+length 1. Folders are written as `class/split/name.<format>`.
 
-The source is a voxel file, a file of another format, or a folder or zip file of
-them: `class/split/name.mat`, also `class/30/train/name.mat` as 3D ShapeNets has
-it. Folders are written as `class/split/name.<format>`. `--size` pads with empty
-voxels or crops, centred; cropping away occupied voxels must be asked for with
-`--lossy`. A broken file is reported with its name and reason and skipped, and
-the exit status is then 2; `--strict` stops. Nothing is ever overwritten.
+Voxels are in [0, 1]; of two values 0 and v, v is 1; of any others `--threshold`
+says which are inside. Grids that are no cubes are padded to one. `--size` pads
+with empty voxels, scales down by blocks where it divides the grid (a block is
+as full as its fullest voxel), and else crops, centred; cropping away occupied
+voxels must be asked for with `--lossy`. What was done to shapes is said.
+
+A broken file, and a shape that comes out empty, is reported with its name and
+reason and skipped, and the exit status is then 2; `--strict` stops. Nothing is
+ever overwritten.
 """
 
+import collections
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
-import io
 import os
 import pathlib
 import shutil
 import sys
 from typing import NamedTuple
+import zipfile
 
 from absl import app
 from absl import flags
 import numpy as np
-import scipy.io
 import tqdm
-from trimesh.exchange import binvox
-import trimesh.voxel
 
 from data_prep import mesh_files
+from data_prep import volumes
 from data_prep import voxel_file
 
-FORMATS = ('binvox', 'mat', 'npy')
+FORMATS = volumes.FORMATS
+OUT_FORMATS = volumes.OUT_FORMATS
+# Values of our own results are real: a little beyond 0 and 1, where chains end.
+_REAL = (-0.5, 1.5)
 
 
 class Shape(NamedTuple):
@@ -51,24 +57,42 @@ class Shape(NamedTuple):
     split: its split.
     name: its name, unique in class and split.
     voxels: `(D, H, W)` of 0 and 1, or of fractions in [0, 1].
+    doubtful: whether it is marked as doubtful; None where nobody looked.
   """
 
   class_name: str
   split: str
   name: str
   voxels: np.ndarray
+  doubtful: bool | None = None
+
+
+class Outcome(NamedTuple):
+  """What a conversion did.
+
+  Attributes:
+    count: how many shapes were converted.
+    skipped: name and reason of each that was not.
+    notes: what was done to shapes beyond what was asked for.
+  """
+
+  count: int
+  skipped: list[tuple[str, str]]
+  notes: list[str]
 
 
 def resize(voxels: np.ndarray, size: int, *, lossy: bool = False) -> np.ndarray:
-  """Pads with empty voxels or crops to a cube, centred, without scaling.
+  """Brings a grid to a cube of another size, centred.
 
-  Where the difference is odd, the extra voxel is at the end. Padding and then
-  cropping gives the shape back.
+  Where `size` divides the longest side, blocks become voxels, see `blocks`.
+  Otherwise empty voxels are added or cropped, without scaling. Where the
+  difference is odd, the extra voxel is at the end. Padding and then cropping
+  gives the shape back.
 
   Args:
     voxels: `(D, H, W)`.
     size: D, H and W of the result.
-    lossy: whether occupied voxels may be cropped away.
+    lossy: whether to crop in any case, occupied voxels too.
 
   Returns:
     `(size, size, size)`.
@@ -81,6 +105,9 @@ def resize(voxels: np.ndarray, size: int, *, lossy: bool = False) -> np.ndarray:
   """
   if size < 1:
     raise ValueError(f'size must be positive, got {size}')
+  longest = max(voxels.shape)
+  if longest > size and longest % size == 0 and not lossy:
+    return blocks(resize(voxels, longest), longest // size)
   crop = tuple(
     slice(max(0, n - size) // 2, max(0, n - size) // 2 + min(n, size))
     for n in voxels.shape
@@ -90,13 +117,34 @@ def resize(voxels: np.ndarray, size: int, *, lossy: bool = False) -> np.ndarray:
   if lost and not lossy:
     raise ValueError(
       f'cropping {voxels.shape} to {size} would cut off {lost} occupied voxels '
-      '(--lossy allows it)'
+      f'(--lossy allows it; {longest} is scaled down by blocks to a size that '
+      'divides it)'
     )
   before = [(size - n) // 2 for n in inner.shape]
   return np.pad(
     inner,
     [(b, size - n - b) for b, n in zip(before, inner.shape, strict=True)],
   )
+
+
+def blocks(voxels: np.ndarray, factor: int) -> np.ndarray:
+  """Scales down: each block becomes a voxel, as full as its fullest voxel.
+
+  So is a voxel of a mesh occupied when any of the mesh lies in it, and what is
+  thin is kept.
+
+  Args:
+    voxels: `(D, H, W)`, sides divisible by `factor`.
+    factor: side of the blocks.
+
+  >>> thin = np.zeros((8, 8, 8))
+  >>> thin[3] = 1
+  >>> blocks(thin, 4).sum(axis=(1, 2)).tolist()
+  [4.0, 0.0]
+  """
+  d, h, w = (n // factor for n in voxels.shape)
+  parts = voxels.reshape(d, factor, h, factor, w, factor)
+  return parts.max(axis=(1, 3, 5))
 
 
 def turn_up(voxels: np.ndarray, up: str) -> np.ndarray:
@@ -114,127 +162,153 @@ def turn_up(voxels: np.ndarray, up: str) -> np.ndarray:
   raise ValueError(f"up must be 'x', 'y' or 'z', got {up!r}")
 
 
-def read_voxels(data: bytes, kind: str) -> np.ndarray:
+def read_voxels(
+  data: bytes,
+  kind: str,
+  key: str | None = None,
+  threshold: float | None = None,
+) -> np.ndarray:
   """Reads the shapes of one file of another format.
 
   Args:
     data: the content of the file.
-    kind: one of `FORMATS`.
+    kind: one of `FORMATS`, or npz.
+    key: which array, of files that hold several.
+    threshold: see `check_voxels`.
 
   Returns:
     `(n, D, H, W)`, n = 1 where the file holds a single shape.
 
   Raises:
-    ValueError: with the reason, when the file cannot be read or holds values
-      outside [0, 1].
+    ValueError: with the reason, when the file cannot be read or holds no
+      voxels.
   """
-  if kind not in FORMATS:
-    raise ValueError(f'unknown format {kind!r}, must be one of {list(FORMATS)}')
-  try:
-    if kind == 'binvox':
-      voxels = _read_binvox(data)
-    elif kind == 'mat':
-      voxels = _read_mat(data)
-    else:
-      voxels = np.load(io.BytesIO(data), allow_pickle=False)
-  except Exception as error:  # whatever a broken file sets off in a reader.
-    raise ValueError(
-      f'not a readable {kind} file: {type(error).__name__}: {error}'
-    ) from error
-  return check_voxels(voxels)
+  return check_voxels(volumes.read(data, kind, key), threshold)
 
 
-def check_voxels(voxels: np.ndarray) -> np.ndarray:
+def check_voxels(
+  voxels: np.ndarray, threshold: float | None = None
+) -> np.ndarray:
   """Shapes `(n, D, H, W)` of an array of one or more, uint8 or float32.
 
   Args:
-    voxels: `(D, H, W)` or `(n, D, H, W)`, also with a last axis of length 1.
+    voxels: `(D, H, W)` or `(n, D, H, W)`, also with a channel axis of length 1,
+      last, or as the second of five.
+    threshold: when given, voxels above it become 1, the others 0; None: values
+      are in [0, 1], or all 0 or one other, or real ones that are cut to [0, 1].
 
   Raises:
-    ValueError: for another shape or dtype, or values outside [0, 1].
+    ValueError: for another shape or dtype, or other values.
 
   >>> check_voxels(np.ones((4, 4, 4))).shape
   (1, 4, 4, 4)
+  >>> check_voxels(np.full((2, 1, 4, 4, 4), 130), threshold=127).sum().item()
+  128
   """
-  if voxels.ndim == 5 and voxels.shape[-1] == 1:
+  shape = voxels.shape
+  if voxels.ndim == 5 and shape[1] == 1:
+    voxels = voxels[:, 0]
+  elif shape[-1:] == (1,) and (len(shape) == 5 or min(shape[:3]) > 1):
     voxels = voxels[..., 0]
   if voxels.ndim == 3:
     voxels = voxels[None]
   if voxels.ndim != 4 or not voxels.size:
-    raise ValueError(
-      f'it holds an array of shape {voxels.shape}, not of a shape (D, H, W) or '
-      'a batch (n, D, H, W)'
-    )
+    what = 'not of a shape (D, H, W) or a batch (n, D, H, W)'
+    if len(shape) == 2 and shape[1] == 3:
+      what = 'which are points, not voxels'
+    elif len(shape) == 5:
+      what = 'of several channels; read is one, (n, 1, D, H, W)'
+    raise ValueError(f'it holds an array of shape {shape}, {what}')
   if voxels.dtype.kind not in 'buif':
     raise ValueError(f'it holds an array of {voxels.dtype}, not of numbers')
-  bad = voxels[~((voxels >= 0) & (voxels <= 1))]
-  if bad.size:
-    raise ValueError(f'it holds the value {bad[0]}, voxels must be in [0, 1]')
+  if voxels.dtype.kind == 'f' and np.isnan(voxels).any():
+    raise ValueError('it holds the value nan')
+  if threshold is not None:
+    return (voxels > threshold).astype(np.uint8)
+  low, high = voxels.min(), voxels.max()
+  if low == 0 and high > 1 and ((voxels == 0) | (voxels == high)).all():
+    return (voxels == high).astype(np.uint8)  # such as 0 and 255.
+  real = voxels.dtype.kind == 'f' and _REAL[0] <= low and high <= _REAL[1]
+  if (low < 0 or high > 1) and not real:
+    raise ValueError(
+      f'it holds values from {low:g} to {high:g}: say with --threshold which '
+      'are inside'
+    )
+  voxels = np.clip(voxels, 0, 1)
   if not ((voxels == 0) | (voxels == 1)).all():
     return voxels.astype(np.float32)
   return voxels.astype(np.uint8)
 
 
 def write_voxels(voxels: np.ndarray, kind: str) -> bytes:
-  """The content of a file of another format with one shape.
-
-  Args:
-    voxels: `(D, H, W)`; binvox needs cubes of 0 and 1.
-    kind: one of `FORMATS`.
-
-  Returns:
-    The same bytes for the same shape.
-
-  >>> cube = np.zeros((4, 4, 4), np.uint8)
-  >>> cube[1, 2, 3] = 1
-  >>> bool((read_voxels(write_voxels(cube, 'binvox'), 'binvox') == cube).all())
-  True
-  """
-  if kind not in FORMATS:
-    raise ValueError(f'unknown format {kind!r}, must be one of {list(FORMATS)}')
-  if kind == 'binvox':
-    if len(set(voxels.shape)) != 1:
-      raise ValueError(f'binvox holds cubes only, not {voxels.shape}')
-    if not ((voxels == 0) | (voxels == 1)).all():
-      raise ValueError('binvox holds 0 and 1 only, not fractions: --threshold')
-    return binvox.export_binvox(
-      trimesh.voxel.VoxelGrid(np.ascontiguousarray(voxels, dtype=bool))
-    )
-  file = io.BytesIO()
-  if kind == 'npy':
-    np.save(file, voxels)
-    return file.getvalue()
-  scipy.io.savemat(file, {'instance': voxels}, do_compression=True)
-  # Its first 116 bytes are a text with the time of day.
-  return b'MATLAB 5.0 MAT-file'.ljust(116) + file.getvalue()[116:]
+  """The content of a file with one shape, see `volumes.write`."""
+  return volumes.write(voxels, kind)
 
 
 def read_shapes(
-  source: str | os.PathLike, split: str = 'train'
+  source: str | os.PathLike,
+  split: str = 'train',
+  *,
+  key: str | None = None,
+  threshold: float | None = None,
+  tree: str = '',
 ) -> Iterator[Shape | tuple[str, str]]:
   """Yields the shapes of a voxel file, or of files of another format.
 
   Args:
     source: a voxel file, or a file, folder or zip file of other formats.
     split: for shapes that are not in a folder named by one.
+    key: which array, of files that hold several.
+    threshold: see `check_voxels`.
+    tree: see `mesh_files.find`.
 
   Yields:
     Shapes; and for a file that is broken its name and the reason.
   """
-  if pathlib.Path(source).suffix == '.npz':
-    stored = voxel_file.read(source)
-    for part, array in stored.arrays.items():
-      for row, label, name in zip(
-        array, stored.labels[part], stored.names[part], strict=True
-      ):
-        voxels = voxel_file.unpack(row) if stored.packed else row
-        yield Shape(stored.classes[label], part, str(name), voxels)
+  if is_voxel_file(source) and key is None:
+    yield from _stored_shapes(voxel_file.read(source), threshold)
     return
-  files = mesh_files.find_shapes(source, split, FORMATS)
+  yield from _shapes_of_files(
+    mesh_files.find(source, split, _types(source), tree).shapes, key, threshold
+  )
+
+
+def is_voxel_file(source: str | os.PathLike) -> bool:
+  """Whether a path is, or ought to be, a voxel file; not own results."""
+  if pathlib.Path(source).suffix.lower() != '.npz':
+    return False
+  try:
+    with zipfile.ZipFile(source) as archive:
+      return 'classes.npy' in archive.namelist()
+  except (OSError, zipfile.BadZipFile):
+    return True  # which says what is wrong with it.
+
+
+def _types(source) -> tuple[str, ...]:
+  # Not in folders, where they may be what was made of the other files.
+  return ('npz',) if mesh_files.file_type(source) == 'npz' else FORMATS
+
+
+def _stored_shapes(stored: voxel_file.Stored, threshold) -> Iterator[Shape]:
+  for part, array in stored.arrays.items():
+    doubtful = stored.doubtful.get(part, [None] * len(array))
+    for row, label, name, doubt in zip(
+      array, stored.labels[part], stored.names[part], doubtful, strict=True
+    ):
+      voxels = voxel_file.unpack(row) if stored.packed else row
+      if threshold is not None:
+        voxels = (voxels > threshold).astype(np.uint8)
+      doubt = None if doubt is None else bool(doubt)
+      yield Shape(stored.classes[label], part, str(name), voxels, doubt)
+
+
+def _shapes_of_files(files, key, threshold):
   with mesh_files.open_shapes(files) as read:
     for file in files:
       try:
-        batch = read_voxels(read(file), mesh_files.file_type(file))
+        batch = read_voxels(
+          read(file), mesh_files.file_type(file), key, threshold
+        )
       except mesh_files.READ_ERRORS as error:
         yield '/'.join(file[:3]), str(error)
         continue
@@ -251,27 +325,28 @@ def convert(
   size: int | None = None,
   lossy: bool = False,
   threshold: float | None = None,
+  key: str | None = None,
+  tree: str = '',
   up: str = 'z',
   split: str = 'train',
   strict: bool = False,
   progress: bool = True,
-) -> tuple[int, list[tuple[str, str]]]:
+) -> Outcome:
   """Converts the shapes of a source.
 
   Args:
     source: a voxel file, or a file, folder or zip file of other formats.
     out: the voxel file to write or, with `to`, the folder.
-    to: one of `FORMATS` for a folder of such files.
-    size: to pad or crop to; by default the shapes stay as they are.
+    to: one of `OUT_FORMATS` for a folder of such files.
+    size: see `resize`; by default the shapes stay as they are.
     lossy: whether occupied voxels may be cropped away.
     threshold: when given, voxels above it become 1, the others 0.
+    key: which array, of files that hold several.
+    tree: see `mesh_files.find`.
     up: the axis of the source that becomes z.
     split: for shapes that are not in a folder named by one.
     strict: whether to stop at the first broken file.
     progress: whether to show a progress bar.
-
-  Returns:
-    How many shapes were converted; name and reason of each that was skipped.
 
   Raises:
     FileExistsError: when `out` exists.
@@ -283,28 +358,31 @@ def convert(
   if to is None and out.suffix != '.npz':
     raise ValueError(
       f'the file to write must end in .npz, got {out}; for a folder of another '
-      f'format say which with --to {"|".join(FORMATS)}'
+      f'format say which with --to {"|".join(OUT_FORMATS)}'
     )
-  if to is not None and to not in FORMATS:
-    raise ValueError(f'--to must be one of {list(FORMATS)}, got {to!r}')
-  if threshold is not None and not 0 <= threshold < 1:
-    raise ValueError(f'threshold must be in [0, 1), got {threshold}')
-  skipped = []
+  if to is not None and to not in OUT_FORMATS:
+    raise ValueError(f'--to must be one of {list(OUT_FORMATS)}, got {to!r}')
+  if threshold is not None and not np.isfinite(threshold):
+    raise ValueError(f'threshold must be a number, got {threshold}')
+  if size is not None and size < 1:
+    raise ValueError(f'size must be positive, got {size}')
+  turn_up(np.zeros((1, 1, 1)), up)
+  if is_voxel_file(source) and key is None:
+    found = None
+    entries = _stored_shapes(voxel_file.read(source), threshold)
+  else:
+    found = mesh_files.find(source, split, _types(source), tree)
+    entries = _shapes_of_files(found.shapes, key, threshold)
+  skipped, notes = [], collections.Counter()
 
   def sound() -> Iterator[Shape]:
     for entry in tqdm.tqdm(
-      read_shapes(source, split),
-      'convert',
-      unit=' shapes',
-      disable=not progress,
+      entries, 'convert', unit=' shapes', disable=not progress
     ):
       if isinstance(entry, Shape):
         try:
-          voxels = turn_up(entry.voxels, up)
-          if threshold is not None:
-            voxels = (voxels > threshold).astype(np.uint8)
-          if size is not None:
-            voxels = resize(voxels, size, lossy=lossy)
+          voxels, done = _fitted(turn_up(entry.voxels, up), size, lossy, to)
+          notes.update(done)
           yield entry._replace(voxels=voxels)
           continue
         except ValueError as error:
@@ -318,36 +396,34 @@ def convert(
   if not count:
     reason = f'; first reason: {": ".join(skipped[0])}' if skipped else ''
     raise ValueError(f'{source} holds no sound shape{reason}')
-  return count, skipped
+  lines = [f'{n} shapes {what}' for what, n in notes.items()]
+  if found and found.passed_over:
+    lines.append(mesh_files.passed_over_line(found))
+  return Outcome(count, skipped, lines)
 
 
-def _read_binvox(data: bytes) -> np.ndarray:
-  runs, shape, _, _ = binvox.parse_binvox(io.BytesIO(data))
-  if len(set(shape)) != 1:
-    raise ValueError(f'its grid is {tuple(shape)}, not a cube')
-  if runs.size % 2:
-    raise ValueError('truncated in the middle of a run')
-  if runs[0::2].max(initial=0) > 1:
-    raise ValueError(f'a run has value {runs[0::2].max()}, not 0 or 1')
-  covered = int(runs[1::2].sum(dtype=np.int64))
-  if covered != np.prod(shape):
-    raise ValueError(
-      f'truncated: its runs cover {covered} of the {np.prod(shape)} voxels'
-    )
-  return binvox.voxel_from_binvox(runs, shape).encoding.dense
-
-
-def _read_mat(data: bytes) -> np.ndarray:
-  content = scipy.io.loadmat(io.BytesIO(data))
-  arrays = {
-    key: value for key, value in content.items() if not key.startswith('__')
-  }
-  for key in ('instance', 'voxels'):
-    if key in arrays:
-      return arrays[key]
-  if len(arrays) != 1:
-    raise ValueError(f'no key instance or voxels, only {sorted(arrays)}')
-  return next(iter(arrays.values()))
+def _fitted(voxels, size, lossy, to) -> tuple[np.ndarray, list[str]]:
+  """A shape as it is to be written, and what was done to it."""
+  done, shape = [], voxels.shape
+  if not (voxels > 0).any():
+    raise ValueError('it is empty: no voxel is occupied')
+  if len(set(shape)) > 1:
+    voxels = resize(voxels, max(shape))
+    done.append(f'of a grid {shape} were padded to {max(shape)}^3')
+  if size is not None and voxels.shape[0] != size:
+    if voxels.shape[0] % size == 0 and not lossy:
+      done.append(f'of {voxels.shape[0]}^3 were scaled down to {size}^3')
+    voxels = resize(voxels, size, lossy=lossy)
+    if not (voxels > 0).any():
+      raise ValueError(f'it is empty when it is cropped to {size}^3')
+  if to in ('binvox', 'vox') and voxels.dtype != np.uint8:
+    voxels = (voxels > 0.5).astype(np.uint8)
+    done.append(f'of fractions were cut at 0.5, since {to} holds 0 and 1')
+    if not voxels.any():
+      raise ValueError(
+        'it is empty: no voxel is above 0.5; --threshold says what is inside'
+      )
+  return voxels, done
 
 
 def _save_file(out, shapes: Iterable[Shape]) -> int:
@@ -377,7 +453,7 @@ def _save_file(out, shapes: Iterable[Shape]) -> int:
   else:
     unpack = bool if binary else np.float32
   classes = sorted({row.class_name for row in rows})
-  arrays, labels, names = {}, {}, {}
+  arrays, labels, names, doubtful = {}, {}, {}, {}
   for split in sorted({row.split for row in rows}):
     chosen = [row for row in rows if row.split == split]
     arrays[split] = np.stack(
@@ -388,7 +464,9 @@ def _save_file(out, shapes: Iterable[Shape]) -> int:
     )
     labels[split] = np.array([classes.index(row.class_name) for row in chosen])
     names[split] = [row.name for row in chosen]
-  voxel_file.save_stored(out, classes, arrays, labels, names)
+    if all(row.doubtful is not None for row in chosen):
+      doubtful[split] = np.array([row.doubtful for row in chosen])
+  voxel_file.save_stored(out, classes, arrays, labels, names, doubtful)
   return len(rows)
 
 
@@ -436,10 +514,18 @@ def define_flags() -> None:
     'source', None, 'Voxel file, or file, folder or zip file of other formats.'
   )
   flags.DEFINE_string('out', None, 'Voxel file, or with --to folder, to write.')
-  flags.DEFINE_enum('to', None, FORMATS, 'Write a folder of such files.')
-  flags.DEFINE_integer('size', None, 'Pad or crop to this many voxels a side.')
+  flags.DEFINE_enum('to', None, OUT_FORMATS, 'Write a folder of such files.')
+  flags.DEFINE_integer(
+    'size',
+    None,
+    'Pad, scale down or crop to this many voxels a side.',
+  )
   flags.DEFINE_bool('lossy', False, 'Let cropping cut off occupied voxels.')
   flags.DEFINE_float('threshold', None, 'Voxels above it become 1, others 0.')
+  flags.DEFINE_string('key', None, 'Which array, of files that hold several.')
+  flags.DEFINE_string(
+    'tree', '', "Pattern of another tree, such as '{class}/{name}/*.mat'."
+  )
   flags.DEFINE_enum('up', 'z', ['x', 'y', 'z'], 'Up axis of the source.')
   flags.DEFINE_string(
     'split', 'train', 'Split of shapes that are not in a folder named by one.'
@@ -454,24 +540,31 @@ def main(argv: Sequence[str]) -> int:
     raise app.UsageError(f'arguments without a flag: {argv[1:]}')
   values = flags.FLAGS
   try:
-    count, skipped = convert(
+    outcome = convert(
       values.source,
       values.out,
       to=values.to,
       size=values.size,
       lossy=values.lossy,
       threshold=values.threshold,
+      key=values.key,
+      tree=values.tree,
       up=values.up,
       split=values.split,
       strict=values.strict,
     )
   except mesh_files.READ_ERRORS as error:
-    print(f'error: {error}', file=sys.stderr)
+    print(f'error: {mesh_files.sentence(error)}', file=sys.stderr)
     return 1
-  print(f'{values.out}: {count} shapes')
-  for name, reason in skipped:
+  except KeyboardInterrupt:
+    print('stopped: nothing was written', file=sys.stderr)
+    return 130
+  print(f'{values.out}: {outcome.count} shapes')
+  for note in outcome.notes:
+    print(note)
+  for name, reason in outcome.skipped:
     print(f'skipped {name}: {reason}', file=sys.stderr)
-  return 2 if skipped else 0
+  return 2 if outcome.skipped else 0
 
 
 if __name__ == '__main__':

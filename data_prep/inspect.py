@@ -3,9 +3,14 @@
     python -m data_prep.inspect modelnet10_32.npz
 
 prints counts of shapes for each class and split, occupancy, connected
-components, bounding boxes, empty shapes and duplicates (a test shape that is
-also a training shape flatters every score), and draws random shapes of each
-class to `modelnet10_32.png`. A picture that is there is not drawn again.
+components, bounding boxes, empty shapes, doubtful ones and duplicates (a test
+shape that is also a training shape flatters every score), and draws random
+shapes of each class to `modelnet10_32.png`. A picture that is there is not
+drawn again. Whatever `data_prep.convert` reads can be looked at, too.
+
+Doubtful are shapes whose meshes were open or had holes, where the file says so,
+and shapes that look like a shell with a hole: they have themselves on all six
+sides of more empty voxels than half of their own.
 """
 
 from collections.abc import Mapping
@@ -22,6 +27,9 @@ from matplotlib import figure
 import numpy as np
 from scipy import ndimage
 
+from data_prep import convert
+from data_prep import inside
+from data_prep import mesh_files
 from data_prep import voxel_file
 
 _VIEW = (-1.0, -1.0, 0.8)  # towards the camera: most furniture faces it.
@@ -38,6 +46,7 @@ class Facts(NamedTuple):
     high: last occupied index along each axis, `(n, 3)`; -1 when empty.
     components: connected components, through faces, edges and corners, `(n,)`.
     digest: equal for equal shapes, `(n,)`.
+    hollow: whether they look like a shell with a hole, `(n,)`.
   """
 
   occupancy: np.ndarray
@@ -45,6 +54,37 @@ class Facts(NamedTuple):
   high: np.ndarray
   components: np.ndarray
   digest: np.ndarray
+  hollow: np.ndarray
+
+
+def read(
+  source: str, key: str | None = None, threshold: float | None = None
+) -> voxel_file.Stored:
+  """Reads a voxel file, or whatever else `convert` reads, as one.
+
+  Raises:
+    ValueError: with the reason, when a shape cannot be read, or the grids of
+      the shapes differ.
+  """
+  if convert.is_voxel_file(source) and key is None and threshold is None:
+    return voxel_file.read(source)
+  shapes = list(convert.read_shapes(source, key=key, threshold=threshold))
+  for shape in shapes:
+    if not isinstance(shape, convert.Shape):
+      raise ValueError(f'{source}: {": ".join(shape)}')
+  grids = sorted({shape.voxels.shape for shape in shapes})
+  if len(grids) != 1:
+    raise ValueError(f'{source}: its shapes have different grids: {grids}')
+  classes = sorted({shape.class_name for shape in shapes})
+  arrays, labels, names = {}, {}, {}
+  for split in sorted({shape.split for shape in shapes}):
+    rows = [shape for shape in shapes if shape.split == split]
+    arrays[split] = np.stack([row.voxels for row in rows])
+    labels[split] = np.array([classes.index(row.class_name) for row in rows])
+    names[split] = np.array([row.name for row in rows])
+  return voxel_file.Stored(
+    tuple(classes), arrays, labels, names, grids[0], False
+  )
 
 
 def facts(stored: voxel_file.Stored, split: str) -> Facts:
@@ -57,12 +97,14 @@ def facts(stored: voxel_file.Stored, split: str) -> Facts:
     np.full((count, 3), -1),
     np.zeros(count, np.int64),
     np.empty(count, object),
+    np.zeros(count, bool),
   )
   for i, row in enumerate(rows):
     grid = (voxel_file.unpack(row) if stored.packed else row) > 0.5
     found.occupancy[i] = grid.mean()
     found.digest[i] = np.packbits(grid).tobytes()
     found.components[i] = ndimage.label(grid, np.ones((3, 3, 3)))[1]
+    found.hollow[i] = inside.count_between(grid) > 0.5 * grid.sum()
     if grid.any():
       for axis, others in enumerate(((1, 2), (0, 2), (0, 1))):
         hit = np.flatnonzero(grid.any(axis=others))
@@ -120,12 +162,20 @@ def report(
       | (known.high == np.array(stored.grid) - 1).any(axis=1)
     )
   ]
+  doubtful = [
+    f'{stored.classes[stored.labels[split][i]]}/{split}/{stored.names[split][i]}'
+    for split, known in found.items()
+    for i in np.flatnonzero(
+      known.hollow | stored.doubtful.get(split, np.zeros(1, bool))
+    )
+  ]
   groups = duplicates(stored, found)
   across = [
     group for group in groups if len({n.split('/')[1] for n in group}) > 1
   ]
   lines.append('')
   lines += _list('empty shapes', empty, limit)
+  lines += _list('doubtful shapes', doubtful, limit)
   lines += _list('shapes that touch the border of the grid', border, limit)
   lines += _list(
     'groups of equal shapes', [' = '.join(group) for group in groups], limit
@@ -279,6 +329,8 @@ def define_flags() -> None:
   flags.DEFINE_integer('shapes', 10, 'Shapes of each class to draw.', 0)
   flags.DEFINE_integer('seed', 0, 'Which shapes are drawn.', 0)
   flags.DEFINE_integer('limit', 20, 'Names to print of each list.', 0)
+  flags.DEFINE_string('key', None, 'Which array, of files that hold several.')
+  flags.DEFINE_float('threshold', None, 'Voxels above it are inside.')
 
 
 def main(argv: Sequence[str]) -> int:
@@ -287,11 +339,11 @@ def main(argv: Sequence[str]) -> int:
     raise app.UsageError('give one voxel file: FILE.npz')
   values = flags.FLAGS
   try:
-    stored = voxel_file.read(argv[1])
+    stored = read(argv[1], values.key, values.threshold)
     found = {split: facts(stored, split) for split in stored.arrays}
     print(f'{argv[1]}: {report(stored, found, values.limit)}')
     picture = pathlib.Path(
-      values.picture or pathlib.Path(argv[1]).with_suffix('.png')
+      values.picture or pathlib.Path(argv[1].rstrip('/')).with_suffix('.png')
     )
     if not values.shapes or not any(len(a) for a in stored.arrays.values()):
       return 0
@@ -300,9 +352,12 @@ def main(argv: Sequence[str]) -> int:
       return 0
     draw(_choose(stored, values.shapes, values.seed), picture)
     print(f'picture: {picture}')
-  except (ValueError, OSError) as error:
-    print(f'error: {error}', file=sys.stderr)
+  except mesh_files.READ_ERRORS as error:
+    print(f'error: {mesh_files.sentence(error)}', file=sys.stderr)
     return 1
+  except KeyboardInterrupt:
+    print('stopped', file=sys.stderr)
+    return 130
   return 0
 
 

@@ -8,6 +8,7 @@ A voxel file holds solid shapes on one grid, split into `train`, `test`, ...:
 | `voxels_<split>` | uint8 (n, S, S, ceil(S / 8)) | bits along the last axis |
 | `labels_<split>` | integer (n,) | index into `classes` |
 | `names_<split>` | str (n,) | one name for each shape |
+| `doubtful_<split>` | bool (n,) | mesh open or with holes; optional |
 
 Axes are x, y, z with z up; the bits are `np.packbits(voxels, axis=-1)`. Grids
 that are not cubes, and grids of fractions in [0, 1], are stored unpacked, as
@@ -18,6 +19,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import os
 import pathlib
+import types
 from typing import NamedTuple
 import zipfile
 
@@ -54,6 +56,8 @@ class Stored(NamedTuple):
     names: for each split, `(n,)` names of the shapes.
     grid: `(D, H, W)` of the unpacked shapes.
     packed: whether `arrays` holds bits packed along the last axis.
+    doubtful: for splits that have it, bool `(n,)`: whether the mesh of a shape
+      was open or had holes.
   """
 
   classes: tuple[str, ...]
@@ -62,6 +66,7 @@ class Stored(NamedTuple):
   names: Mapping[str, np.ndarray]
   grid: tuple[int, int, int]
   packed: bool
+  doubtful: Mapping[str, np.ndarray] = types.MappingProxyType({})
 
 
 def pack(voxels: np.ndarray) -> np.ndarray:
@@ -164,6 +169,7 @@ def save_stored(
   arrays: Mapping[str, np.ndarray],
   labels: Mapping[str, np.ndarray],
   names: Mapping[str, np.ndarray],
+  doubtful: Mapping[str, np.ndarray] | None = None,
 ) -> None:
   """Writes a voxel file from arrays as they are stored (see `Stored`).
 
@@ -176,6 +182,7 @@ def save_stored(
     arrays: for each split, bits `(n, S, S, ceil(S / 8))` or unpacked grids.
     labels: for each split, `(n,)` indices into `classes`.
     names: for each split, `(n,)` names.
+    doubtful: for some splits, or none, bool `(n,)`.
 
   Raises:
     FileExistsError: when `path` exists.
@@ -193,6 +200,8 @@ def save_stored(
       np.uint8 if len(classes) <= 256 else np.int32
     )
     content[f'names_{split}'] = np.array(names[split], dtype=np.str_)
+    if split in (doubtful or {}):
+      content[f'doubtful_{split}'] = np.asarray(doubtful[split])
   extra = sorted(set(labels) ^ set(arrays) | set(names) ^ set(arrays))
   if extra:
     raise ValueError(f'{path}: no voxels, labels or names for split {extra}')
@@ -369,7 +378,7 @@ def _parse(path, content: Mapping[str, np.ndarray]) -> Stored:
       f'{path} has no key voxels_<split> such as voxels_train, only '
       f'{sorted(content)}'
     )
-  arrays, labels, names, grids = {}, {}, {}, {}
+  arrays, labels, names, grids, doubtful = {}, {}, {}, {}, {}
   for split in sorted(splits, key=_split_order):
     for kind in _KINDS:
       if f'{kind}_{split}' not in content:
@@ -421,8 +430,17 @@ def _parse(path, content: Mapping[str, np.ndarray]) -> Stored:
         f'got an array of {name.dtype} {name.shape}'
       )
     arrays[split], labels[split], names[split] = array, label, name
+    if f'doubtful_{split}' in content:
+      doubtful[split] = doubt = np.asarray(content[f'doubtful_{split}'])
+      if doubt.shape != (count,) or doubt.dtype != bool:
+        raise ValueError(
+          f'{path}: doubtful_{split} must be {count} truth values, got an '
+          f'array of {doubt.dtype} {doubt.shape}'
+        )
   if len(set(grids.values())) > 1:
     shapes = {split: array.shape for split, array in arrays.items()}
     raise ValueError(f'{path}: the splits have different grids: {shapes}')
   (grid, packed) = next(iter(grids.values()))
-  return Stored(tuple(classes.tolist()), arrays, labels, names, grid, packed)
+  return Stored(
+    tuple(classes.tolist()), arrays, labels, names, grid, packed, doubtful
+  )

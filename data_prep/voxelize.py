@@ -3,36 +3,38 @@ r"""Meshes to voxels: one command from ModelNet10.zip to a voxel file.
     python -m data_prep.voxelize --meshes ModelNet10.zip \
         --size 32,64 --out modelnet10_{size}.npz
 
-Reads OFF (also with the header glued to the counts, as ModelNet40 has it), OBJ,
-PLY and STL from a zip file, a folder or a single file. Class, split and name
-come from the tree `class/split/name.off`; without a split folder the split is
-`--split` and the class is the name of the folder.
+Reads OFF, OBJ, PLY, STL and glTF, also as .gz, from a zip file, a folder or a
+single file. Class, split and name come from the tree, `class/split/name.off` as
+ModelNet has it, `class/name/model.obj` or
+`class/name/models/model_normalized.obj` as ShapeNetCore has it, or any other by
+a pattern such as `--tree='{class}/{name}/*.obj'`; without a split folder the
+split is `--split`. Files of other endings are passed over and counted.
 
-What is a voxel of the surface: one whose box, closed below and open above,
-holds a point of a triangle. It is found exactly, by clipping the triangles to
-the slabs of the grid, so walls and legs thinner than a voxel are kept whole
-and a plane in the middle of a voxel is one voxel thick.
+What is a voxel of the surface: one that holds a point of a triangle, see
+`data_prep/surface.py`; walls and legs thinner than a voxel are kept whole.
 
-What is inside: what is not outside. From the border of the grid, the outside is
-flooded through the faces of voxels that are no surface; the solid is the rest,
-interior parts and closed cavities with it. Neither the winding nor the
-orientation nor the order of the triangles plays a part, and meshes need not be
-watertight: gaps narrower than a voxel are closed by the surface itself. A shape
-with an opening wider than a voxel (a box without a lid) stays the shell it is.
+What is inside: what is not outside, see `data_prep/inside.py`. Neither the
+winding nor the orientation nor the order of the triangles plays a part, and
+meshes need not be watertight: holes are borne. A shape with one side open (a
+box without a lid) stays the shell it is. Shapes that have holes, or are open
+and have nothing inside, are named as doubtful, and marked in the file.
 
 Where the shape lies: uniformly scaled so that the longest side of its bounding
 box fills `size - 2 * margin` voxels (30 of 32, 60 of 64), and centred. Axes are
-x, y, z with z up.
+x, y, z with z up; glTF, whose y is up, is turned, other formats with `--up=y`.
 
 A broken mesh is reported with its name and reason and skipped. The exit status
-is 0 when all went well, 2 when some meshes were skipped, 1 after an error.
-Results are kept in groups beside `--out`, in `<out>.partial/`; after a kill the
-same command goes on from there, and the file is the same byte for byte.
+is 0 when all went well, 2 when some meshes were skipped, 1 after an error, 130
+after Ctrl-C. Results are kept in groups beside `--out`, in `<out>.partial/`;
+after a kill the same command goes on from there, and the file is the same byte
+for byte. A mesh that was mended meanwhile is read again.
 """
 
 from collections.abc import Mapping
 from collections.abc import Sequence
 import concurrent.futures
+import contextlib
+import fcntl
 import functools
 import hashlib
 import json
@@ -40,23 +42,23 @@ import multiprocessing
 import os
 import pathlib
 import shutil
+import signal
 import sys
 import threading
 import time
+from typing import NamedTuple
 
 from absl import app
 from absl import flags
 import numpy as np
-from scipy import ndimage
 import tqdm
 
+from data_prep import inside
 from data_prep import mesh_files
+from data_prep import surface
 from data_prep import voxel_file
 
 _GROUP = 16  # meshes whose results are kept in one partial file.
-# How much is worked on at a time, which bounds the memory.
-_TRIANGLES = 1 << 16
-_COLUMNS = 1 << 14  # clipped ones.
 
 
 def voxelize(
@@ -75,7 +77,7 @@ def voxelize(
     faces: `(m, 3)` indices of the corners of triangles, wound either way.
     size: voxels a side.
     margin: voxels left empty on every side; by default `default_margin`.
-    solid: whether to fill what cannot be reached from outside, or to keep the
+    solid: whether to fill what is inside (see `inside.fill`), or to keep the
       surface only.
     up: the axis of the mesh that becomes z.
 
@@ -92,8 +94,8 @@ def voxelize(
   64
   """
   triangles = normalise(vertices, faces, size, margin=margin, up=up)
-  surface = surface_voxels(triangles, size)
-  return fill(surface) if solid else surface
+  walls = surface.surface_voxels(triangles, size)
+  return inside.fill(triangles, walls)[0] if solid else walls
 
 
 def normalise(
@@ -115,8 +117,6 @@ def normalise(
   """
   margin = default_margin(size) if margin is None else margin
   check_grid(size, margin)
-  if up not in ('x', 'y', 'z'):
-    raise ValueError(f"up must be 'x', 'y' or 'z', got {up!r}")
   vertices = np.asarray(vertices, dtype=np.float64)
   faces = np.asarray(faces)
   if vertices.ndim != 2 or vertices.shape[1] != 3:
@@ -142,12 +142,7 @@ def normalise(
     raise ValueError(f'zero extent: all corners are at {low.tolist()}')
   scale = (size - 2 * margin) * (1 - 1e-9) / extent
   moved = (vertices - (low + high) / 2) * scale
-  # Rotations, so that no shape becomes its mirror image.
-  if up == 'y':
-    moved = moved[:, [0, 2, 1]] * (1, -1, 1)
-  elif up == 'x':
-    moved = moved[:, [2, 1, 0]] * (-1, 1, 1)
-  return (moved + size / 2)[faces]
+  return (mesh_files.turned(moved, up) + size / 2)[faces]
 
 
 def default_margin(size: int) -> int:
@@ -173,184 +168,16 @@ def check_grid(size: int, margin: int) -> None:
     )
 
 
-def surface_voxels(triangles: np.ndarray, size: int) -> np.ndarray:
-  """Voxels that hold a point of a triangle.
+class Outcome(NamedTuple):
+  """What became of some meshes.
 
-  Voxel (i, j, k) is the box from (i, j, k) up to, but without, (i + 1, j + 1,
-  k + 1). Each triangle is clipped to the slabs of its shortest axis, the
-  polygons to the slabs of the next, and what remains in a column of voxels
-  covers a run of them along the longest.
-
-  Args:
-    triangles: `(m, 3, 3)` triangle, corner, coordinate, in voxel units.
-    size: voxels a side; what lies beyond is left out.
-
-  Returns:
-    bool `(size, size, size)`.
-
-  >>> corner = np.array([[[0.5, 0.5, 0.5], [2.4, 0.5, 0.5], [0.5, 2.4, 0.5]]])
-  >>> surface_voxels(corner, 4)[:, :, 0].astype(int)
-  array([[1, 1, 1, 0],
-         [1, 1, 0, 0],
-         [1, 0, 0, 0],
-         [0, 0, 0, 0]])
+  Attributes:
+    skipped: name and reason of each that is broken.
+    doubtful: name of each that was open or had holes, and what was made of it.
   """
-  grid = np.zeros((size, size, size), dtype=bool)
-  for start in range(0, len(triangles), _TRIANGLES):
-    _mark_triangles(grid, triangles[start : start + _TRIANGLES])
-  return grid
 
-
-def fill(surface: np.ndarray) -> np.ndarray:
-  """Solid of a surface: all that a flood from outside does not reach.
-
-  The flood passes from voxel to voxel through faces, not edges or corners.
-
-  Args:
-    surface: bool `(D, H, W)`.
-
-  Returns:
-    bool `(D, H, W)`.
-
-  >>> shell = np.ones((3, 3, 3), bool)
-  >>> shell[1, 1, 1] = False
-  >>> int(fill(shell).sum())
-  27
-  """
-  labels, _ = ndimage.label(np.pad(~surface, 1, constant_values=True))
-  return labels[1:-1, 1:-1, 1:-1] != labels[0, 0, 0]
-
-
-def _voxel(coordinates: np.ndarray, size: int) -> np.ndarray:
-  """Index of the voxel that holds a coordinate, kept inside the grid."""
-  index = np.floor(coordinates).astype(np.int64)
-  return np.clip(index, 0, size - 1, out=index)
-
-
-def _boxes(triangles, size) -> tuple[np.ndarray, np.ndarray]:
-  """The first and last voxel of each triangle's bounding box, `(m, 3)`."""
-  a, b, c = triangles[:, 0], triangles[:, 1], triangles[:, 2]
-  return (
-    _voxel(np.minimum(np.minimum(a, b), c), size),
-    _voxel(np.maximum(np.maximum(a, b), c), size),
-  )
-
-
-def _repeat(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Rows and offsets of `counts[r]` copies of each row r."""
-  rows = np.repeat(np.arange(counts.size), counts)
-  first = np.cumsum(counts) - counts
-  return rows, np.arange(rows.size) - first[rows]
-
-
-def _mark(grid, low, order, shift0, shift1, shift2, length) -> None:
-  """Marks runs of `length + 1` voxels along the last axis of `order`.
-
-  A run starts at voxel `low` shifted by `shift0`, `shift1` and `shift2` along
-  the three axes of `order`.
-  """
-  size = grid.shape[0]
-  stride = np.array([size * size, size, 1])
-  along = stride[order]
-  start = (
-    low @ stride
-    + along[:, 0] * shift0
-    + along[:, 1] * shift1
-    + along[:, 2] * shift2
-  )
-  rows, offset = _repeat(length + 1)
-  grid.reshape(-1)[start[rows] + along[rows, 2] * offset] = True
-
-
-def _mark_triangles(grid, triangles) -> None:
-  """Marks the voxels of triangles, most of which lie in a single one."""
-  size = grid.shape[0]
-  low, high = _boxes(triangles, size)
-  span = high - low
-  order = np.argsort(span, axis=1, kind='stable')
-  span = np.take_along_axis(span, order, axis=1)
-  # Within a single row of voxels there is nothing to clip.
-  row = span[:, 1] == 0
-  _mark(grid, low[row], order[row], 0, 0, 0, span[row, 2])
-  rest = np.flatnonzero(~row)
-  columns = np.cumsum((span[rest, 0] + 1) * (span[rest, 1] + 1))
-  cuts = np.searchsorted(
-    columns, np.arange(_COLUMNS, columns[-1] if rest.size else 0, _COLUMNS)
-  )
-  for part in np.split(rest, np.unique(cuts)):
-    if part.size:
-      _mark_clipped(grid, triangles[part], order[part])
-
-
-def _mark_clipped(grid, triangles, order) -> None:
-  """Marks the voxels of triangles that cross more than a row of voxels."""
-  size = grid.shape[0]
-  corners = np.take_along_axis(triangles, order[:, None, :], axis=2)
-  low, high = _boxes(corners, size)
-  # Slabs of the shortest axis.
-  rows, offset = _repeat(high[:, 0] - low[:, 0] + 1)
-  slab = low[rows, 0] + offset
-  polygon, triangle = _polygon(*_clip(corners[rows], slab)), rows
-  # Slabs of the next: columns.
-  low1 = _voxel(polygon[..., 0].min(axis=1), size)
-  high1 = _voxel(polygon[..., 0].max(axis=1), size)
-  rows, offset = _repeat(high1 - low1 + 1)
-  column = low1[rows] + offset
-  edges, inside = _clip(polygon[rows], column)
-  edges, outside = edges[..., 0], ~inside[..., None]
-  # Runs of the longest.
-  start = _voxel(np.where(outside, np.inf, edges).min(axis=(1, 2)), size)
-  stop = _voxel(np.where(outside, -np.inf, edges).max(axis=(1, 2)), size)
-  _mark(
-    grid,
-    np.zeros((rows.size, 3), np.int64),
-    order[triangle[rows]],
-    slab[rows],
-    column,
-    start,
-    stop - start,
-  )
-
-
-def _clip(polygons, slab) -> tuple[np.ndarray, np.ndarray]:
-  """Clips the edges of convex polygons to the slabs `slab <= x <= slab + 1`.
-
-  Args:
-    polygons: `(n, e, c)` corners in order; corners may repeat; x comes first.
-    slab: `(n,)`; each polygon must reach its slab.
-
-  Returns:
-    `(n, e, 2, c - 1)`: both ends of what is left of each edge, without their x;
-    and bool `(n, e)`, whether anything is.
-  """
-  a, b = polygons, np.roll(polygons, -1, axis=1)
-  x, y, slab = a[..., 0], b[..., 0], slab[:, None]
-  # By the ends themselves, not by fractions, which are rounded.
-  inside = (np.maximum(x, y) >= slab) & (np.minimum(x, y) <= slab + 1)
-  level = x == y
-  inverse = 1 / np.where(level, 1, y - x)
-  s, t = (slab - x) * inverse, (slab + 1 - x) * inverse
-  # An edge is in the slab for s <= fraction of its length <= t.
-  s, t = np.minimum(s, t), np.maximum(s, t)
-  s = np.where(level, 0, np.clip(s, 0, 1))
-  t = np.where(level, 1, np.clip(t, 0, 1))
-  ends = np.stack([s, t], axis=2)[..., None]
-  start, stop = a[:, :, None, 1:], b[:, :, None, 1:]
-  points = np.where(ends == 1, stop, start + ends * (stop - start))
-  return points, inside
-
-
-def _polygon(points, inside) -> np.ndarray:
-  """The corners, in order, of polygons whose edges `_clip` cut: `(n, 2 e, c)`.
-
-  An edge outside the slab gives way to the end of the last edge inside it.
-  """
-  edges = inside.shape[1]
-  back = (np.arange(edges)[:, None] - np.arange(edges)) % edges
-  source = np.where(inside[:, None, :], back, edges).argmin(axis=2)
-  last = np.take_along_axis(points, source[..., None, None], axis=1)[:, :, 1:]
-  corners = np.where(inside[..., None, None], points, last)
-  return corners.reshape(len(points), 2 * edges, -1)
+  skipped: list[tuple[str, str]]
+  doubtful: list[tuple[str, str]]
 
 
 def convert(
@@ -359,11 +186,11 @@ def convert(
   *,
   margin: int | None = None,
   solid: bool = True,
-  up: str = 'z',
+  up: str | None = None,
   num_workers: int = 1,
   strict: bool = False,
   progress: bool = True,
-) -> list[tuple[str, str]]:
+) -> Outcome:
   """Writes the voxel files of many meshes, one for each size.
 
   Each mesh is read once. The result does not depend on the number of workers,
@@ -374,18 +201,17 @@ def convert(
     outs: the file to write for each size. None may exist, but for what this
       very command wrote before it was cut off.
     margin: voxels left empty on every side; by default `default_margin`.
-    solid: whether to fill the shapes or keep their surface only.
-    up: the axis of the meshes that becomes z.
+    solid: whether to fill the shapes or keep their surface only, which a cloud
+      of points has, too.
+    up: the axis of the meshes that becomes z; None: as their formats have it.
     num_workers: processes; 1 works in this one.
     strict: whether to stop at the first broken mesh.
     progress: whether to show a progress bar.
 
-  Returns:
-    Name and reason of each mesh that was skipped.
-
   Raises:
     FileExistsError: when a file to write exists, or partial results of a
       command with other meshes or settings do.
+    BlockingIOError: when another process is writing the same files.
     ValueError: for arguments out of range, when no mesh was sound, or, with
       `strict`, at a broken mesh.
   """
@@ -402,45 +228,105 @@ def convert(
     'solid': solid,
     'up': up,
     'meshes': len(meshes),
-    'sha256 of their names and lengths': hashlib.sha256(
-      json.dumps([(*m[:3], m.num_bytes) for m in meshes]).encode()
+    'sha256 of their names': hashlib.sha256(
+      json.dumps([m[:3] for m in meshes]).encode()
     ).hexdigest(),
   }
   first = pathlib.Path(outs[min(outs)])
   partial = first.with_name(f'{first.name}.partial')
-  _open_partial(partial, settings, outs)
-  work = [
-    (meshes[i : i + _GROUP], partial / f'group_{i // _GROUP:05d}.npz')
-    for i in range(0, len(meshes), _GROUP)
-  ]
-  todo = [task for task in work if not task[1].exists()]
-  done = len(meshes) - sum(len(group) for group, _ in todo)
-  if done:
-    print(f'{partial}: {done} of {len(meshes)} meshes are done, going on')
-  with tqdm.tqdm(
-    total=len(meshes),
-    initial=done,
-    desc='voxelize',
-    unit=' meshes',
-    disable=not progress,
-  ) as bar:
-    if strict:
-      for _, file in work:
-        if file.exists():
-          _stop_at_skipped(_read_skipped(file))
-    task = functools.partial(
-      _voxelize_group, sizes=sorted(outs), margin=margin, solid=solid, up=up
-    )
-    for count, skipped in _run(task, todo, num_workers):
-      for name, reason in skipped:
-        bar.write(f'skipped {name}: {reason}', file=sys.stderr)
+  with _locked(partial, outs):
+    _open_partial(partial, settings, outs)
+    work = [
+      (meshes[i : i + _GROUP], partial / f'group_{i // _GROUP:05d}.npz')
+      for i in range(0, len(meshes), _GROUP)
+    ]
+    _drop_changed(work, partial, outs)
+    todo = [task for task in work if not task[1].exists()]
+    done = len(meshes) - sum(len(group) for group, _ in todo)
+    if done:
+      print(f'{partial}: {done} of {len(meshes)} meshes are done, going on')
+    with tqdm.tqdm(
+      total=len(meshes),
+      initial=done,
+      desc='voxelize',
+      unit=' meshes',
+      disable=not progress,
+    ) as bar:
       if strict:
-        _stop_at_skipped(skipped)
-      bar.update(count)
-  _assemble(meshes, [file for _, file in work], outs, partial)
-  skipped = [entry for _, file in work for entry in _read_skipped(file)]
-  shutil.rmtree(partial)
-  return skipped
+        for _, file in work:
+          if file.exists():
+            _stop_at_skipped(_read_outcome(file).skipped)
+      task = functools.partial(
+        _voxelize_group, sizes=sorted(outs), margin=margin, solid=solid, up=up
+      )
+      for count, outcome in _run(task, todo, num_workers):
+        for name, reason in outcome.skipped:
+          bar.write(f'skipped {name}: {reason}', file=sys.stderr)
+        for name, reason in outcome.doubtful:
+          bar.write(f'doubtful {name}: {reason}', file=sys.stderr)
+        if strict:
+          _stop_at_skipped(outcome.skipped)
+        bar.update(count)
+    _assemble(meshes, [file for _, file in work], outs, partial)
+    outcomes = [_read_outcome(file) for _, file in work]
+    shutil.rmtree(partial)
+  return Outcome(
+    [entry for outcome in outcomes for entry in outcome.skipped],
+    [entry for outcome in outcomes for entry in outcome.doubtful],
+  )
+
+
+@contextlib.contextmanager
+def _locked(partial, outs):
+  """Holds the folder of partial results against other processes.
+
+  The system lets go of the lock when the process ends, however it does. A
+  folder that is left with nothing in it is removed.
+  """
+  for size, out in outs.items():
+    if not (partial / f'written_{size}').exists():
+      voxel_file.refuse_existing(out)
+  partial.mkdir(parents=True, exist_ok=True)
+  path = partial / 'lock'
+  with open(path, 'a') as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      # Another process may just have finished, and removed the folder.
+      same = os.path.exists(path) and os.path.samestat(
+        os.fstat(file.fileno()), os.stat(path)
+      )
+    except BlockingIOError:
+      same = False
+    if not same:
+      raise BlockingIOError(
+        f'another process is at work in {partial}: wait until it ends'
+      )
+    try:
+      yield
+    finally:
+      if partial.exists() and not (partial / 'settings.json').exists():
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it is not ours, and not empty.
+          partial.rmdir()
+
+
+def _drop_changed(work, partial, outs) -> None:
+  """Forgets groups of which a mesh was changed since it was read."""
+  changed = False
+  for group, file in work:
+    if file.exists():
+      with np.load(file) as content:
+        if content['stamps'].tolist() != _stamps(group):
+          changed = True
+          file.unlink()
+  if changed:
+    for size, out in outs.items():
+      if (partial / f'written_{size}').exists():
+        voxel_file.refuse_existing(out)  # of the meshes as they were.
+
+
+def _stamps(group) -> list[list[int]]:
+  return [[mesh.num_bytes, mesh.stamp] for mesh in group]
 
 
 def _stop_at_skipped(skipped) -> None:
@@ -450,10 +336,13 @@ def _stop_at_skipped(skipped) -> None:
 
 
 def _open_partial(partial, settings, outs) -> None:
-  """Makes the folder of partial results, or finds its own and goes on."""
+  """Makes the record of partial results, or finds its own and goes on."""
   record = partial / 'settings.json'
   if record.exists():
-    found = json.loads(record.read_text())
+    try:
+      found = json.loads(record.read_text())
+    except ValueError:
+      found = {}
     if found != settings:
       changed = ', '.join(
         f'{key} {found.get(key)!r}, now {settings[key]!r}'
@@ -464,14 +353,15 @@ def _open_partial(partial, settings, outs) -> None:
         f'{partial} is left from a command with other meshes or settings '
         f'({changed}): finish that one, choose another name, or remove it'
       )
-  for size, out in outs.items():
-    if not (partial / f'written_{size}').exists():
-      voxel_file.refuse_existing(out)
-  if not record.exists():
-    partial.mkdir(parents=True, exist_ok=True)
-    part = record.with_suffix('.tmp')
-    part.write_text(json.dumps(settings, indent=1))
-    os.replace(part, record)
+    return
+  if any(path.name != 'lock' for path in partial.iterdir()):
+    raise FileExistsError(
+      f'{partial} holds other files, and is left alone: choose another name, '
+      'or move it'
+    )
+  part = record.with_suffix('.tmp')
+  part.write_text(json.dumps(settings, indent=1))
+  os.replace(part, record)
 
 
 def _run(task, work, num_workers):
@@ -480,18 +370,40 @@ def _run(task, work, num_workers):
     for arguments in work:
       yield task(*arguments)
     return
+  before = set(multiprocessing.active_children())
   pool = concurrent.futures.ProcessPoolExecutor(
     min(num_workers, len(work)),
     mp_context=multiprocessing.get_context('spawn'),
     initializer=_end_with_parent,
   )
   try:
-    for future in concurrent.futures.as_completed(
-      [pool.submit(task, *arguments) for arguments in work]
-    ):
+    with _deaf_children():
+      futures = [pool.submit(task, *arguments) for arguments in work]
+    for future in concurrent.futures.as_completed(futures):
       yield future.result()
+  except BaseException:
+    # What they are at is done again; nobody waits for it.
+    for child in set(multiprocessing.active_children()) - before:
+      child.terminate()
+    raise
   finally:
     pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _deaf_children():
+  """Processes that are started meanwhile do not hear Ctrl-C.
+
+  It reaches all processes of a terminal, but one is to say so.
+  """
+  if threading.current_thread() is not threading.main_thread():
+    yield
+    return
+  handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGINT, handler)
 
 
 def _end_with_parent() -> None:
@@ -509,41 +421,72 @@ def _voxelize_group(group, file, *, sizes, margin, solid, up):
   """Voxelizes some meshes and writes their bits to a partial file.
 
   Returns:
-    How many meshes it was, and name and reason of those that are broken.
+    How many meshes it was, and their `Outcome`.
   """
-  kept, skipped = [], []
+  kept, skipped, doubtful = [], [], []
   bits = {size: [] for size in sizes}
+  marks = {size: [] for size in sizes}
   with mesh_files.open_shapes(group) as read:
     for i, mesh in enumerate(group):
+      name = '/'.join(mesh[:3])
       try:
-        vertices, faces = mesh_files.read_mesh(
-          read(mesh), mesh_files.file_type(mesh)
+        vertices, faces = mesh_files.read_any(
+          read(mesh),
+          mesh_files.file_type(mesh),
+          up,
+          functools.partial(read, mesh),
         )
-        grids = [
-          voxelize(vertices, faces, size, margin=margin, solid=solid, up=up)
-          for size in sizes
-        ]
+        if not len(faces) and solid and len(vertices):
+          raise ValueError(
+            f'no faces: it is a cloud of {len(vertices)} points, which have no '
+            'inside (--surface_only takes the voxels that hold them)'
+          )
+        grids = {
+          size: _grid(vertices, faces, size, margin, solid) for size in sizes
+        }
       except mesh_files.READ_ERRORS as error:
-        skipped.append(('/'.join(mesh[:3]), str(error)))
+        skipped.append((name, mesh_files.sentence(error)))
         continue
       kept.append(i)
-      for size, grid in zip(sizes, grids, strict=True):
+      for size, (grid, doubt) in grids.items():
         bits[size].append(voxel_file.pack(grid))
+        marks[size].append(bool(doubt))
+        if doubt:
+          doubtful.append((f'{name} at {size}^3', doubt))
   part = file.with_name(f'{file.name}.{os.getpid()}.tmp')
   with open(part, 'wb') as out:
     np.savez(
       out,
       kept=np.array(kept, dtype=np.int64),
+      stamps=np.array(_stamps(group), dtype=np.int64),
       skipped=np.array(skipped, dtype=np.str_).reshape(-1, 2),
+      doubtful=np.array(doubtful, dtype=np.str_).reshape(-1, 2),
       **{f'bits_{size}': np.array(bits[size], np.uint8) for size in sizes},
+      **{f'marks_{size}': np.array(marks[size], bool) for size in sizes},
     )
   os.replace(part, file)
-  return len(group), skipped
+  return len(group), Outcome(skipped, doubtful)
 
 
-def _read_skipped(file) -> list[tuple[str, str]]:
+def _grid(vertices, faces, size, margin, solid) -> tuple[np.ndarray, str]:
+  """Voxels of a mesh, and what is doubtful about it."""
+  if not len(faces):
+    faces = np.repeat(np.arange(len(vertices))[:, None], 3, axis=1)
+    # A scan has no number where nothing came back.
+    faces = faces[np.isfinite(vertices).all(axis=1)]
+  triangles = normalise(vertices, faces, size, margin=margin)
+  walls = surface.surface_voxels(triangles, size)
+  return inside.fill(triangles, walls) if solid else (walls, '')
+
+
+def _read_outcome(file) -> Outcome:
   with np.load(file) as group:
-    return [(str(name), str(reason)) for name, reason in group['skipped']]
+    return Outcome(
+      *(
+        [(str(name), str(reason)) for name, reason in group[key]]
+        for key in ('skipped', 'doubtful')
+      )
+    )
 
 
 def _assemble(meshes, files, outs, partial) -> None:
@@ -553,9 +496,11 @@ def _assemble(meshes, files, outs, partial) -> None:
     with np.load(file) as group:
       kept += [meshes[i * _GROUP + at] for at in group['kept']]
   if not kept:
+    reason = ': '.join(_read_outcome(files[0]).skipped[0])
+    shutil.rmtree(partial)
     raise ValueError(
       f'none of the {len(meshes)} meshes could be voxelized, nothing is '
-      f'written; first reason: {": ".join(_read_skipped(files[0])[0])}'
+      f'written; first reason: {reason}'
     )
   classes = sorted({mesh.class_name for mesh in meshes})
   splits = sorted({mesh.split for mesh in kept})
@@ -578,15 +523,22 @@ def _assemble(meshes, files, outs, partial) -> None:
       for s in splits
     }
     at = dict.fromkeys(splits, 0)
+    doubtful = {s: [] for s in splits}
     for i, file in enumerate(files):
       with np.load(file) as group:
-        for row, bits in zip(group['kept'], group[f'bits_{size}'], strict=True):
+        for row, bits, mark in zip(
+          group['kept'],
+          group[f'bits_{size}'],
+          group[f'marks_{size}'],
+          strict=True,
+        ):
           s = meshes[i * _GROUP + row].split
           arrays[s][at[s]] = bits
+          doubtful[s].append(mark)
           at[s] += 1
     voxel_file.refuse_existing(out)
     (partial / f'written_{size}').touch()
-    voxel_file.save_stored(out, classes, arrays, labels, names)
+    voxel_file.save_stored(out, classes, arrays, labels, names, doubtful)
 
 
 def parse_sizes(values: Sequence[str]) -> list[int]:
@@ -636,7 +588,15 @@ def define_flags() -> None:
   flags.DEFINE_bool(
     'surface_only', False, 'Keep hollow surfaces instead of solid shapes.'
   )
-  flags.DEFINE_enum('up', 'z', ['x', 'y', 'z'], 'Up axis of the meshes.')
+  flags.DEFINE_enum(
+    'up',
+    None,
+    ['x', 'y', 'z'],
+    'Up axis of the meshes; by default y of glTF, z of others.',
+  )
+  flags.DEFINE_string(
+    'tree', '', "Pattern of another tree, such as '{class}/{name}/*.obj'."
+  )
   flags.DEFINE_string(
     'split', 'train', 'Split of meshes that are not in a folder named by one.'
   )
@@ -658,9 +618,11 @@ def main(argv: Sequence[str]) -> int:
       raise ValueError(
         f'--num_workers must not be negative: {flags.FLAGS.num_workers}'
       )
-    meshes = mesh_files.find_shapes(flags.FLAGS.meshes, flags.FLAGS.split)
-    skipped = convert(
-      meshes,
+    found = mesh_files.find(
+      flags.FLAGS.meshes, flags.FLAGS.split, tree=flags.FLAGS.tree
+    )
+    outcome = convert(
+      found.shapes,
       outs,
       margin=flags.FLAGS.margin,
       solid=not flags.FLAGS.surface_only,
@@ -669,19 +631,25 @@ def main(argv: Sequence[str]) -> int:
       strict=flags.FLAGS.strict,
     )
   except mesh_files.READ_ERRORS as error:
-    print(f'error: {error}', file=sys.stderr)
+    print(f'error: {mesh_files.sentence(error)}', file=sys.stderr)
     return 1
+  except KeyboardInterrupt:
+    print('stopped: the same command goes on from here', file=sys.stderr)
+    return 130
   seconds = time.monotonic() - start
+  count, skipped = len(found.shapes), outcome.skipped
   print(
-    f'{", ".join(outs.values())}: {len(meshes) - len(skipped)} shapes of '
-    f'{len(meshes)} meshes in {seconds:.1f} s'
+    f'{", ".join(outs.values())}: {count - len(skipped)} shapes of '
+    f'{count} meshes in {seconds:.1f} s'
   )
-  if skipped:
-    print(f'{len(skipped)} meshes were skipped:', file=sys.stderr)
-    for name, reason in skipped:
-      print(f'  {name}: {reason}', file=sys.stderr)
-    return 2
-  return 0
+  if found.passed_over:
+    print(mesh_files.passed_over_line(found))
+  for what, entries in (('doubtful', outcome.doubtful), ('skipped', skipped)):
+    if entries:
+      print(f'{len(entries)} meshes were {what}:', file=sys.stderr)
+      for name, reason in entries:
+        print(f'  {name}: {reason}', file=sys.stderr)
+  return 2 if skipped else 0
 
 
 if __name__ == '__main__':

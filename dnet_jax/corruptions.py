@@ -154,7 +154,7 @@ def mixture(corruptions: Sequence[Corruption]) -> Corruption:
 def local_average(
   y: types.Array,
   visible: types.Array,
-  std: float,
+  std: float | types.Array,
   fallback: types.Array | float,
 ) -> types.Array:
   """Each voxel as the Gaussian average of the visible ones around it.
@@ -164,7 +164,7 @@ def local_average(
   Args:
     y: shapes `(*chains, D, H, W, C)`; only visible voxels are read.
     visible: boolean, broadcasts against y; True = observed.
-    std: of the Gaussian, in voxels.
+    std: of the Gaussian, in voxels; may be traced.
     fallback: the value where nothing is near; broadcasts against y.
 
   Raises:
@@ -175,7 +175,7 @@ def local_average(
   >>> local_average(*line, 0.5, 0.0).ravel().round(1).tolist()
   [1.0, 1.0, 2.0, 3.0]
   """
-  if not std > 0:
+  if not isinstance(std, jax.core.Tracer) and not std > 0:
     raise ValueError(f'std must be positive, got {std}')
 
   def blur(x):

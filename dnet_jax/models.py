@@ -3,7 +3,7 @@
 A `Model` holds all that its use needs and nothing else. Its spec is static and
 shapes the program; parameters and extras are arrays. So models of two
 categories with the same networks run in one compiled program. What a model can
-do is in uses.py.
+do is in uses/.
 
 A saved model is a folder:
 
@@ -24,6 +24,7 @@ import tempfile
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from safetensors import numpy as safetensors
 from safetensors import SafetensorError
@@ -40,7 +41,8 @@ _SCALE = ':scale'  # Behind the name of an 8-bit array, that of its scales.
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, repr=False)
+# Two are equal if they are one: comparing arrays says something else.
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Model:
   """A trained model: a pytree, to be passed to `jit` like any array.
 
@@ -100,9 +102,10 @@ def _encode(name, x, weights):
   if x.size < _SMALL:
     return {name: x}
   if weights == 'int8':
-    # A scale for each filter, chain or component.
+    # A scale for each filter, chain or component; one for a vector.
     filters = name.startswith('params/')
-    axes = tuple(range(x.ndim - 1)) if filters else tuple(range(1, x.ndim))
+    last = x.ndim - 1
+    axes = tuple(range(last) if filters else range(1, x.ndim)) or None
     scale = np.abs(x).max(axis=axes, keepdims=True) / 127
     levels = np.round(x / np.where(scale > 0, scale, 1)).astype(np.int8)
     return {name: levels, name + _SCALE: scale.astype(np.float32)}
@@ -146,9 +149,9 @@ def save(
     ValueError: for other weights, or numbers that they cannot hold.
 
   >>> folder = os.path.join(tempfile.mkdtemp(), 'copy')
-  >>> save(load('demo'), folder)
-  >>> load(folder)
-  Model(...
+  >>> save(load('demo'), folder, weights='int8')
+  >>> load(folder).spec == load('demo').spec
+  True
   """
   if weights not in WEIGHTS:
     raise ValueError(f'weights must be one of {WEIGHTS}, got {weights!r}')
@@ -218,7 +221,7 @@ A model of [dnet_jax](https://pypi.org/project/dnet-jax/), a 3D DescriptorNet.
 ```python
 import dnet_jax
 
-model = dnet_jax.load('FOLDER')  # this folder
+model = dnet_jax.load('{name}')
 ```
 """
 
@@ -240,15 +243,14 @@ def load(name: str | os.PathLike[str]) -> Model:
     ValueError: when its files are damaged, or of another version.
     ImportError: for the hub without its package.
 
-  >>> load('demo')
-  Model(...
+  >>> load('demo').spec.grid
+  (32, 32, 32)
   """
   folder = find(name)
-  try:
-    content = json.loads((folder / 'spec.json').read_text('utf-8'))
-    version = content.pop('version', None)
-  except (OSError, ValueError, AttributeError) as error:
-    raise _no_model(name, folder, error) from error
+  if not (folder / 'spec.json').exists():
+    raise _no_model(name, folder)
+  content = _read_json(name, folder / 'spec.json')
+  version = content.pop('version', None)
   if version != VERSION:
     raise ValueError(
       f'{name} is of format version {version}; this dnet_jax reads version '
@@ -257,16 +259,17 @@ def load(name: str | os.PathLike[str]) -> Model:
   try:
     spec = specs.spec_from_json(content)
     stored = safetensors.load_file(folder / 'model.safetensors')
-    tree = unflatten(_decode(stored))
-    return Model(
-      spec,
-      jax.tree.map(jax.numpy.asarray, tree['params']),
-      jax.tree.map(jax.numpy.asarray, tree['extras']),
+  except (OSError, ValueError, SafetensorError) as error:
+    raise _damaged(name, error) from error
+  tree = jax.tree.map(jnp.asarray, unflatten(_decode(stored)))
+  model = Model(spec, tree.get('params', {}), tree.get('extras', {}))
+  if {*model.params} != {*specs.network_names(spec)}:
+    raise _damaged(
+      name,
+      f'model.safetensors holds the networks {sorted(model.params)}, and '
+      f'spec.json names {sorted(specs.network_names(spec))}',
     )
-  except (OSError, ValueError, KeyError, SafetensorError) as error:
-    raise ValueError(
-      f'{name} is damaged: {error}; get the folder again'
-    ) from error
+  return model
 
 
 def read_card(name: str | os.PathLike[str]) -> dict[str, Any]:
@@ -278,13 +281,21 @@ def read_card(name: str | os.PathLike[str]) -> dict[str, Any]:
   >>> sorted(read_card('demo'))[:2]
   ['config', 'data']
   """
-  path = find(name) / 'card.json'
+  return _read_json(name, find(name) / 'card.json')
+
+
+def _read_json(name, path):
   try:
-    return json.loads(path.read_text('utf-8'))
+    content = json.loads(path.read_text('utf-8'))
   except (OSError, ValueError) as error:
-    raise ValueError(
-      f'{name} is damaged: {error}; get the folder again'
-    ) from error
+    raise _damaged(name, f'{path.name}: {error}') from error
+  if not isinstance(content, dict):
+    raise _damaged(name, f'{path.name} holds no JSON object')
+  return content
+
+
+def _damaged(name, what):
+  return ValueError(f'{name} is damaged: {what}; get the folder again')
 
 
 def find(name: str | os.PathLike[str]) -> pathlib.Path:
@@ -324,10 +335,8 @@ def _from_hub(text):
   return pathlib.Path(folder)
 
 
-def _no_model(name, folder, error):
+def _no_model(name, folder):
   """What is in a folder that is no model, in words."""
-  if isinstance(error, ValueError):
-    return ValueError(f'{name} is damaged: spec.json is no JSON object')
   if (folder / 'model.npz').exists():
     return ValueError(
       f'{name} is a model of an older format; convert it: python -m '

@@ -53,7 +53,7 @@ class Use(NamedTuple):
   """How the chains of one use begin and move; numbers are in `extras`.
 
   Attributes:
-    start: where they begin, see uses.py.
+    start: where they begin, see uses/.
     num_steps: Langevin steps; for multi-grid, of each grid.
     noise_steps: of these, the first ones at the temperature; the rest at 0.
     refinement_steps: after these, steps with a narrow reference.
@@ -92,6 +92,24 @@ class Spec(NamedTuple):
   generator: GeneratorSizes | None = None
   classifier: ClassifierSizes | None = None
   uses: tuple[tuple[str, Use], ...] = ()
+
+
+def network_names(spec: Spec) -> tuple[str, ...]:
+  """The names of a model's networks, as its params have them.
+
+  >>> network_names(Spec((8, 8, 8), generator=GeneratorSizes((1,), (2,), 5)))
+  ('generator',)
+  """
+  names = []
+  if spec.grids:
+    names += [f'grid_{i}' for i in range(1, len(spec.grids) + 1)]
+  elif spec.descriptors:
+    names.append('descriptor')
+  if spec.generator:
+    names.append('generator')
+  if spec.classifier:
+    names.append('classifier')
+  return tuple(names)
 
 
 def describe(spec: Spec) -> str:

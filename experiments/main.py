@@ -1,61 +1,244 @@
-"""The command line: python -m experiments.main --config=... --mode=...
+"""The program: python -m experiments.main --mode=... --config=..., or `dnet`.
 
-Flags only; see README.md for examples.
+A mistake is answered by one sentence and an exit status that is not zero;
+`--debug` shows the traceback.
 """
 
+from collections.abc import Sequence
+import glob
 import json
+import logging as standard_logging
+import os
+import sys
 
 from absl import app
 from absl import flags
 from absl import logging
-from ml_collections import config_flags
+import jax
+import ml_collections
 
+from experiments import command
 from experiments import evaluate
 from experiments import export
 from experiments import tasks
 from experiments import train
 from experiments.files import models
+from experiments.files import outputs
+from experiments.files import workdirs
 from experiments.tasks import base
+from experiments.tasks import checks
 
-# Done with any model.
-_OWN = {
-  'evaluate': base.Mode(
-    evaluate.evaluate, 'scores beside real shapes', takes=('config', 'out')
+# Not with a model that is open.
+_OUTSIDE = {
+  'train': base.Mode(
+    lambda asked: None,
+    'learns; goes on where a run was stopped',
+    takes=('config', 'accept_changes'),
+  ),
+  'export': base.Mode(
+    lambda asked: None,
+    'a model with its pictures, from a run',
+    needs=('out',),
+    takes=('weights',),
+  ),
+  'describe': base.Mode(
+    lambda asked: None,
+    'prints a config with the meaning of every field',
+    takes=('config',),
   ),
 }
-_CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'File with the config; --config.field=value overrides.'
-)
-_WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'Where the run lives, or (but to train) a saved model.'
-)
-_MODE = flags.DEFINE_enum(
-  'mode',
-  'train',
-  ['train', 'export', *_OWN, *tasks.mode_names()],
-  'What to do.',
-)
-_OUT = flags.DEFINE_string(
-  'out', None, 'Folder to export to; or file to write a result to as well.'
-)
-_INPUT = flags.DEFINE_string(
-  'input', None, 'Shapes from outside: a mesh or voxels.'
-)
-_VISIBLE = flags.DEFINE_string(
-  'visible',
-  None,
-  'To recover or reconstruct: a .npy, True where a voxel was observed.',
-)
-_UP = flags.DEFINE_enum(
-  'up', 'z', ['x', 'y', 'z'], 'The axis of --input that points up.'
-)
+_ANY = {
+  'evaluate': base.Mode(
+    evaluate.evaluate,
+    'scores beside real shapes and the paper',
+    takes=('config', 'out'),
+  ),
+}
+MODES = _OUTSIDE | tasks.all_modes() | _ANY
+_EVERYWHERE = ('mode', 'workdir', 'debug', 'help')
 
 
-def request(config, folder) -> base.Request:
+def run(argv: Sequence[str]) -> int:
+  """Does what a command line says.
+
+  Args:
+    argv: without the program's name.
+
+  Returns:
+    The exit status: 0; 1 for what cannot be done, 2 for a command line that
+    cannot be; 128 and the signal's number for a run that was stopped.
+  """
+  _plain_log()
+  try:
+    _run(argv)
+  except train.Stopped as stopped:
+    print(stopped, file=sys.stderr)
+    return 128 + stopped.signal
+  except KeyboardInterrupt:
+    print('Stopped.', file=sys.stderr)
+    return 130
+  except BrokenPipeError:
+    # Who reads has seen enough; nothing more is flushed at the end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+  except Exception as error:
+    if '--debug' in argv:
+      raise
+    print(f'error: {sentence(error)}', file=sys.stderr)
+    return 2 if isinstance(error, command.UsageError) else 1
+  return 0
+
+
+def sentence(error: BaseException) -> str:
+  """An error in one line; of one that nobody foresaw, also where to look."""
+  text = ' '.join(str(error).split())
+  if 'RESOURCE_EXHAUSTED' in text:
+    return f'the device has too little memory: {text[:200]}'
+  foreseen = (ValueError, OSError, ImportError, train.DivergedError)
+  if isinstance(error, foreseen) and text:
+    return text
+  return (
+    f'{type(error).__name__}: {text}; this is a fault of the program: --debug '
+    'shows where'
+  )
+
+
+def _plain_log():
+  """Lines of the log without dates; of libraries only what they warn of."""
+  logging.set_verbosity(logging.INFO)
+  formatter = standard_logging.Formatter('%(message)s')
+  logging.get_absl_handler().setFormatter(formatter)
+  for name in ('jax', 'orbax', 'matplotlib', 'trimesh'):
+    standard_logging.getLogger(name).setLevel(standard_logging.ERROR)
+
+
+def _run(argv):
+  typed = command.parse(argv, [*MODES])
+  if command.value(typed, 'help'):
+    print(command.help_text(MODES))
+    return
+  mode = MODES[typed.mode]
+  _check_flags(typed, mode)
+  if typed.mode == 'describe':
+    print(command.describe(_config(typed, needed=False)))
+  elif typed.mode == 'train':
+    _train(typed)
+  elif typed.mode == 'export':
+    export.export(
+      _workdir(typed),
+      command.value(typed, 'out'),
+      weights=command.value(typed, 'weights'),
+    )
+    logging.info('Wrote %s', command.value(typed, 'out'))
+  else:
+    _use(typed)
+
+
+def _check_flags(typed, mode):
+  """A flag that is missing, or that the mode does not read."""
+  for name in mode.needs:
+    if name not in typed.given:
+      raise command.UsageError(
+        f'--mode={typed.mode} needs --{name}: {command.FLAGS[name]}'
+      )
+  for name in typed.given:
+    if name not in (*_EVERYWHERE, *mode.needs, *mode.takes):
+      reads = ', '.join(f'--{x}' for x in (*mode.needs, *mode.takes))
+      raise command.UsageError(
+        f'--mode={typed.mode} does not read --{name}; it reads --workdir'
+        + (f', {reads}' if reads else '')
+      )
+  if typed.overrides and 'config' not in (*mode.needs, *mode.takes):
+    raise command.UsageError(
+      f'--mode={typed.mode} reads no config, so no --config.'
+      f'{typed.overrides[0][0]}'
+    )
+
+
+def _config(typed, needed=True):
+  """The config that was named, with what was overridden."""
+  text = command.value(typed, 'config')
+  if text is None:
+    if needed:
+      names = ', '.join(command.config_names())
+      raise command.UsageError(
+        f'--mode={typed.mode} needs --config: a file, or one of {names}'
+      )
+    text = 'default'
+    config = models.full_config({})
+  else:
+    config = command.load_config(text)
+  command.override(config, typed.overrides)
+  return config
+
+
+def _workdir(typed, config=None):
+  folder = command.value(typed, 'workdir')
+  if folder is not None:
+    return folder
+  if config is None:
+    raise command.UsageError(
+      f"--mode={typed.mode} needs --workdir: a run, a saved model or 'demo'"
+    )
+  return os.path.join('runs', config.name)
+
+
+def _train(typed):
+  folder = command.value(typed, 'workdir')
+  if command.value(typed, 'config') is None and folder is not None:
+    # Goes on with the config of the run.
+    content = workdirs.read_config(folder)
+    if content is None:
+      raise command.UsageError(f'{folder} is no run yet: name a --config')
+    config = models.full_config(content)
+    command.override(config, typed.overrides)
+  else:
+    config = _config(typed)
+  checks.check(config)
+  _tell_devices()
+  train.train(
+    config,
+    _workdir(typed, config),
+    accept_changes=bool(command.value(typed, 'accept_changes')),
+  )
+
+
+def _use(typed):
+  """A mode that does something with a model."""
+  config, folder = None, command.value(typed, 'workdir')
+  if command.value(typed, 'config') is not None:
+    config = _config(typed)
+    folder = _workdir(typed, config)
+  if typed.mode == 'evaluate' and (folder or '').endswith('.npz'):
+    config = _config(typed)
+    evaluate.evaluate_file(config, folder, command.value(typed, 'out'))
+    return
+  folder = _workdir(typed, config)
+  asked = request(typed, config, folder)
+  mode = _ANY.get(typed.mode)
+  if mode is None:
+    mode = tasks.find_mode(typed.mode, asked.config.task)
+    _check_flags(typed, mode)
+  if not mode.fits(asked.model.spec):
+    can = [name for name, m in MODES.items() if m.fits(asked.model.spec)]
+    raise command.UsageError(
+      f'--mode={typed.mode} does not fit {folder}, {asked.model!r}; modes that '
+      f'do: {", ".join(name for name in can if name not in _OUTSIDE)}'
+    )
+  checks.check(asked.config)
+  _tell_devices()
+  mode.run(asked)
+
+
+def request(
+  typed: command.Command,
+  config: ml_collections.ConfigDict | None,
+  folder: str,
+) -> base.Request:
   """A model, and the config whose settings of its use count.
 
   Args:
-    config: for the same networks; None: that of the model.
+    typed: the command line.
+    config: for the same networks; None: that of the model, overridden.
     folder: a workdir or a saved model.
 
   Raises:
@@ -65,18 +248,22 @@ def request(config, folder) -> base.Request:
   own = models.full_config(card.get('config', {}))
   if config is None:
     config = own
+    command.override(config, typed.overrides)
   else:
     _check_same_networks(folder, config, own)
-  return base.Request(
-    model,
-    card,
-    config,
-    folder,
-    input=_INPUT.value,
-    visible=_VISIBLE.value,
-    up=_UP.value,
-    out=_OUT.value,
-  )
+  given = {
+    name: command.value(typed, name)
+    for name in ('input', 'visible', 'up', 'out')
+  }
+  return base.Request(model, card, config, _writable(folder), **given)
+
+
+def _writable(folder):
+  """Where results of a model go: below it, or of one that is no folder here."""
+  if os.path.isdir(folder):
+    return folder
+  name = folder.removeprefix('hf://').replace('/', '_')
+  return os.path.join('runs', 'models', name)
 
 
 def _check_same_networks(folder, config, own):
@@ -92,40 +279,29 @@ def _check_same_networks(folder, config, own):
   if differing:
     raise ValueError(
       f'{folder} holds another model than --config asks for (theirs -> '
-      'ours):\n  ' + '\n  '.join(differing)
+      f'ours): {", ".join(differing)}'
     )
 
 
-def _need(mode, *names):
-  for name in names:
-    if flags.FLAGS[name].value is None:
-      raise app.UsageError(f'--mode={mode} needs --{name}')
+def _tell_devices():
+  logging.info('Devices: %s.', outputs.device())
+  if jax.default_backend() == 'cpu' and glob.glob('/dev/nvidia[0-9]*'):
+    logging.warning(
+      'There is an NVIDIA GPU here, but this jax does not see it: pip install '
+      '-U "jax[cuda13]".'
+    )
 
 
-def main(argv):
-  """Runs a mode."""
-  logging.set_verbosity(logging.INFO)
-  if len(argv) > 1:
-    raise app.UsageError(f'unexpected arguments {argv[1:]}')
-  name, config, workdir = _MODE.value, _CONFIG.value, _WORKDIR.value
-  if name == 'train':
-    _need(name, 'config')
-    train.train(config, workdir)
-    return
-  if name == 'export':
-    _need(name, 'out')
-    export.export(workdir, _OUT.value)
-    return
-  if name == 'evaluate' and workdir.endswith('.npz'):
-    _need(f'{name} of a file', 'config')
-    evaluate.evaluate_file(config, workdir, _OUT.value)
-    return
-  asked = request(config, workdir)
-  mode = _OWN.get(name) or tasks.find_mode(name, asked.config.task)
-  _need(name, *mode.needs)
-  mode.run(asked)
+def main(argv: Sequence[str] | None = None) -> None:
+  """The entry point of absl, and of the command `dnet`."""
+
+  def parse(argv):
+    # Ours are parsed by `run`, which says what is wrong in one sentence.
+    flags.FLAGS.mark_as_parsed()
+    return argv
+
+  app.run(lambda argv: run(argv[1:]), argv=argv, flags_parser=parse)
 
 
 if __name__ == '__main__':
-  flags.mark_flag_as_required('workdir')
-  app.run(main)
+  main()

@@ -1,8 +1,12 @@
 """The one training loop: batch, step, check, log, checkpoint, look."""
 
 from collections.abc import Mapping
+import contextlib
+import datetime
 import math
 import os
+import signal
+import time
 from typing import Any
 from typing import NamedTuple
 
@@ -24,7 +28,8 @@ from experiments.tasks import base
 from experiments.tasks import beginnings
 from experiments.tasks import parts
 
-# Fields that a run may be resumed with other values of.
+# Fields that a run may be resumed with other values of: they change no result
+# while nothing diverges, or only what is still to come.
 MAY_DIFFER = (
   'sample',
   'recover',
@@ -32,7 +37,11 @@ MAY_DIFFER = (
   'evaluate',
   'probe',
   'latent',
+  'data.path',
+  'parallel',
   'limits',
+  'train.num_iterations',
+  'train.checkpoint_every',
   'train.keep_checkpoints',
   'train.picture_every',
   'train.picture_shapes',
@@ -47,6 +56,21 @@ _SHOWN = {
 
 class DivergedError(RuntimeError):
   """The run diverged again and again; the message says what to change."""
+
+
+class Stopped(Exception):
+  """A signal stopped the run, and it was saved.
+
+  Attributes:
+    signal: its number.
+  """
+
+  def __init__(self, number: int, step: int, workdir: str):
+    name = signal.Signals(number).name
+    super().__init__(
+      f'{name}: saved step {step} in {workdir}; the same command goes on there.'
+    )
+    self.signal = number
 
 
 class _Saved(NamedTuple):
@@ -74,25 +98,37 @@ class _Run(NamedTuple):
     config: of the run.
     workdir: likewise.
     experiment: what is learned.
-    data: what its checkpoints say of the data.
     devices: how the step of each phase runs.
-    writer: of metrics and events.
+    writer: of metrics and events; None before it is open.
+    caught: numbers of signals that came.
+    accept_changes: whether other data is taken.
   """
 
   config: ml_collections.ConfigDict
   workdir: str
   experiment: base.Experiment
-  data: dict[str, Any]
   devices: tuple[parallel.Parallel, ...]
-  writer: logs.Writer
+  writer: logs.Writer | None
+  caught: list[int]
+  accept_changes: bool
 
 
-def train(config: ml_collections.ConfigDict, workdir: str) -> dnet_jax.Model:
+def train(
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  *,
+  accept_changes: bool = False,
+) -> dnet_jax.Model:
   """Learns all phases of a task, from the last checkpoint on.
+
+  A run that has come to its end goes on where `train.num_iterations` is larger
+  now, by the schedule of the new config.
 
   Args:
     config: see experiments/configs/default.py.
     workdir: made, or taken up again where it belongs to the same config.
+    accept_changes: go on with another config or with other data than the run
+      began with; an event tells what has changed.
 
   Returns:
     The model at the end.
@@ -101,28 +137,76 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dnet_jax.Model:
     ValueError: for a config that is not possible, or not that of the workdir;
       where the data of the workdir have changed.
     DivergedError: when `limits.rollbacks` rollbacks in a row did not help.
+    Stopped: when SIGTERM or SIGINT came; all is saved.
     OSError: where the workdir cannot be written, or another run writes to it.
   """
   task = parts.choice(tasks.TASKS, config.task, 'task')
-  factor = config.limits.rate_factor
-  if not 0 < factor <= 1:
-    raise ValueError(f'limits.rate_factor must be in (0, 1], got {factor}')
-  experiment = task.experiment(config, parts.data(config))
+  experiment = task.experiment(
+    config, _load_data(config, workdir, accept_changes)
+  )
   devices = tuple(
     parallel.make(
       config.parallel, phase.algorithm.step, phase.algorithm.chain_axes
     )
     for phase in experiment.phases
   )
-  with workdirs.only_writer(workdir):
-    # Before the workdir belongs to a config that is not possible.
-    if checkpoints.steps(workdir):
+  with workdirs.only_writer(workdir), _signals() as caught:
+    begun = bool(checkpoints.steps(workdir))
+    if begun:
       # All will be restored: train.init_from may be gone.
       params = experiment.params()
     else:
+      # Before the workdir belongs to a config that is not possible.
       params = beginnings.params(config, experiment)
-    workdirs.check_config(workdir, config.to_dict(), may_differ=MAY_DIFFER)
-    return _train(config, workdir, experiment, devices, params)
+    changes = workdirs.check_config(
+      workdir,
+      config.to_dict(),
+      may_differ=MAY_DIFFER,
+      # A start that failed leaves nothing that blocks the next one.
+      accept=accept_changes or not begun,
+    )
+    run = _Run(
+      config, workdir, experiment, devices, None, caught, accept_changes
+    )
+    return _train(run, params, changes if begun else [])
+
+
+def _load_data(config, workdir, accept_changes):
+  """The data of a run: where it was, or else where the config says it is."""
+  content = workdirs.read_config(workdir)
+  recorded = (content or {}).get('data', {}).get('path', '')
+  if recorded and os.path.exists(recorded) and not accept_changes:
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+      config.data.path = recorded
+  return parts.data(config)
+
+
+@contextlib.contextmanager
+def _signals():
+  """Catches the first SIGTERM or SIGINT: a list gets its number.
+
+  A second SIGINT stops at once.
+  """
+  caught: list[int] = []
+
+  def catch(number, frame):
+    del frame
+    caught.append(number)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+  try:
+    before = {
+      number: signal.signal(number, catch)
+      for number in (signal.SIGTERM, signal.SIGINT)
+    }
+  except ValueError:  # Not in the main thread.
+    before = {}
+  try:
+    yield caught
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)
 
 
 def _first(config, experiment, number, params) -> _Saved:
@@ -137,15 +221,17 @@ def _first(config, experiment, number, params) -> _Saved:
   return _Saved(phase.algorithm.init(key, learned), others, extras)
 
 
-def _train(config, workdir, experiment, devices, params):
+def _train(run, params, changes):
   """From the last checkpoint to the end."""
+  config, workdir, experiment = run.config, run.workdir, run.experiment
   numbers = {phase.name: i for i, phase in enumerate(experiment.phases)}
-  data, number, events = _data(experiment.data), 0, []
+  number, told, events = 0, {}, []
 
-  def like(told):
-    nonlocal number
-    number = numbers[told['phase']]
-    _check_data(workdir, told['data'], data)
+  def like(about):
+    nonlocal number, told
+    told = about
+    number = numbers[about['phase']]
+    _check_data(run, about['data'])
     return _first(config, experiment, number, params)
 
   restored = checkpoints.restore(
@@ -160,22 +246,33 @@ def _train(config, workdir, experiment, devices, params):
     # The settings of its use may be others now.
     extras = jax.tree.map(np.asarray, dict(experiment.extras))
     saved = saved._replace(extras=extras)
+  total = sum(phase.iterations for phase in experiment.phases)
   writer = logs.open_writer(
     workdir,
-    sum(phase.iterations for phase in experiment.phases),
+    total,
     first_step=step,
     show=_SHOWN,
     active=jax.process_index() == 0,
   )
-  run = _Run(config, workdir, experiment, data, devices, writer)
+  run = run._replace(writer=writer)
+  data = experiment.data
   try:
     for args, fields in events:
       writer.event(*args, **fields)
     if restored is None:
       _save(run, 0, 0, saved)
-      writer.event(0, 'start', data=data['data'], shapes=data['shapes'])
+      writer.event(0, 'start', data=data.source, shapes=len(data.train))
     else:
       writer.event(step, 'resume')
+      if changes:
+        writer.event(step, 'changed_config', fields=changes)
+      if told['data']['checksum'] != data.checksum:
+        writer.event(step, 'changed_data', data=data.source)
+    if step > total:
+      raise ValueError(
+        f'{workdir} has learned for {step} iterations already, and the config '
+        f'asks for {total}: raise train.num_iterations, or take another workdir'
+      )
     return _phases(run, number, step, saved)
   finally:
     writer.close()
@@ -202,7 +299,7 @@ def _phase(run, number, step, saved):
   begin = sum(other.iterations for other in before)
   end = begin + phase.iterations
   root = jax.random.fold_in(jax.random.key(config.seed), 2)
-  in_a_row = 0
+  in_a_row, pace = 0, _announce(run, step)
   state = devices.put(saved.state)
   while step < end:
     rollbacks = saved.rollbacks
@@ -224,13 +321,46 @@ def _phase(run, number, step, saved):
       continue
     writer.metrics(step, metrics)
     step += 1
-    if step == end or step % config.train.checkpoint_every == 0:
+    pace(step)
+    stop = bool(run.caught)
+    if step == end or stop or _due(step, config.train.checkpoint_every):
       in_a_row = 0
       saved = saved._replace(state=devices.get(state))
       _save(run, number, step, saved)
-    if step == end or step % config.train.picture_every == 0:
+    if stop:
+      name = signal.Signals(run.caught[0]).name
+      writer.event(step, 'stopped', signal=name)
+      raise Stopped(run.caught[0], step, run.workdir)
+    if step == end or _due(step, config.train.picture_every):
       _picture(run, saved._replace(state=devices.get(state)), step)
   return step, saved._replace(state=devices.get(state))
+
+
+def _due(step, every):
+  """Whether something that is done every so often is due; 0: at the end."""
+  return every > 0 and step % every == 0
+
+
+def _announce(run, first):
+  """Tells after ten iterations how long it will take: `(step) -> None`."""
+  total = sum(phase.iterations for phase in run.experiment.phases)
+  times = {}
+
+  def pace(step):
+    # The first iteration compiles.
+    if step - first not in (1, 11) or run.writer is None:
+      return
+    times[step] = time.monotonic()
+    if step - first == 1:
+      return
+    seconds = (times[step] - times[step - 10]) / 10 * (total - step)
+    text = f'About {datetime.timedelta(seconds=round(seconds))} to go.'
+    small = run.config.name.removesuffix('_paper').removesuffix('_text')
+    if seconds > 2 * 3600 and small != run.config.name:
+      text += f' Two CPU cores learn {small} within an hour.'
+    run.writer.say(text)
+
+  return pace
 
 
 def _roll_back(run, saved, step, fault, in_a_row):
@@ -277,38 +407,32 @@ def _model(run, saved):
   )
 
 
-def _data(data):
-  """What a checkpoint says of the data, of what JSON can hold."""
-  return {
-    'data': data.source,
-    'shapes': len(data.train),
-    'classes': list(data.classes),
-    'checksum': data.checksum,
-  }
-
-
-def _check_data(workdir, theirs, ours):
+def _check_data(run, theirs):
   """Refuses to go on with other shapes than a run has begun with."""
-  differing = [
-    f'{name}: {theirs.get(name)} -> {value}'
-    for name, value in ours.items()
-    if theirs.get(name) != value
-  ]
-  if differing:
+  ours = run.experiment.data
+  if theirs['checksum'] != ours.checksum and not run.accept_changes:
     raise ValueError(
-      f'{workdir} has learned from other shapes than data.path has now; put '
-      'those back, or take another workdir (theirs -> ours):\n  '
-      + '\n  '.join(differing)
+      f'{run.workdir} has learned from other shapes (checksum '
+      f'{theirs["checksum"]}: {theirs["data"]}) than data.path has now '
+      f'({ours.checksum}: {ours.source}): point --config.data.path at those, '
+      'take another workdir, or go on with these by --accept_changes'
     )
 
 
 def _save(run, number, step, saved):
   spec, phases = run.experiment.spec, run.experiment.phases
+  data = run.experiment.data
+  told = {
+    'data': data.source,
+    'shapes': len(data.train),
+    'classes': list(data.classes),
+    'checksum': data.checksum,
+  }
   checkpoints.save(
     run.workdir,
     step,
     saved,
-    about=models.about(spec, phases[number].name, run.data),
+    about=models.about(spec, phases[number].name, told),
     keep=run.config.train.keep_checkpoints,
   )
 

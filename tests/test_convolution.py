@@ -368,12 +368,12 @@ def test_derivatives_of_both_derivatives(method, in_chunks, monkeypatch):
     assert relative_error(*pair) < WORST
 
 
-@pytest.mark.parametrize('in_chunks', [False, True])
-@pytest.mark.parametrize('method', convolution.METHODS)
+@pytest.mark.parametrize(
+  ('method', 'in_chunks'),
+  [(m, False) for m in convolution.METHODS] + [(m, True) for m in WITH_FACTORS],
+)
 def test_forward_mode_is_the_derivative(method, in_chunks, monkeypatch):
   if in_chunks:
-    if method not in WITH_FACTORS:
-      pytest.skip('takes all chains')
     set_limits(monkeypatch, method, 0, 0, 2)
   x, w, y, naive = arrays(5, (7, 6, 5), (3, 4, 2), (2, 3, 1), 'SAME', 2, 3)
   u, v, y_u, _ = arrays(

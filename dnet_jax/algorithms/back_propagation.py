@@ -47,7 +47,8 @@ def alternating_back_propagation(
     def generate(z):
       return inference_fn(student.params, student.model_state, z)[0]
 
-    key_read = jax.random.fold_in(key, 1)
+    # No chain has this number.
+    key_read = jax.random.fold_in(key, 2**32 - 1)
     start = memory.read(key_read, state.memory, state.iteration, sampler)
     z, _ = sampler.run(
       sampler.keys(key, len(start.position)),

@@ -11,7 +11,6 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from dnet_jax import types
 from dnet_jax.convolution.axes import merge
 from dnet_jax.convolution.axes import pads
 from dnet_jax.convolution.axes import phase_taps
@@ -93,12 +92,6 @@ FACTORS = Factors(
   # cache.
   limits=Limits(2**23, 2**23, 1),
 )
-
-
-def tiles(axes: types.PyTree) -> tuple[int, ...]:
-  """One, the whole axis, of any axes."""
-  del axes
-  return (0,)
 
 
 def cost(plan: Plan, chains: int, c: int, n: int) -> float:

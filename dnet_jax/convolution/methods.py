@@ -99,5 +99,11 @@ class Plan(NamedTuple):
   axes: Axes
 
 
+def whole_axis(axes: Axes) -> tuple[int, ...]:
+  """The tiles of methods that have none: one, the whole of any axis."""
+  del axes
+  return (0,)
+
+
 # Rates of two cores of a server CPU, by which costs are compared.
 FLOPS, BYTES = 1e11, 6e9

@@ -8,25 +8,22 @@ from dnet_jax.convolution import transforms
 from dnet_jax.convolution.axes import Axes
 from dnet_jax.convolution.methods import Method
 from dnet_jax.convolution.methods import Plan
+from dnet_jax.convolution.methods import whole_axis
 
 BY_NAME = {
-  'direct': Method(
-    ordinary.direct, ordinary.direct_transpose, transforms.whole_axis
-  ),
-  'phases': Method(
-    ordinary.phases, ordinary.phases_transpose, transforms.whole_axis
-  ),
+  'direct': Method(ordinary.direct, ordinary.direct_transpose, whole_axis),
+  'phases': Method(ordinary.phases, ordinary.phases_transpose, whole_axis),
   'im2col': Method(
     derivatives.correlate,
     derivatives.transpose,
-    columns.tiles,
+    whole_axis,
     columns.cost,
     columns.FACTORS,
   ),
   'fourier': Method(
     derivatives.correlate,
     derivatives.transpose,
-    transforms.whole_axis,
+    whole_axis,
     transforms.cost,
     transforms.FOURIER,
   ),

@@ -327,12 +327,6 @@ FOURIER = _factors(matrices.FOURIER)
 WINOGRAD = _factors(matrices.WINOGRAD)
 
 
-def whole_axis(axes: Axes) -> tuple[int, ...]:
-  """The tile of `FOURIER`: one, of any axes."""
-  del axes
-  return (0,)
-
-
 def winograd_tiles(axes: Axes) -> tuple[int, ...]:
   """The tiles of `WINOGRAD`: none where the kernel has too many taps."""
   taps = max(phase_taps(axis) for axis in axes)

@@ -6,10 +6,12 @@ Voxels are `(*chains, D, H, W)` with 0 empty and 1 full; a network sees
 
 from collections.abc import Callable
 from collections.abc import Mapping
+import operator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dnet_jax import energy
 from dnet_jax import kernels
@@ -22,11 +24,17 @@ from dnet_jax import types
 
 KERNELS = {'langevin': kernels.langevin, 'mala': kernels.mala}
 # What a model does that was not told: plain descent.
-_DEFAULTS = {
-  'synthesize': (specs.Use('noise', 200), {'step_size': 0.05}),
-  'recover': (specs.Use('mean', 60), {'step_size': 0.1}),
-  'super_resolve': (specs.Use('repeat', 60), {'step_size': 0.1}),
-  'reconstruct': (specs.Use('prior', 200, num_starts=4), {'step_size': 0.01}),
+_USES = {
+  'synthesize': specs.Use('noise', 200),
+  'recover': specs.Use('mean', 60),
+  'super_resolve': specs.Use('repeat', 60),
+  'reconstruct': specs.Use('prior', 200, num_starts=4),
+}
+_STEP_SIZES = {
+  'synthesize': 0.05,
+  'recover': 0.1,
+  'super_resolve': 0.1,
+  'reconstruct': 0.01,
 }
 _NUMBERS = {
   'temperature': 0.0,
@@ -76,11 +84,19 @@ def need(spec: specs.Spec, network: str) -> None:
     )
 
 
+def need_one_descriptor(spec: specs.Spec) -> None:
+  """Raises ValueError for a model without a descriptor, or with several."""
+  need(spec, 'descriptor')
+  if spec.grids:
+    raise ValueError(
+      'this needs a model with one descriptor; this one has one for each of '
+      f'the grids {spec.grids}'
+    )
+
+
 def network_name(spec: specs.Spec, grid: int = -1) -> str:
   """The name of a descriptor among the parameters of a model."""
-  if not spec.grids:
-    return 'descriptor'
-  return f'grid_{grid % len(spec.grids) + 1}'
+  return specs.network_names(spec)[: len(spec.descriptors)][grid]
 
 
 def energy_fn(
@@ -124,52 +140,98 @@ def settings(
     What shapes the program, and the numbers.
 
   Raises:
+    TypeError: for steps that are no whole numbers.
     ValueError: for values that are not possible.
   """
-  default, default_numbers = _DEFAULTS[name]
-  use = dict(model.spec.uses).get(name, default)
-  own = model.extras.get('settings', {}).get(name, default_numbers)
-  numbers = _NUMBERS | dict(own)
+  use = dict(model.spec.uses).get(name) or _default_use(model.spec, name)
+  own = model.extras.get('settings', {}).get(name, {})
+  numbers = _NUMBERS | {'step_size': _STEP_SIZES[name]} | dict(own)
   given = {field: x for field, x in given.items() if x is not None}
   numbers |= {f: x for f, x in given.items() if f not in use._fields}
   use = use._replace(**{f: x for f, x in given.items() if f in use._fields})
+  use = use._replace(**{f: _count(f, getattr(use, f)) for f in _COUNTS})
   if 'noise_steps' not in given:
     noise_steps = min(use.noise_steps, use.num_steps)
-    heat = given.get('temperature')
-    if heat is not None:
-      cold = is_number(heat) and not jnp.any(jnp.asarray(heat))
+    if 'temperature' in given:
+      heat = _known(given['temperature'])
+      cold = heat is not None and not heat.any()
       noise_steps = 0 if cold else noise_steps or use.num_steps
     use = use._replace(noise_steps=noise_steps)
-  _check(use, numbers)
+  _check(model.spec, use, numbers)
   return use, {k: jnp.asarray(x, jnp.float32) for k, x in numbers.items()}
 
 
-def is_number(x: Any) -> bool:
-  """Whether it can be looked at: a traced value cannot."""
-  return not isinstance(x, jax.core.Tracer)
+def _default_use(spec, name):
+  if name == 'synthesize' and spec.grids:
+    return _USES[name]._replace(start='grids')
+  if name == 'synthesize' and not spec.descriptors:
+    return specs.Use('generator', 0)
+  return _USES[name]
 
 
-def _check(use, numbers):
-  for field in ('num_steps', 'noise_steps', 'refinement_steps'):
-    if getattr(use, field) < 0:
-      raise ValueError(f'{field} must be >= 0, got {getattr(use, field)}')
+# Fields of `Use` that are numbers, and the least of each.
+_COUNTS = {
+  'num_steps': 0,
+  'noise_steps': 0,
+  'refinement_steps': 0,
+  'num_starts': 1,
+}
+
+
+def _count(field, x):
+  """A Python integer: it shapes the program."""
+  try:
+    count = operator.index(x)
+  except TypeError as error:
+    raise TypeError(
+      f'{field} must be a whole number, and not traced; got {x}'
+    ) from error
+  if count < _COUNTS[field]:
+    raise ValueError(f'{field} must be >= {_COUNTS[field]}, got {count}')
+  return count
+
+
+def _known(x):
+  """As NumPy has it, or None: a traced number cannot be looked at."""
+  try:
+    return np.asarray(x, np.float64)
+  except (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+  ):
+    return None
+
+
+def _check(spec, use, numbers):
   if use.noise_steps > use.num_steps:
     raise ValueError(
       'noise_steps must be from 0 to num_steps, got '
       f'{use.noise_steps} and {use.num_steps}'
     )
-  if use.num_starts < 1:
-    raise ValueError(f'num_starts must be at least 1, got {use.num_starts}')
   if use.kernel not in KERNELS:
     raise ValueError(f'kernel must be one of {[*KERNELS]}, got {use.kernel!r}')
-  for field, x in numbers.items():
-    if not is_number(x):
+  for field, given in numbers.items():
+    x, shape = _known(given), jnp.shape(given)
+    for_each = (len(spec.grids),)
+    several = field == 'temperature' and spec.grids and shape == for_each
+    if shape and not several:
+      also = f', or {for_each} for each grid' if spec.grids else ''
+      raise ValueError(
+        f'{field} must be one number{also}; got an array of shape {shape}'
+      )
+    if x is None:
       continue
-    lowest = field in ('temperature', 'start_std', 'fill_std')
-    fine = jnp.all(jnp.isfinite(x) & ((x >= 0) if lowest else (x > 0)))
-    if not fine:
-      bound = '>= 0' if lowest else 'positive'
-      raise ValueError(f'{field} must be finite and {bound}, got {x}')
+    may_be_0 = field in ('temperature', 'start_std')
+    if not (np.isfinite(x) & ((x >= 0) if may_be_0 else (x > 0))).all():
+      bound = '>= 0' if may_be_0 else 'positive'
+      raise ValueError(f'{field} must be finite and {bound}, got {given}')
+  heat = _known(numbers['temperature'])
+  hot = use.num_steps if spec.grids else use.noise_steps
+  if use.kernel == 'mala' and hot and heat is not None and not heat.all():
+    raise ValueError(
+      f'this model moves by mala, which needs temperature > 0 in its {hot} '
+      f'steps with noise; got {numbers["temperature"]}'
+    )
 
 
 def chain_keys(key: types.Key, num_chains: int) -> types.Key:
@@ -204,6 +266,33 @@ def chains_of(
       f'the model, got shape {voxels.shape}'
     )
   return voxels.reshape(-1, *voxels.shape[-3:]), voxels.shape[:-3]
+
+
+def seen(
+  model: models.Model, visible: types.Array, leading: tuple[int, ...]
+) -> types.Array:
+  """A mask as `(n, D, H, W)`, one for each shape.
+
+  Args:
+    model: the model.
+    visible: boolean, broadcasts against the voxels.
+    leading: chain axes of the voxels.
+
+  Raises:
+    TypeError: when it is not boolean.
+    ValueError: when it does not fit.
+  """
+  visible = jnp.asarray(visible)
+  if visible.dtype != jnp.bool_:
+    raise TypeError(f'visible must be boolean, got {visible.dtype}')
+  shape = (*leading, *model.spec.grid)
+  try:
+    visible = jnp.broadcast_to(visible, shape)
+  except ValueError as error:
+    raise ValueError(
+      f'visible of shape {visible.shape} does not fit voxels of shape {shape}'
+    ) from error
+  return visible.reshape(-1, *model.spec.grid)
 
 
 def move(

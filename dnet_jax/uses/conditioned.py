@@ -27,6 +27,7 @@ def recover(
   temperature: float | types.Array | None = None,
   fill_std: float | types.Array | None = None,
   refinement_steps: int | None = None,
+  refinement_std: float | types.Array | None = None,
   hold: bool | None = None,
 ) -> types.Array:
   """Fills the hidden voxels of shapes by Langevin dynamics: Algorithm 4.
@@ -46,6 +47,7 @@ def recover(
     temperature: T of section 2.5.
     fill_std: of the Gaussian of a local average, in voxels.
     refinement_steps: after these, steps with a narrow reference.
+    refinement_std: its standard deviation.
     hold: True: visible voxels are held at every step (the text of 6.2); False:
       they are put back at the end (the authors' code).
 
@@ -62,10 +64,7 @@ def recover(
   >>> recover(jax.random.key(0), model, voxels, voxels == 0, num_steps=1).shape
   (32, 32, 32)
   """
-  _need_one_descriptor(model)
-  visible = jnp.asarray(visible)
-  if visible.dtype != jnp.bool_:
-    raise TypeError(f'visible must be boolean, got {visible.dtype}')
+  base.need_one_descriptor(model.spec)
   use, numbers = base.settings(
     model,
     'recover',
@@ -76,31 +75,16 @@ def recover(
     temperature=temperature,
     fill_std=fill_std,
     refinement_steps=refinement_steps,
+    refinement_std=refinement_std,
     hold=hold,
   )
   if use.start not in _FILLS:
     raise ValueError(f'start must be one of {[*_FILLS]}, got {use.start!r}')
   shapes, leading = base.chains_of(model, voxels, 'voxels')
-  try:
-    seen = jnp.broadcast_to(visible, (*leading, *model.spec.grid))
-  except ValueError as error:
-    raise ValueError(
-      f'visible of shape {visible.shape} does not fit voxels of shape '
-      f'{jnp.shape(voxels)}'
-    ) from error
-  seen = seen.reshape(shapes.shape)
+  seen = base.seen(model, visible, leading)
   keys = base.chain_keys(key, len(shapes))
   y = _recover(keys, model, shapes, seen, use, numbers)
   return y.reshape(*leading, *model.spec.grid)
-
-
-def _need_one_descriptor(model):
-  base.need(model.spec, 'descriptor')
-  if model.spec.grids:
-    raise ValueError(
-      'this needs a model with one descriptor; this one has one for each of '
-      f'the grids {model.spec.grids}'
-    )
 
 
 def _local_average(numbers):
@@ -138,11 +122,14 @@ def super_resolve(
   step_size: float | types.Array | None = None,
   temperature: float | types.Array | None = None,
   refinement_steps: int | None = None,
+  refinement_std: float | types.Array | None = None,
 ) -> types.Array:
   """Adds the details that block averages leave open: Algorithm 5.
 
-  A multi-grid model goes from the grid of `coarse` to its finest one, and does
-  not hold the averages. Wherever None is allowed it is the model's own setting.
+  A multi-grid model goes from the grid of `coarse` to its finest one as in
+  synthesis, and does not hold the averages; `noise_steps` and
+  `refinement_steps` are not for it. Wherever None is allowed it is the model's
+  own setting.
 
   Args:
     key: consumed; one, or one for each shape.
@@ -153,10 +140,11 @@ def super_resolve(
     step_size: the paper's delta-tau.
     temperature: T of section 2.5.
     refinement_steps: after these, steps with a narrow reference.
+    refinement_std: its standard deviation.
 
   Returns:
-    `(*chains, D, H, W)` real values whose block averages are `coarse`; not
-    clipped.
+    `(*chains, D, H, W)` real values, not clipped; their block averages are
+    `coarse`.
 
   Raises:
     ValueError: for a model that cannot, a grid that does not divide the
@@ -168,22 +156,20 @@ def super_resolve(
   (2, 32, 32, 32)
   """
   base.need(model.spec, 'descriptor')
-  coarse = jnp.asarray(coarse, jnp.float32)
-  sides, grid = coarse.shape[-3:], model.spec.grid
-  factors = {
-    d // c if c and d % c == 0 else 0
-    for c, d in zip(sides, grid, strict=len(sides) == 3)
-  }
-  if coarse.ndim < 3 or len(factors) != 1 or 0 in factors:
+  coarse, grid = jnp.asarray(coarse, jnp.float32), model.spec.grid
+  leading, sides = coarse.shape[:-3], coarse.shape[-3:]
+  factor = grid[0] // max(sides[0], 1) if sides else 0
+  if tuple(factor * side for side in sides) != grid:
     raise ValueError(
       f'coarse must be (*chains, D / d, H / d, W / d) with one factor d that '
       f'gives the grid {grid} of the model, got shape {coarse.shape}'
     )
-  (factor,) = factors
-  leading = coarse.shape[:-3]
   shapes = coarse.reshape(-1, *sides)
   keys = base.chain_keys(key, len(shapes))
   if model.spec.grids:
+    synthesis.only_for_one_grid(
+      model.spec, noise_steps=noise_steps, refinement_steps=refinement_steps
+    )
     y = synthesis.synthesize_grids(
       keys,
       model,
@@ -202,6 +188,7 @@ def super_resolve(
     step_size=step_size,
     temperature=temperature,
     refinement_steps=refinement_steps,
+    refinement_std=refinement_std,
   )
   y = _super_resolve(keys, model, shapes, factor, use, numbers)
   return y.reshape(*leading, *grid)

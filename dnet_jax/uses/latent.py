@@ -77,11 +77,15 @@ def decode(model: models.Model, z: types.Array) -> types.Array:
   Raises:
     ValueError: for a model without a generator, or z of another length.
   """
+  return _decode(model, _latent(model, z))
+
+
+def _latent(model, z):
   base.need(model.spec, 'generator')
   z, length = jnp.asarray(z), model.spec.generator.latent_dim
   if z.ndim < 1 or z.shape[-1] != length:
     raise ValueError(f'z must be (*chains, {length}), got shape {z.shape}')
-  return _decode(model, z)
+  return z
 
 
 @jax.jit
@@ -142,6 +146,7 @@ def infer_latent(
     the step is too large for this sigma.
 
   Raises:
+    TypeError: when `visible` is not boolean.
     ValueError: for a model that cannot, another grid, or settings that are
       not possible.
   """
@@ -155,11 +160,9 @@ def infer_latent(
     noise_std=noise_std,
   )
   shapes, leading = base.chains_of(model, voxels, 'voxels')
-  if visible is None:
-    visible = True
-  seen = jnp.broadcast_to(jnp.asarray(visible), jnp.shape(voxels))
+  seen = base.seen(model, True if visible is None else visible, leading)
   keys = base.chain_keys(key, len(shapes))
-  z = _infer(keys, model, shapes, seen.reshape(shapes.shape), use, numbers)
+  z = _infer(keys, model, shapes, seen, use, numbers)
   return z.reshape(*leading, -1)
 
 
@@ -332,7 +335,7 @@ def interpolate(
     raise ValueError(f'path must be one of {[*PATHS]}, got {path!r}')
   if num_shapes < 2:
     raise ValueError(f'num_shapes must be at least 2, got {num_shapes}')
-  z_0, z_1 = jnp.asarray(z_0), jnp.asarray(z_1)
+  z_0, z_1 = _latent(model, z_0), _latent(model, z_1)
   if z_0.shape != z_1.shape:
     raise ValueError(f'two z of one shape, got {z_0.shape} and {z_1.shape}')
   return decode(model, PATHS[path](z_0, z_1, jnp.linspace(0, 1, num_shapes)))

@@ -29,7 +29,7 @@ def pooled_features(
   features of a 32^3 grid.
 
   Args:
-    model: with one descriptor.
+    model: with a descriptor; of a multi-grid model that of the finest grid.
     voxels: `(*chains, D, H, W)`.
     windows: side of the pooling, one for each layer.
 

@@ -29,6 +29,7 @@ def synthesize(
   temperature: float | types.Array | None = None,
   start_std: float | types.Array | None = None,
   refinement_steps: int | None = None,
+  refinement_std: float | types.Array | None = None,
 ) -> types.Array:
   """New shapes by Langevin dynamics, eq. (7).
 
@@ -44,11 +45,13 @@ def synthesize(
       makes; 'chains', its persistent chains; 'grids', an average at 1^3, grid
       by grid (section 4.2); or shapes `(num_shapes, D, H, W)`.
     num_steps: Langevin steps; of a multi-grid model, of each grid.
-    noise_steps: of these, the first ones at `temperature`; the rest at 0.
+    noise_steps: of these, the first ones at `temperature`; the rest at 0. Not
+      for a multi-grid model, as `start_std` and `refinement_steps`.
     step_size: the paper's delta-tau.
     temperature: T of section 2.5; of a multi-grid model also one for each grid.
     start_std: standard deviation of the noise where chains begin.
     refinement_steps: after these, steps with a narrow reference.
+    refinement_std: its standard deviation.
 
   Returns:
     `(num_shapes, D, H, W)` real values; above 0.5 is inside.
@@ -64,7 +67,14 @@ def synthesize(
     raise ValueError(f'num_shapes must be at least 1, got {num_shapes}')
   position = None
   if start is not None and not isinstance(start, str):
-    position, start = start, 'given'
+    position, start = start, None
+  only_for_one_grid(
+    model.spec,
+    noise_steps=noise_steps,
+    start_std=start_std,
+    refinement_steps=refinement_steps,
+    refinement_std=refinement_std,
+  )
   use, numbers = base.settings(
     model,
     'synthesize',
@@ -75,24 +85,45 @@ def synthesize(
     temperature=temperature,
     start_std=start_std,
     refinement_steps=refinement_steps,
+    refinement_std=refinement_std,
   )
   keys = base.chain_keys(key, num_shapes)
-  if position is not None:
-    position, _ = base.chains_of(model, position, 'start')
-    if len(position) != num_shapes:
-      raise ValueError(
-        f'start holds {len(position)} shapes, num_shapes is {num_shapes}'
-      )
-  _check_start(model, use, num_shapes)
+  if position is None:
+    _check_start(model, use, num_shapes)
+  else:
+    position = _checked(model, position, num_shapes)
   return _synthesize(keys, model, use, numbers, position)
+
+
+def only_for_one_grid(spec: specs.Spec, **given: Any) -> None:
+  """Raises ValueError where a multi-grid model is given what is not for it."""
+  names = [name for name, x in given.items() if x is not None]
+  if spec.grids and names:
+    raise ValueError(
+      'a multi-grid model moves the chains of each grid at one temperature, '
+      f"from the coarser grid's: {', '.join(names)} cannot be set"
+    )
+
+
+def _checked(model, position, num_shapes):
+  """Shapes to start from."""
+  base.need_one_descriptor(model.spec)
+  position, _ = base.chains_of(model, position, 'start')
+  if len(position) != num_shapes:
+    raise ValueError(
+      f'start holds {len(position)} shapes, num_shapes is {num_shapes}'
+    )
+  return position
 
 
 def _check_start(model, use, num_shapes):
   spec = model.spec
+  if use.start not in _STARTS:
+    raise ValueError(
+      f'start must be one of {[*_STARTS]}, or shapes; got {use.start!r}'
+    )
   if use.start != 'generator' or use.num_steps or use.refinement_steps:
     base.need(spec, 'descriptor')
-  if use.start not in _STARTS:
-    raise ValueError(f'start must be one of {[*_STARTS]}, got {use.start!r}')
   if (use.start == 'grids') != bool(spec.grids):
     raise ValueError(
       "start 'grids' is for models of several grids, and they have no other; "
@@ -114,25 +145,21 @@ def _check_start(model, use, num_shapes):
       )
 
 
-def _noise(keys, model, numbers, position):
+def _noise(keys, model, numbers):
   return starts.from_noise(keys, (*model.spec.grid, 1), numbers['start_std'])
 
 
-def _components(keys, model, numbers, position):
+def _components(keys, model, numbers):
   components = starts.Components(**model.extras['components'])
   return starts.from_components(keys, components, numbers['start_std'])
 
 
-def _generator(keys, model, numbers, position):
+def _generator(keys, model, numbers):
   return starts.from_data(latent.generated(keys, model))
 
 
-def _chains(keys, model, numbers, position):
+def _chains(keys, model, numbers):
   return starts.from_data(model.extras['chains'][: len(keys)])
-
-
-def _given(keys, model, numbers, position):
-  return starts.from_data(base.to_network(model, position))
 
 
 _STARTS: dict[str, Callable[..., Any] | None] = {
@@ -140,22 +167,22 @@ _STARTS: dict[str, Callable[..., Any] | None] = {
   'components': _components,
   'generator': _generator,
   'chains': _chains,
-  'given': _given,
   'grids': None,  # Section 4.2 has a start for each grid.
 }
 
 
 @jax.jit(static_argnames='use')
 def _synthesize(keys, model, use, numbers, position):
-  key_start = kernels.fold_in(keys, 0)
-  if use.start == 'grids':
-    y = base.to_network(model, draw_averages(key_start, model))
-    y = finer_grids(keys, model, use, numbers, y, 0)[-1]
+  if position is None and use.start == 'grids':
+    return _grids(keys, model, use, numbers, None, 0)[-1]
+  if position is None:
+    # Phase 0; the chains' own are from 1 on.
+    start = _STARTS[use.start](kernels.fold_in(keys, 0), model, numbers)
   else:
-    start = _STARTS[use.start](key_start, model, numbers, position)
-    y = start.position
-    if use.num_steps or use.refinement_steps:
-      y = base.move(keys, model, start, use, numbers)
+    start = starts.from_data(base.to_network(model, position))
+  y = start.position
+  if use.num_steps or use.refinement_steps:
+    y = base.move(keys, model, start, use, numbers)
   return base.from_network(model, y)
 
 
@@ -264,7 +291,7 @@ def synthesize_grids(
   first = 0
   if coarse is not None:
     coarse = jnp.asarray(coarse)
-    side = coarse.shape[-1]
+    side = coarse.shape[-1] if coarse.ndim else 0
     if coarse.shape != (num_shapes, side, side, side) or side not in sides[:-1]:
       raise ValueError(
         f'shapes to start from must be ({num_shapes}, d, d, d) with d one of '
@@ -276,8 +303,14 @@ def synthesize_grids(
 
 @jax.jit(static_argnames=('use', 'first'))
 def _synthesize_grids(keys, model, use, numbers, coarse, first):
+  return _grids(keys, model, use, numbers, coarse, first)
+
+
+def _grids(keys, model, use, numbers, coarse, first):
   if coarse is None:
-    coarse = draw_averages(kernels.fold_in(keys, 0), model)
+    # The keys of grids are counted from 0: this one is of none of them.
+    key_averages = kernels.fold_in(keys, len(model.spec.grids))
+    coarse = draw_averages(key_averages, model)
   y = base.to_network(model, coarse)
   samples = finer_grids(keys, model, use, numbers, y, first)
   return tuple(base.from_network(model, y) for y in samples)

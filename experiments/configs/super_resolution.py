@@ -11,7 +11,8 @@ Three minutes of one CPU core. Reached: intersection over union of 0.820 (sofas)
 and 0.803 (toilets), where the nearest training shape has 0.774 and 0.791 and
 trilinear interpolation 0.602 and 0.644 (2026-11-24). Real values stay soft:
 errors of 0.037 and 0.056 where the nearest training shape has 0.026 and 0.037.
-Ten more steps with a narrow reference (`refinement_steps`) make them 0.024 and 0.043,
+Ten more steps (`refinement_steps`) with a narrow reference make them 0.024 and
+0.043,
 at an IoU of 0.806 and 0.757 (2026-11-25): for sofas, as for monitors, better
 than every baseline, for toilets and beds not. Learning with s = 0.3 or 0.25,
 30 steps in place of 10, and going on from a synthesis model with two layers

@@ -44,6 +44,7 @@ class Writer(NamedTuple):
   picture: `(step, path)`: tells of a picture (.png) that lies at `path`.
   rewind: `(step)`: forgets the metrics of this step and all later ones, for a
     run that has been rolled back and does them again.
+  say: `(text)`: a line for people only.
   close: `()`.
   """
 
@@ -51,6 +52,7 @@ class Writer(NamedTuple):
   event: Callable[..., None]
   picture: Callable[..., None]
   rewind: Callable[..., None]
+  say: Callable[[str], None]
   close: Callable[[], None]
 
 
@@ -93,7 +95,7 @@ def open_writer(
       a step that has been written already.
   """
   if not active:
-    return Writer(*[lambda *args, **kwargs: None] * 5)
+    return Writer(*[lambda *args, **kwargs: None] * 6)
   if show is None:
     show = {'energy_gap': 'energy gap', 'grad_norm': 'gradient'}
   metrics_path = os.path.join(workdir, 'metrics.jsonl')
@@ -215,7 +217,7 @@ def open_writer(
       stack.callback(events_file.close)
       stack.callback(metrics_file.close)
 
-  return Writer(metrics, event, picture, rewind, close)
+  return Writer(metrics, event, picture, rewind, say, close)
 
 
 def read_metrics(workdir) -> list[dict[str, Any]]:

@@ -54,7 +54,11 @@ def only_writer(workdir) -> Iterator[None]:
 
 
 def check_config(
-  workdir, config: Mapping[str, Any], *, may_differ: Sequence[str] = ()
+  workdir,
+  config: Mapping[str, Any],
+  *,
+  may_differ: Sequence[str] = (),
+  accept: bool = False,
 ) -> list[str]:
   """Refuses a workdir that belongs to another config.
 
@@ -66,9 +70,10 @@ def check_config(
     config: nested dicts of what JSON can hold; tuples count as lists.
     may_differ: names of fields ('train.num_iterations') or of groups of them
       ('sample').
+    accept: whether all fields may differ.
 
   Returns:
-    The allowed differences, each `field: theirs -> ours`.
+    The differences, each `field: theirs -> ours`.
 
   Raises:
     ValueError: with a line `field: theirs -> ours` for each field that
@@ -87,13 +92,15 @@ def check_config(
         a, b = theirs.get(field, '(absent)'), ours.get(field, '(absent)')
         # As JSON text, in which nan is itself and 1 is neither 1.0 nor true.
         if a != b:
-          free = any(f'{field}.'.startswith(f'{name}.') for name in may_differ)
+          free = accept or any(
+            f'{field}.'.startswith(f'{name}.') for name in may_differ
+          )
           (allowed if free else refused).append(f'{field}: {a} -> {b}')
     if refused:
       raise ValueError(
         f'{workdir} belongs to a run with another config; take another '
-        'workdir, or set these fields back (theirs -> ours):\n  '
-        + '\n  '.join(refused)
+        'workdir, set these fields back, or go on with them by '
+        '--accept_changes (theirs -> ours):\n  ' + '\n  '.join(refused)
       )
     if theirs is None or allowed:
       os.makedirs(workdir, exist_ok=True)

@@ -26,10 +26,22 @@ TASKS = {
 MODES = classification.MODES
 
 
-def mode_names() -> list[str]:
-  """The names of all modes."""
-  names = [name for task in TASKS.values() for name in task.modes]
-  return list(dict.fromkeys([*names, *MODES]))
+def all_modes() -> dict[str, base.Mode]:
+  """All modes by name, for help; of several of one name what all of them read.
+
+  Which one runs, `find_mode` says.
+  """
+  found: dict[str, base.Mode] = {}
+  for modes in (*(task.modes for task in TASKS.values()), MODES):
+    for name, mode in modes.items():
+      known = found.setdefault(name, mode)
+      takes = dict.fromkeys((*known.takes, *mode.takes))
+      fits = [known.fits, mode.fits]
+      found[name] = known._replace(
+        takes=tuple(takes),
+        fits=lambda spec, fits=fits: any(fit(spec) for fit in fits),
+      )
+  return found
 
 
 def find_mode(name: str, task: str) -> base.Mode:

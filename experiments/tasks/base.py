@@ -90,12 +90,34 @@ class Mode(NamedTuple):
     help: in one line.
     needs: flags that it cannot do without.
     takes: further flags that it reads.
+    fits: `(spec) -> bool`, whether a model can do it.
   """
 
   run: Callable[[Request], Any]
   help: str
   needs: tuple[str, ...] = ()
   takes: tuple[str, ...] = ()
+  fits: Callable[[dnet_jax.Spec], bool] = lambda spec: True
+
+
+def has_descriptor(spec: dnet_jax.Spec) -> bool:
+  """Whether a model has a descriptor, one or one for each grid."""
+  return bool(spec.descriptors)
+
+
+def has_one_descriptor(spec: dnet_jax.Spec) -> bool:
+  """Whether a model has one descriptor, of one grid."""
+  return bool(spec.descriptors) and not spec.grids
+
+
+def has_generator(spec: dnet_jax.Spec) -> bool:
+  """Whether a model has a generator."""
+  return spec.generator is not None
+
+
+def has_classifier(spec: dnet_jax.Spec) -> bool:
+  """Whether a model has a classifier."""
+  return spec.classifier is not None
 
 
 class Task(NamedTuple):

@@ -307,5 +307,6 @@ MODES = {
     probe,
     'what its features are worth to logistic regression, Table 5',
     takes=('config', 'out'),
+    fits=base.has_one_descriptor,
   )
 }

@@ -482,19 +482,29 @@ TASK = base.Task(
   {
     'sample': synthesis.TASK.modes['sample'],
     'generate': base.Mode(
-      generate, 'shapes in one pass, Figure 5', takes=('config',)
+      generate,
+      'shapes in one pass, Figure 5',
+      takes=('config',),
+      fits=base.has_generator,
     ),
     'interpolate': base.Mode(
-      interpolate, 'shapes between shapes, Figure 6', takes=('config',)
+      interpolate,
+      'shapes between shapes, Figure 6',
+      takes=('config',),
+      fits=base.has_generator,
     ),
     'arithmetic': base.Mode(
-      arithmetic, 'a part of one shape on another, Figure 7', takes=('config',)
+      arithmetic,
+      'a part of one shape on another, Figure 7',
+      takes=('config',),
+      fits=base.has_generator,
     ),
     'reconstruct': base.Mode(
       reconstruct,
       'rebuilds the shapes of --input through the latent space',
       needs=('input',),
       takes=('config', 'visible', 'up'),
+      fits=base.has_generator,
     ),
   },
 )

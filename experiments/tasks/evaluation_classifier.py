@@ -197,6 +197,7 @@ TASK = base.Task(
       'of which class the shapes of --input are',
       needs=('input',),
       takes=('config', 'up', 'out'),
+      fits=base.has_classifier,
     )
   },
 )

@@ -324,6 +324,7 @@ TASK = base.Task(
       sample,
       'new shapes on every grid, or finer ones of --input',
       takes=('config', 'input', 'up'),
+      fits=lambda spec: bool(spec.grids),
     )
   },
 )

@@ -190,6 +190,7 @@ TASK = base.Task(
       'fills the hidden part of the shapes of --input',
       needs=('input',),
       takes=('config', 'visible', 'up'),
+      fits=base.has_one_descriptor,
     )
   },
 )

@@ -157,6 +157,7 @@ TASK = base.Task(
       'adds details to the coarse shapes of --input',
       needs=('input',),
       takes=('config', 'up'),
+      fits=base.has_descriptor,
     )
   },
 )

@@ -285,7 +285,10 @@ TASK = base.Task(
   _evaluate,
   {
     'sample': base.Mode(
-      sample, 'new shapes: voxels, pictures, meshes', takes=('config',)
+      sample,
+      'new shapes: voxels, pictures, meshes',
+      takes=('config',),
+      fits=lambda spec: base.has_descriptor(spec) or base.has_generator(spec),
     )
   },
 )

@@ -1,7 +1,9 @@
 """Volumes to and from binvox, .mat and .npy."""
 
+import gzip
 import io
 import pathlib
+import struct
 import subprocess
 import sys
 import zipfile
@@ -30,10 +32,10 @@ def mat(path, volume, key='instance'):
 
 
 def run(source, out, **options):
-  return convert.convert(source, out, progress=False, **options)
+  return convert.convert(source, out, progress=False, **options)[:2]
 
 
-@pytest.mark.parametrize('kind', convert.FORMATS)
+@pytest.mark.parametrize('kind', convert.OUT_FORMATS)
 @pytest.mark.parametrize('size', [8, 30, 32, 64])
 def test_every_format_gives_the_shape_back(kind, size):
   volume = shape(size)
@@ -45,7 +47,7 @@ def test_every_format_gives_the_shape_back(kind, size):
 
 
 @pytest.mark.parametrize('volume', [np.zeros((8, 8, 8)), np.ones((8, 8, 8))])
-@pytest.mark.parametrize('kind', convert.FORMATS)
+@pytest.mark.parametrize('kind', convert.OUT_FORMATS)
 def test_empty_and_full(kind, volume):
   found = convert.read_voxels(convert.write_voxels(volume, kind), kind)
   np.testing.assert_array_equal(found[0], volume)
@@ -61,10 +63,8 @@ def test_binvox_is_what_its_specification_says():
   np.testing.assert_array_equal(
     convert.read_voxels(head + runs, 'binvox')[0], volume
   )
-  written = convert.write_voxels(volume, 'binvox')
-  assert written.startswith(b'#binvox 1\n')
-  assert b'\ndim 4 4 4\n' in written
-  assert written.endswith(b'data\n' + runs)
+  # Readers of others stop at anything more than these lines.
+  assert convert.write_voxels(volume, 'binvox') == head + runs
 
 
 def test_mat_is_read_as_matlab_reads_it():
@@ -167,7 +167,7 @@ def test_mat_tree_to_voxel_file_and_back(volumes, tmp_path):
   np.testing.assert_array_equal(
     data.voxels['train'][1], np.pad(shape(30, 1), 1)
   )
-  for kind in convert.FORMATS:
+  for kind in convert.OUT_FORMATS:
     out = tmp_path / kind
     assert run(tmp_path / 'x.npz', out, to=kind, size=30) == (4, [])
     files = sorted(str(f.relative_to(out)) for f in out.rglob('*.*'))
@@ -202,12 +202,18 @@ def test_fractions_stay_unless_a_threshold_is_given(tmp_path):
   found = voxel_file.load(tmp_path / 'y.npz').voxels['train'][0]
   np.testing.assert_array_equal(found, shape(8))
   with pytest.raises(ValueError, match='0 and 1 only, not fractions'):
-    run(tmp_path / 'x.npz', tmp_path / 'b', to='binvox')
-  assert sorted(p.name for p in tmp_path.iterdir()) == [
-    'x.npy',
-    'x.npz',
-    'y.npz',
-  ]
+    convert.write_voxels(volume, 'binvox')
+  for kind in ('binvox', 'vox'):
+    outcome = convert.convert(
+      tmp_path / 'x.npz', tmp_path / kind, to=kind, progress=False
+    )
+    assert outcome.notes == [
+      f'1 shapes of fractions were cut at 0.5, since {kind} holds 0 and 1'
+    ]
+    file = next((tmp_path / kind).rglob(f'*.{kind}'))
+    np.testing.assert_array_equal(
+      convert.read_voxels(file.read_bytes(), kind)[0], shape(8)
+    )
 
 
 def test_binary_and_fractions_together_are_fractions(tmp_path):
@@ -222,9 +228,12 @@ def test_binary_and_fractions_together_are_fractions(tmp_path):
 def test_grids_that_are_no_cubes(tmp_path):
   volume = np.ones((2, 3, 4), np.uint8)
   np.save(tmp_path / 'a.npy', volume)
-  run(tmp_path, tmp_path / 'x.npz')
+  outcome = convert.convert(tmp_path, tmp_path / 'x.npz', progress=False)
   found = voxel_file.load(tmp_path / 'x.npz').voxels['train']
-  np.testing.assert_array_equal(found[0], volume)
+  assert found.shape == (1, 4, 4, 4)
+  np.testing.assert_array_equal(found[0, 1:3, :3], volume)
+  assert found.sum() == volume.sum()
+  assert outcome.notes == ['1 shapes of a grid (2, 3, 4) were padded to 4^3']
 
 
 def test_different_grids_need_a_size(tmp_path):
@@ -244,7 +253,12 @@ def bytes_of(array):
   return file.getvalue()
 
 
-GOOD = {kind: convert.write_voxels(shape(8), kind) for kind in convert.FORMATS}
+GOOD = {
+  kind: convert.write_voxels(shape(8), kind) for kind in convert.OUT_FORMATS
+}
+HUGE = bytes_of(np.zeros((3, 3, 3))).replace(
+  b'(3, 3, 3), }' + b' ' * 12, b'(1000000, 1000000, 9), }'
+)
 HEAD = b'#binvox 1\ndim 4 4 %d\ntranslate 0 0 0\nscale 1\ndata\n'
 
 
@@ -255,8 +269,11 @@ HEAD = b'#binvox 1\ndim 4 4 %d\ntranslate 0 0 0\nscale 1\ndata\n'
     ('binvox', b'#other\n', 'not a readable binvox file'),
     ('binvox', GOOD['binvox'][:-1], 'truncated in the middle'),
     ('binvox', GOOD['binvox'][:-2], 'truncated: its runs cover'),
-    ('binvox', HEAD % 4 + bytes([7, 64]), 'a run has value 7'),
-    ('binvox', HEAD % 5 + bytes([0, 80]), 'not a cube'),
+    ('binvox', HEAD % 4 + bytes([7, 64]), 'values from 7 to 7: say with --thr'),
+    ('binvox', HEAD % 4 + bytes([0, 65]), 'its runs cover 65 voxels, but it'),
+    ('binvox', HEAD[:20], 'truncated: it has no data'),
+    ('binvox', HEAD.replace(b'dim', b'size') % 4, 'no line dim'),
+    ('binvox', HEAD.replace(b'4 4', b'99999 99999') % 4, 'truncated: its runs'),
     ('mat', b'', 'not a readable mat file'),
     ('mat', GOOD['mat'][:-40], 'not a readable mat file'),
     ('npy', GOOD['npy'][:-4], 'not a readable npy file'),
@@ -265,9 +282,21 @@ HEAD = b'#binvox 1\ndim 4 4 %d\ntranslate 0 0 0\nscale 1\ndata\n'
     ('npy', bytes_of(np.zeros((0, 3, 3, 3))), 'not of a shape'),
     ('npy', bytes_of(np.full((3, 3, 3), 'a')), 'not of numbers'),
     ('npy', bytes_of(np.full((3, 3, 3), np.nan)), 'holds the value nan'),
-    ('npy', bytes_of(np.full((3, 3, 3), 1.01)), r'holds the value 1\.01'),
-    ('npy', bytes_of(np.full((3, 3, 3), -1)), 'holds the value -1'),
-    ('vox', b'', "unknown format 'vox'"),
+    (
+      'npy',
+      bytes_of(np.full((3, 3, 3), 1.6)),
+      r'values from 1\.6 to 1\.6',
+    ),
+    ('npy', bytes_of(np.full((3, 3, 3), -1)), 'values from -1 to -1: say'),
+    ('npy', bytes_of(np.arange(27).reshape(3, 3, 3)), 'values from 0 to 26'),
+    ('npy', bytes_of(np.zeros((9, 3))), 'which are points, not voxels'),
+    ('npy', bytes_of(np.zeros((2, 3, 4, 4, 4))), 'of several channels'),
+    ('npy', HUGE, 'truncated: 72000000000000 bytes promised'),
+    ('npz', b'PK', 'not a readable npz file: BadZipFile'),
+    ('vox', b'', "it does not begin with 'VOX '"),
+    ('vox', GOOD['vox'][:-2], 'truncated: its chunk'),
+    ('vox', GOOD['vox'] + GOOD['vox'][20:], 'it holds 2 models'),
+    ('binvox.gz', b'', "unknown format 'binvox.gz'"),
   ],
 )
 def test_broken_files_are_refused_with_the_reason(kind, data, message):
@@ -297,6 +326,211 @@ def test_broken_files_are_skipped_or_stop(volumes, tmp_path):
   with pytest.raises(ValueError, match='stopped'):
     run(volumes, tmp_path / 'y', to='npy', strict=True)
   assert sorted(p.name for p in tmp_path.iterdir()) == ['volumetric', 'x.npz']
+
+
+def test_values_of_any_range(tmp_path):
+  grey = (shape(8) * 200 + 10).astype(np.uint8)
+  with pytest.raises(ValueError, match='values from 10 to 210: say with --thr'):
+    convert.check_voxels(grey)
+  np.testing.assert_array_equal(convert.check_voxels(grey, 127)[0], shape(8))
+  # Two values say by themselves what is inside.
+  for value in (255, 2, 3.5):
+    np.testing.assert_array_equal(
+      convert.check_voxels(shape(8) * value)[0], shape(8)
+    )
+  signed = shape(8) * 2.0 - 1
+  np.testing.assert_array_equal(convert.check_voxels(signed, 0)[0], shape(8))
+  mat(tmp_path / 'x.mat', grey)
+  run(tmp_path / 'x.mat', tmp_path / 'x.npz', threshold=127)
+  np.testing.assert_array_equal(
+    voxel_file.load(tmp_path / 'x.npz').voxels['train'][0], shape(8)
+  )
+
+
+@pytest.mark.parametrize('add', [(), (0,), (0, 1), (-1,), (0, -1), (0, 0)])
+def test_axes_of_batches_and_channels(add):
+  volume = shape(8)
+  for axis in add:
+    volume = np.expand_dims(volume, axis)
+  np.testing.assert_array_equal(convert.check_voxels(volume), shape(8)[None])
+  assert len(convert.check_voxels(np.stack([shape(8)] * 3)[:, None])) == 3
+
+
+def test_our_own_results_are_inputs(tmp_path):
+  """Real values a little beyond 0 and 1, with other arrays beside them."""
+  rng = np.random.default_rng(0)
+  real = np.stack([shape(8, s) for s in range(2)]) * 1.1 - 0.03
+  real = (real + rng.normal(0, 0.01, real.shape)).astype(np.float32)
+  np.savez(tmp_path / 'voxels.npz', voxels=real, visible=real > 0, seed=3)
+  assert run(tmp_path / 'voxels.npz', tmp_path / 'x.npz') == (2, [])
+  found = voxel_file.load(tmp_path / 'x.npz')
+  np.testing.assert_array_equal(found.voxels['train'], np.clip(real, 0, 1))
+  assert found.names['train'].tolist() == ['voxels_0000', 'voxels_0001']
+  run(tmp_path / 'voxels.npz', tmp_path / 'b', to='binvox')
+  file = next((tmp_path / 'b').rglob('voxels_0001.binvox'))
+  np.testing.assert_array_equal(
+    convert.read_voxels(file.read_bytes(), 'binvox')[0], shape(8, 1)
+  )
+  run(tmp_path / 'voxels.npz', tmp_path / 'v.npz', key='visible')
+  assert voxel_file.load(tmp_path / 'v.npz').voxels['train'].dtype == np.uint8
+  with pytest.raises(ValueError, match=r"no key 'x', only \['seed', 'vis"):
+    run(tmp_path / 'voxels.npz', tmp_path / 'w.npz', key='x')
+
+
+def test_the_only_grid_of_a_file_is_found(tmp_path):
+  np.savez(tmp_path / 'a.npz', mask=shape(8), seed=np.array(3))
+  assert run(tmp_path / 'a.npz', tmp_path / 'x.npz') == (1, [])
+  np.savez(tmp_path / 'b.npz', mask=shape(8), other=shape(8))
+  with pytest.raises(ValueError, match=r"\['mask', 'other'\]: say which"):
+    run(tmp_path / 'b.npz', tmp_path / 'y.npz')
+
+
+@pytest.mark.parametrize('factor', [2, 4])
+def test_blocks_keep_what_is_thin(factor, tmp_path):
+  thin = np.zeros((32, 32, 32), np.uint8)
+  thin[5, 2:30, 3:29] = 1
+  small = convert.resize(thin, 32 // factor)
+  expected = np.zeros_like(small)
+  expected[tuple(np.argwhere(thin).T // factor)] = 1
+  np.testing.assert_array_equal(small, expected)
+  outcome = convert.convert(
+    save(tmp_path / 'a.npy', thin),
+    tmp_path / 'x.npz',
+    size=32 // factor,
+    progress=False,
+  )
+  assert outcome.notes == [
+    f'1 shapes of 32^3 were scaled down to {32 // factor}^3'
+  ]
+
+
+def save(path, volume):
+  np.save(path, volume)
+  return path
+
+
+def test_what_voxelize_makes_large_is_scaled_to_what_it_makes_small():
+  vertices = np.array([[0, 0, 0], [1, 0.2, 0], [0.3, 1, 0.1], [0.4, 0.3, 0.8]])
+  faces = np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]])
+  large = voxelize.voxelize(vertices, faces, 128)
+  small = voxelize.voxelize(vertices, faces, 32)
+  np.testing.assert_array_equal(convert.resize(large, 32), small)
+
+
+@pytest.mark.parametrize(
+  ('options', 'reason'),
+  [
+    ({'size': 12, 'lossy': True}, 'empty when it is cropped to 12'),
+    ({'threshold': 300}, 'it is empty: no voxel is occupied'),
+  ],
+)
+def test_nothing_comes_out_empty_in_silence(tmp_path, options, reason):
+  slab = np.zeros((32, 32, 32), np.uint8)
+  slab[2:5] = 200
+  np.save(tmp_path / 'a.npy', slab)
+  np.save(tmp_path / 'b.npy', np.full((32, 32, 32), 301))
+  count, skipped = run(
+    tmp_path, tmp_path / 'x.npz', **({'threshold': 100} | options)
+  )
+  assert count == 1
+  assert [name.split('/')[-1] for name, _ in skipped] == ['a']
+  assert reason in skipped[0][1]
+
+
+def test_vox_is_what_its_specification_says():
+  volume = np.zeros((3, 4, 5), np.uint8)
+  volume[2, 1, 4] = volume[0, 3, 0] = 1
+  data = convert.write_voxels(volume, 'vox')
+  assert data == (
+    b'VOX ' + struct.pack('<i', 150)
+    + b'MAIN' + struct.pack('<ii', 0, 48)
+    + b'SIZE' + struct.pack('<ii', 12, 0) + struct.pack('<iii', 3, 4, 5)
+    + b'XYZI' + struct.pack('<ii', 12, 0) + struct.pack('<i', 2)
+    + bytes([0, 3, 0, 79, 2, 1, 4, 79])
+  )  # fmt: skip
+  with pytest.raises(ValueError, match='at most 256 voxels a side'):
+    convert.write_voxels(np.zeros((2, 2, 257), np.uint8), 'vox')
+
+
+@pytest.mark.parametrize('kind', convert.OUT_FORMATS)
+def test_gzip(kind, tmp_path):
+  (tmp_path / f'a.{kind}.gz').write_bytes(gzip.compress(GOOD[kind]))
+  assert run(tmp_path, tmp_path / 'x.npz') == (1, [])
+  found = voxel_file.load(tmp_path / 'x.npz')
+  assert found.names['train'].tolist() == ['a']
+  np.testing.assert_array_equal(found.voxels['train'][0], shape(8))
+
+
+def test_hdf5_and_mat_of_version_7(tmp_path):
+  h5py = pytest.importorskip('h5py')
+  volume = shape(8)
+  with h5py.File(tmp_path / 'a.h5', 'w') as file:
+    file['group/voxels'] = volume
+    file['group/seed'] = 3
+  found = convert.read_voxels((tmp_path / 'a.h5').read_bytes(), 'h5')
+  np.testing.assert_array_equal(found[0], volume)
+  # As MATLAB writes it: a block of its own, axes from the last to the first.
+  with h5py.File(tmp_path / 'b.mat', 'w', userblock_size=512) as file:
+    file['instance'] = volume.T
+    file['#refs#/a'] = volume
+  data = (tmp_path / 'b.mat').read_bytes()
+  data = b'MATLAB 7.3 MAT-file, Platform: GLNXA64'.ljust(512) + data[512:]
+  np.testing.assert_array_equal(convert.read_voxels(data, 'mat')[0], volume)
+  (tmp_path / 'b.mat').write_bytes(data)
+  assert run(tmp_path, tmp_path / 'x.npz', key='instance') == (
+    1,
+    [(f'{tmp_path.name}/train/a', SKIPPED)],
+  )
+
+  for kind, data in (('mat', b'MATLAB 7.3 MAT-file' + bytes(600)),
+                     ('h5', b'\x89HDF')):  # fmt: skip
+    with pytest.raises(ValueError, match=f'not a readable {kind} file'):
+      convert.read_voxels(data, kind)
+
+
+def test_hdf5_without_its_package(monkeypatch):
+  monkeypatch.setitem(sys.modules, 'h5py', None)
+  with pytest.raises(ValueError, match=r'needs a package: .*h5py'):
+    convert.read_voxels(b'x', 'h5')
+
+
+SKIPPED = (
+  "not a readable h5 file: no key 'instance', only ['group/seed', "
+  "'group/voxels']"
+)
+
+
+def test_shapenet_and_other_trees(tmp_path):
+  vox32 = tmp_path / 'ShapeNetVox32'
+  for synset, name in (('03001627', 'aaa1'), ('03001627', 'bbb2'),
+                       ('04379243', 'aaa1')):  # fmt: skip
+    path = vox32 / synset / name / 'model.binvox'
+    path.parent.mkdir(parents=True)
+    path.write_bytes(GOOD['binvox'])
+  run(vox32, tmp_path / 'x.npz')
+  found = voxel_file.load(tmp_path / 'x.npz')
+  assert found.classes == ('03001627', '04379243')
+  assert found.names['train'].tolist() == ['aaa1', 'bbb2', 'aaa1']
+  (vox32 / 'notes.txt').write_text('x')
+  outcome = convert.convert(
+    vox32, tmp_path / 'y.npz', tree='0300{class}/{name}/*.binvox',
+    progress=False,
+  )  # fmt: skip
+  assert outcome.count == 2
+  assert outcome.notes == ['passed over: 1 .binvox, 1 .txt']
+  assert voxel_file.load(tmp_path / 'y.npz').classes == ('1627',)
+
+
+def test_marks_of_doubt_are_kept(tmp_path):
+  cube = voxel_file.pack(shape(8)[None])
+  voxel_file.save_stored(
+    tmp_path / 'a.npz', ['b'], {'train': cube}, {'train': np.array([0])},
+    {'train': ['n']}, {'train': np.array([True])},
+  )  # fmt: skip
+  run(tmp_path / 'a.npz', tmp_path / 'x.npz', size=12)
+  assert voxel_file.read(tmp_path / 'x.npz').doubtful['train'].tolist() == [
+    True
+  ]
 
 
 def test_nothing_sound(tmp_path):
@@ -333,8 +567,12 @@ def test_names_that_are_paths_are_not_written(tmp_path, name):
   ('out', 'options', 'message'),
   [
     ('x', {}, r'must end in \.npz'),
-    ('x', {'to': 'vox'}, '--to must be one of'),
-    ('x.npz', {'threshold': 2.0}, r'threshold must be in \[0, 1\), got 2\.0'),
+    ('x', {'to': 'h5'}, '--to must be one of'),
+    ('x.npz', {'threshold': np.nan}, 'threshold must be a number, got nan'),
+    ('x.npz', {'threshold': 2.0}, 'first reason: .*: it is empty: no voxel'),
+    ('x.npz', {'tree': '{class}/*.mat'}, 'must have {name}'),
+    ('x.npz', {'tree': '{class}/{x}/{name}'}, 'must have {name}'),
+    ('x.npz', {'tree': 'no/{name}.mat'}, 'no shapes in .* that fit'),
     ('x.npz', {'up': 'w'}, "got 'w'"),
     ('x.npz', {'size': 0}, 'size must be positive, got 0'),
   ],

@@ -83,6 +83,54 @@ def test_fractions_count_above_one_half(tmp_path):
   assert 'fractions' in inspect.report(stored, {'train': known})
 
 
+def test_doubtful_shapes(tmp_path):
+  shell = np.zeros((12, 12, 12), np.uint8)
+  shell[1:11, 1:11, 1:11] = 1
+  shell[2:10, 2:10, 2:10] = 0
+  full = np.zeros_like(shell)
+  full[1:11, 1:11, 1:11] = 1
+  basin = shell.copy()
+  basin[2:10, 2:10, 10] = 0
+  holed = shell.copy()
+  holed[4:6, 4:6, 10] = 0
+  voxel_file.save_stored(
+    tmp_path / 'x.npz',
+    ['b'],
+    {'train': voxel_file.pack(np.stack([full, basin, holed, full]))},
+    {'train': np.zeros(4, np.int64)},
+    {'train': ['full', 'basin', 'holed', 'marked']},
+    {'train': np.array([False, False, False, True])},
+  )
+  result = command(tmp_path / 'x.npz', '--shapes=0')
+  assert result.returncode == 0, result.stderr
+  assert (
+    'doubtful shapes: 2\n  b/train/holed\n  b/train/marked\n' in result.stdout
+  )
+
+
+def test_our_own_results_and_other_formats(tmp_path):
+  real = np.zeros((2, 8, 8, 8), np.float32) - 0.03
+  real[:, 2:6, 2:6, 2:5] = 1.1
+  real[:, 2, 2, 2] = 0.7
+  np.savez(tmp_path / 'voxels.npz', voxels=real)
+  result = command(tmp_path / 'voxels.npz')
+  assert result.returncode == 0, result.stderr
+  assert 'grid 8 x 8 x 8, fractions' in result.stdout
+  assert 'train         2  0.0938 0.0938 0.0938' in result.stdout
+  assert (tmp_path / 'voxels.png').exists()
+  np.save(tmp_path / 'a.npy', (real[0] > 0) * 200)
+  np.save(tmp_path / 'b.npy', (real[0] > 0) * 200 + 1)
+  result = command(tmp_path / 'b.npy', '--shapes=0')
+  assert result.returncode == 1
+  assert 'say with --threshold' in result.stderr
+  result = command(tmp_path / 'b.npy', '--shapes=0', '--threshold=9')
+  assert 'binary' in result.stdout
+  np.save(tmp_path / 'c.npy', np.ones((4, 4, 4)))
+  result = command(tmp_path, '--threshold=9')
+  assert result.returncode == 1
+  assert 'different grids: [(4, 4, 4), (8, 8, 8)]' in result.stderr
+
+
 def test_visible_faces():
   cube = np.zeros((5, 5, 5), bool)
   cube[1:4, 1:4, 1:4] = True
