@@ -109,8 +109,8 @@ def rooms(
 
 def _words(grid: np.ndarray) -> np.ndarray:
   """A grid as uint64 `(size, size, n)`, the first of 64 voxels the highest."""
-  wide = np.zeros((*grid.shape[:2], -(-grid.shape[2] // 64) * 64), bool)
-  wide[:, :, : grid.shape[2]] = grid
+  spare = -grid.shape[2] % 64
+  wide = np.pad(grid, ((0, 0), (0, 0), (0, spare))) if spare else grid
   return np.packbits(wide, axis=2).view('>u8').astype(np.uint64)
 
 

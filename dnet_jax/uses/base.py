@@ -211,7 +211,7 @@ def _check(spec, use, numbers):
   if use.kernel not in KERNELS:
     raise ValueError(f'kernel must be one of {[*KERNELS]}, got {use.kernel!r}')
   for field, given in numbers.items():
-    x, shape = _known(given), jnp.shape(given)
+    x, shape = _known(given), jnp.asarray(given).shape
     for_each = (len(spec.grids),)
     several = field == 'temperature' and spec.grids and shape == for_each
     if shape and not several:

@@ -40,6 +40,7 @@ _POSITIVE = [
 ]
 _NOT_NEGATIVE = [
   'seed',
+  'components.number',
   'model.init_std',
   'generator.init_std',
   'generator.noise_std',
