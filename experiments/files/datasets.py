@@ -109,8 +109,13 @@ def load(
     train_labels=labels,
     test_labels=test_labels,
     classes=tuple(data.classes),
-    checksum=f'{zlib.crc32(labels, zlib.crc32(np.ascontiguousarray(train))):08x}',
+    checksum=_checksum(train, labels),
   )
+
+
+def _checksum(voxels, labels):
+  total = zlib.crc32(np.ascontiguousarray(voxels))
+  return f'{zlib.crc32(np.ascontiguousarray(labels), total):08x}'
 
 
 def to_network(
