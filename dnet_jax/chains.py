@@ -61,6 +61,9 @@ class ChainMemory(NamedTuple):
   source: types.PyTree = ()
 
 
+_ALONG: types.Axes = 1  # Of the positions: after the slots.
+
+
 class Memory(NamedTuple):
   """How a memory begins, is read and is written; see `persistent`.
 
@@ -74,7 +77,7 @@ class Memory(NamedTuple):
   init: Callable[[types.Key], ChainMemory]
   read: Callable[..., starts.Start]
   write: Callable[..., ChainMemory]
-  axes: ChainMemory = ChainMemory(1, None)
+  axes: types.Axes = ChainMemory(_ALONG, None)
 
 
 def noise_source(shape: Sequence[int], std: float = 1.0) -> Source:

@@ -28,6 +28,7 @@ try:
   from experiments.files import workdirs
   from experiments.tasks import base
   from experiments.tasks import checks
+  from experiments.tasks import parts
 except ModuleNotFoundError as error:
   if (error.name or '').partition('.')[0] in ('experiments', 'dnet_jax'):
     raise
@@ -307,10 +308,14 @@ def request(
   """
   model, card = models.open_model(folder)
   own = models.full_config(card.get('config', {}))
+  changed = config is not None or bool(typed.overrides)
   if config is None:
     config = own.copy_and_resolve_references()
     command.override(config, typed.overrides)
   _check_same_networks(folder, config, own)
+  if changed:
+    # Else the model's own, also of one whose card has no config.
+    model = parts.with_settings(model, config)
   given = {
     name: command.value(typed, name)
     for name in ('input', 'visible', 'up', 'out')

@@ -454,7 +454,7 @@ def _save(run, number, step, saved):
     run.workdir,
     step,
     saved,
-    about=models.about(spec, phases[number].name, step, told),
+    about=models.about(spec, phases[number].name, told),
     keep=run.config.train.keep_checkpoints,
   )
 

@@ -117,7 +117,7 @@ def large(key=0):
   rng = np.random.default_rng(key)
   sizes = specs.DescriptorSizes((32, 8), (6, 4), (2, 2))
   net = dnet_jax.Descriptor(**sizes._asdict())
-  shapes = models.shapes_of(net, models.SIDE)
+  shapes = models.shapes_of(net, *models.GRID)
   params = jax.tree.map(
     lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32), dict(shapes)
   )

@@ -71,4 +71,4 @@ def alternating_back_propagation(
       'latent_norm': jnp.sqrt(square),
     }
 
-  return base.Algorithm(init, step, base.State(None, memory.axes, None))
+  return base.Algorithm(init, step, base.axes(memory.axes))

@@ -96,4 +96,4 @@ def cooperative(
     states = {'descriptor': teacher, 'generator': student}
     return base.State(states, None, state.iteration + 1), metrics
 
-  return base.Algorithm(init, step, base.State(None, None, None))
+  return base.Algorithm(init, step, base.axes())

@@ -137,7 +137,8 @@ def multi_grid(
   def step(key, state, batch, schedule):
     temperatures = _temperatures(schedule.temperature, factors)
     y_syn, *observed = grids.pyramid(batch, factors)
-    states, metrics = {}, {}
+    states: dict[str, learning.LearnerState] = {}
+    metrics: dict[str, types.Array] = {}
     for grid, (name, energy_fn, factor, sampler, y_obs) in enumerate(
       zip(names, energy_fns, factors, by_grid, observed, strict=True)
     ):
@@ -155,4 +156,4 @@ def multi_grid(
       metrics |= {f'{metric}/{name}': x for metric, x in own.items()}
     return base.State(states, None, state.iteration + 1), metrics
 
-  return base.Algorithm(init, step, base.State(None, None, None))
+  return base.Algorithm(init, step, base.axes())

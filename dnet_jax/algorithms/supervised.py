@@ -39,4 +39,4 @@ def classification(
     state = base.State({'classifier': classifier}, None, state.iteration + 1)
     return state, metrics
 
-  return base.Algorithm(init, step, base.State(None, None, None))
+  return base.Algorithm(init, step, base.axes())

@@ -211,7 +211,7 @@ def _check(spec, use, numbers):
   if use.kernel not in KERNELS:
     raise ValueError(f'kernel must be one of {[*KERNELS]}, got {use.kernel!r}')
   for field, given in numbers.items():
-    x, shape = _known(given), jnp.shape(given)
+    x, shape = _known(given), jnp.asarray(given).shape
     for_each = (len(spec.grids),)
     several = field == 'temperature' and spec.grids and shape == for_each
     if shape and not several:
@@ -269,7 +269,7 @@ def chains_of(
 
 
 def seen(
-  model: models.Model, visible: types.Array, leading: tuple[int, ...]
+  model: models.Model, visible: types.Array | bool, leading: tuple[int, ...]
 ) -> types.Array:
   """A mask as `(n, D, H, W)`, one for each shape.
 

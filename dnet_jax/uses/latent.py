@@ -19,14 +19,19 @@ from dnet_jax import types
 from dnet_jax.uses import base
 
 
+def _sizes(spec: specs.Spec) -> specs.GeneratorSizes:
+  base.need(spec, 'generator')
+  assert spec.generator is not None  # Or `need` would have raised.
+  return spec.generator
+
+
 def generator(spec: specs.Spec) -> networks.Generator:
   """The generator of a spec.
 
   Raises:
     ValueError: for a model without one.
   """
-  base.need(spec, 'generator')
-  sizes = spec.generator._asdict()
+  sizes = _sizes(spec)._asdict()
   del sizes['latent_dim']
   return networks.Generator(**sizes)
 
@@ -39,7 +44,7 @@ def _generate(model, z):
 
 def generated(keys: types.Key, model: models.Model) -> types.Array:
   """What the generator makes of draws of its prior, one for each key."""
-  shape = (model.spec.generator.latent_dim,)
+  shape = (_sizes(model.spec).latent_dim,)
   return _generate(model, starts.from_noise(keys, shape).position)
 
 
@@ -59,9 +64,9 @@ def draw_latent(
   Raises:
     ValueError: for a model without a generator.
   """
-  base.need(model.spec, 'generator')
+  shape = (_sizes(model.spec).latent_dim,)
   keys = kernels.fold_in(base.chain_keys(key, num_shapes), 0)
-  return starts.from_noise(keys, (model.spec.generator.latent_dim,)).position
+  return starts.from_noise(keys, shape).position
 
 
 def decode(model: models.Model, z: types.Array) -> types.Array:
@@ -81,8 +86,7 @@ def decode(model: models.Model, z: types.Array) -> types.Array:
 
 
 def _latent(model, z):
-  base.need(model.spec, 'generator')
-  z, length = jnp.asarray(z), model.spec.generator.latent_dim
+  z, length = jnp.asarray(z), _sizes(model.spec).latent_dim
   if z.ndim < 1 or z.shape[-1] != length:
     raise ValueError(f'z must be (*chains, {length}), got shape {z.shape}')
   return z
@@ -178,7 +182,7 @@ def _infer(keys, model, voxels, visible, use, numbers):
     numbers['noise_std'],
     jnp.repeat(visible[..., None], count, axis=0),
   )
-  shape = (model.spec.generator.latent_dim,)
+  shape = (_sizes(model.spec).latent_dim,)
   start = starts.from_noise(kernels.fold_in(several, 0), shape)
   for phase, temperature in ((1, 1.0), (2, 0.0)):
     z, _ = chains.run_chains(

@@ -116,9 +116,16 @@ def get_config() -> ml_collections.ConfigDict:
   chains.temperature = 1.0  # T of section 2.5
   chains.grid_temperatures = ()  # multi-grid: of each grid, times temperature
   chains.noise_iterations = 100  # the temperature is 0 afterwards; -1: never
-  chains.restart_probability = 0.04  # of a chain in an iteration, from noise
+  # Where chains begin and restart: 'noise', or 'components': draws in the
+  # principal components of the data.
+  chains.start = 'noise'
+  chains.restart_probability = 0.04  # of a chain in an iteration
   chains.settle_iterations = 50  # the last ones, without restarts
-  chains.start_std = 0.3  # of the noise from which chains start
+  chains.start_std = 0.3  # of the noise where they begin
+
+  # Principal components of the training shapes, which the model keeps.
+  config.components = ml_collections.ConfigDict()
+  config.components.number = 0  # 0: none
 
   # Adam, of the descriptor or the classifier.
   config.optimizer = optimizer = ml_collections.ConfigDict()

@@ -114,6 +114,7 @@ _RULES = {
     'noise_std': _POSITIVE,
     'learning_rate': _POSITIVE,
   },
+  'components': {'number': _NOT_NEGATIVE},
   'classifier': {
     'network': _one_of((*dnet_jax.CLASSIFIERS,)),
     'members': _POSITIVE,
@@ -128,6 +129,7 @@ _RULES = {
     'fill_std': _NOT_NEGATIVE,
   },
   'chains': {
+    'start': _one_of((*synthesis.SOURCES,)),
     'kernel': _one_of((*parts.KERNELS,)),
     'num_chains': _POSITIVE,
     'num_slots': _POSITIVE,
