@@ -114,8 +114,8 @@ def component_source(
 
 def _check_slot(memory, slot):
   slots = len(memory.positions)
-  # A traced slot cannot be looked at.
-  if not isinstance(slot, jax.core.Tracer) and not 0 <= slot < slots:
+  x = types.known(slot)
+  if x is not None and not 0 <= x < slots:
     raise ValueError(f'slot must be from 0 to {slots - 1}, got {slot}')
 
 
@@ -182,9 +182,8 @@ def restart_chains(
   >>> bool((fresh.position == 0).all())
   True
   """
-  if not isinstance(probability, jax.core.Tracer) and not (
-    0 <= probability <= 1
-  ):
+  x = types.known(probability)
+  if x is not None and not 0 <= x <= 1:
     raise ValueError(f'probability must be in [0, 1], got {probability}')
   uniform = jax.vmap(jax.random.uniform)(kernels.fold_in(keys, 0))
   fresh = draw(kernels.fold_in(keys, 1))
