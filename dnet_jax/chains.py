@@ -8,6 +8,7 @@ authors' code) owns its chains. A `Source` is what fresh chains are drawn from.
 
 from collections.abc import Callable
 from collections.abc import Sequence
+from typing import Any
 from typing import NamedTuple
 
 import jax
@@ -68,13 +69,13 @@ class Memory(NamedTuple):
     init: `(key) -> ChainMemory`.
     read: `(key, memory, iteration, sampler) -> starts.Start`.
     write: `(memory, iteration, positions) -> ChainMemory`.
-    axes: the axis of chains in each leaf of a `ChainMemory`.
+    axes: a prefix of a `ChainMemory`: the axis of chains, or None.
   """
 
   init: Callable[[types.Key], ChainMemory]
   read: Callable[..., starts.Start]
   write: Callable[..., ChainMemory]
-  axes: ChainMemory = ChainMemory(1, None)
+  axes: Any = ChainMemory(1, None)  # type: ignore[arg-type]
 
 
 def noise_source(shape: Sequence[int], std: float = 1.0) -> Source:

@@ -61,7 +61,17 @@ class Algorithm(NamedTuple):
 
   init: Callable[[types.Key, Mapping[str, Any]], State]
   step: Callable[..., tuple[State, dict[str, types.Array]]]
-  chain_axes: State
+  chain_axes: Any
+
+
+def chain_axes(memory: types.PyTree = None) -> Any:
+  """`Algorithm.chain_axes` where only chains of the memory are split.
+
+  >>> chain_axes(chains.ChainMemory(1)).memory.positions
+  1
+  """
+  nothing: Any = None
+  return State(nothing, memory, nothing)
 
 
 def begin(
@@ -78,6 +88,11 @@ def begin(
 
   Raises:
     ValueError: when the names differ.
+
+  >>> learner = learning.Learner(init=learning.LearnerState._make, update=None)
+  >>> begin({'descriptor': learner}, {'critic': 0.0})
+  Traceback (most recent call last):
+  ValueError: this algorithm learns the networks ['descriptor'], got ['critic']
   """
   if not isinstance(params, Mapping) or {*params} != {*learners}:
     names = sorted(params) if isinstance(params, Mapping) else type(params)
@@ -92,7 +107,12 @@ def begin(
 
 
 def variables(state: State) -> dict[str, Any]:
-  """The variables of all networks by name, as a `Model` holds them."""
+  """The variables of all networks by name, as a `Model` holds them.
+
+  >>> learner = learning.LearnerState({'params': 1.0}, {'batch_stats': 2.0}, ())
+  >>> variables(State({'generator': learner}, None, 0))
+  {'generator': {'params': 1.0, 'batch_stats': 2.0}}
+  """
   return {
     name: learning.join_variables(learner)
     for name, learner in state.learners.items()
@@ -192,4 +212,4 @@ def from_batch(
     )
     return State({'descriptor': descriptor}, None, state.iteration + 1), metrics
 
-  return Algorithm(init, step, State(None, None, None))
+  return Algorithm(init, step, chain_axes())

@@ -118,8 +118,10 @@ def energy_fn(
   if spec.reference != 'uniform':
     std = model.extras['reference_std']
     std = std if reference_std is None else reference_std
+  # Flax cannot say what its networks return.
+  apply: Callable[..., Any] = descriptor(spec, grid).apply
   function = energy.descriptor_energy(
-    descriptor(spec, grid).apply, std, model.extras['reference_means']
+    apply, std, model.extras['reference_means']
   )
   params = model.params[network_name(spec, grid)]
   return lambda y: function(params, y)
@@ -257,7 +259,7 @@ def chains_of(
 
 
 def seen(
-  model: models.Model, visible: types.Array, leading: tuple[int, ...]
+  model: models.Model, visible: types.Array | bool, leading: tuple[int, ...]
 ) -> types.Array:
   """A mask as `(n, D, H, W)`, one for each shape.
 

@@ -1,6 +1,8 @@
 """What a model says of given shapes: features (6.5) and classes (6.1)."""
 
+from collections.abc import Callable
 from collections.abc import Sequence
+from typing import Any
 from typing import NamedTuple
 
 import jax
@@ -52,7 +54,8 @@ def pooled_features(
 
 @jax.jit(static_argnames='windows')
 def _pooled_features(model, voxels, windows):
-  maps = base.descriptor(model.spec).apply(
+  apply: Callable[..., Any] = base.descriptor(model.spec).apply
+  maps = apply(
     model.params[base.network_name(model.spec)],
     base.to_network(model, voxels),
     method='feature_maps',
@@ -112,6 +115,15 @@ def classify_shapes(model: models.Model, voxels: types.Array) -> Classes:
 
   Raises:
     ValueError: for a model without a classifier, or another grid.
+
+  >>> sizes = specs.ClassifierSizes(('chair', 'sofa'), (2,), (3,), (2,), 4)
+  >>> spec = specs.Spec((4, 4, 4), classifier=sizes)
+  >>> variables = classifier(spec).init(
+  ...   jax.random.key(0), jnp.zeros((1, 4, 4, 4, 1)), train=False)
+  >>> extras = {'mean': 0.5, 'scale': 1.0, 'label_smoothing': 0.0}
+  >>> model = models.Model(spec, {'classifier': variables}, extras)
+  >>> classify_shapes(model, jnp.zeros((3, 4, 4, 4))).probabilities.shape
+  (3, 2)
   """
   base.need(model.spec, 'classifier')
   shapes, leading = base.chains_of(model, voxels, 'voxels')
@@ -121,7 +133,8 @@ def classify_shapes(model: models.Model, voxels: types.Array) -> Classes:
 
 @jax.jit
 def _classify(model, voxels):
-  net, sizes = classifier(model.spec), model.spec.classifier
+  apply: Callable[..., Any] = classifier(model.spec).apply
+  sizes = model.spec.classifier
   variables = model.params['classifier']
   y = base.to_network(model, voxels > 0.5)
   # A shape and its mirror images are one shape to one that has learned so.
@@ -129,8 +142,8 @@ def _classify(model, voxels):
   total, logits = 0.0, []
   for axes in mirrors:
     image = jnp.flip(y, axes)
-    total += net.apply(variables, image, method='hidden_features')
-    logits.append(net.apply(variables, image, train=False))
+    total += apply(variables, image, method='hidden_features')
+    logits.append(apply(variables, image, train=False))
   # Up to a constant that all classes share, the logarithm of the mean.
   joint = jax.nn.logsumexp(jax.nn.log_softmax(jnp.stack(logits)), axis=0)
   count = len(sizes.classes)
