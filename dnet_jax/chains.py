@@ -8,7 +8,6 @@ authors' code) owns its chains. A `Source` is what fresh chains are drawn from.
 
 from collections.abc import Callable
 from collections.abc import Sequence
-from typing import Any
 from typing import NamedTuple
 
 import jax

@@ -36,11 +36,6 @@ def generator(spec: specs.Spec) -> networks.Generator:
   return networks.Generator(**sizes)
 
 
-def _sizes(spec):
-  base.need(spec, 'generator')
-  return spec.generator
-
-
 def _generate(model, z):
   """g(z), eq. (21), with running averages; as the network sees shapes."""
   net = generator(model.spec)

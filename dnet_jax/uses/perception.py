@@ -1,8 +1,6 @@
 """What a model says of given shapes: features (6.5) and classes (6.1)."""
 
-from collections.abc import Callable
 from collections.abc import Sequence
-from typing import Any
 from typing import NamedTuple
 
 import jax
