@@ -31,5 +31,4 @@ test-all: lint
 demo: venv
 	$(BIN)/python -m experiments.main --mode=train --workdir=$(DEMO) \
 	  --config=experiments/configs/demo.py
-	$(BIN)/python -m experiments.main --mode=sample --workdir=$(DEMO) \
-	  --config=experiments/configs/demo.py
+	$(BIN)/python -m experiments.main --mode=sample --workdir=$(DEMO)

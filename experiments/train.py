@@ -6,6 +6,8 @@ import datetime
 import math
 import os
 import signal
+import sys
+import threading
 import time
 from typing import Any
 from typing import NamedTuple
@@ -23,6 +25,7 @@ from experiments.files import checkpoints
 from experiments.files import figures
 from experiments.files import logs
 from experiments.files import models
+from experiments.files import outputs
 from experiments.files import workdirs
 from experiments.tasks import base
 from experiments.tasks import beginnings
@@ -215,14 +218,13 @@ def _check_goes_on(workdir, experiment, step, told):
 def _signals():
   """Catches the first SIGTERM or SIGINT: a list gets its number.
 
-  A second SIGINT stops at once.
+  A SIGINT after it stops at once.
   """
   caught: list[int] = []
 
   def catch(number, frame):
     del frame
     caught.append(number)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
   try:
     before = {
@@ -230,12 +232,31 @@ def _signals():
       for number in (signal.SIGTERM, signal.SIGINT)
     }
   except ValueError:  # Not in the main thread.
-    before = {}
+    yield caught
+    return
+  # Python calls `catch` when the step is done; this pipe is told at once.
+  end, told = os.pipe()
+  os.set_blocking(told, False)
+  other = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+  threading.Thread(target=_watch, args=(end,), daemon=True).start()
   try:
     yield caught
   finally:
+    signal.set_wakeup_fd(other)
+    os.close(told)
     for number, handler in before.items():
       signal.signal(number, handler)
+
+
+def _watch(end):
+  """Ends the process at the second signal, where that is SIGINT."""
+  with open(end, 'rb', buffering=0) as pipe:
+    pipe.read(1)
+    while number := pipe.read(1):
+      if number[0] == signal.SIGINT:
+        sys.stderr.write('Stopped; the last checkpoint stays.\n')
+        sys.stderr.flush()
+        os._exit(128 + signal.SIGINT)
 
 
 def _first(config, experiment, number, params) -> _Saved:
@@ -275,6 +296,7 @@ def _train(run, params, changes):
     extras = jax.tree.map(np.asarray, dict(experiment.extras))
     saved = saved._replace(extras=extras)
   total = sum(phase.iterations for phase in experiment.phases)
+  outputs.tell_devices()
   writer = logs.open_writer(
     workdir,
     total,

@@ -39,14 +39,14 @@ def _components(config, voxels):
   )
 
 
-_SOURCES = {'noise': _noise, 'components': _components}
+SOURCES = {'noise': _noise, 'components': _components}
 
 
 def _maximum_likelihood(config, voxels, energy_fn, learner):
   chains = config.chains
   parallel.check_divisible(**{'chains.num_chains': chains.num_chains})
   memory = dnet_jax.persistent(
-    parts.choice(_SOURCES, chains.start, 'chains.start')(config, voxels),
+    parts.choice(SOURCES, chains.start, 'chains.start')(config, voxels),
     num_chains=chains.num_chains,
     num_slots=chains.num_slots,
     restart_probability=chains.restart_probability,
@@ -171,33 +171,28 @@ def sample(request: base.Request) -> str:
     The new folder, `samples/<start>`, `_001`, ...: see `write_samples`.
   """
   model, settings = request.model, request.config.sample
-  arguments = parts.arguments(request.config, 'synthesize')
   num_shapes, seed = settings.num_samples, settings.seed
   if settings.start == 'chains':
     voxels = persistent(model, num_shapes)
     if settings.num_steps or settings.refinement_steps:
-      voxels = refine(model, voxels, seed, **arguments)
+      voxels = refine(model, voxels, seed)
   else:
-    voxels = synthesize(model, num_shapes, seed, **arguments)
+    voxels = synthesize(model, num_shapes, seed)
   return write_samples(request, voxels)
 
 
-def refine(
-  model: dnet_jax.Model, voxels: np.ndarray, seed: int, **arguments: Any
-) -> np.ndarray:
+def refine(model: dnet_jax.Model, voxels: np.ndarray, seed: int) -> np.ndarray:
   """Chains that begin at given shapes, some at a time.
 
   Args:
     model: with a descriptor.
     voxels: `(n, D, H, W)`.
     seed: of the chains.
-    **arguments: of `dnet_jax.synthesize`, but for its start.
   """
-  arguments = {x: a for x, a in arguments.items() if x != 'start'}
   keys = dnet_jax.chain_keys(jax.random.key(seed), len(voxels))
   return batches.map_batches(
     lambda keys, start: dnet_jax.synthesize(
-      keys, model, len(keys), start=start, **arguments
+      keys, model, len(keys), start=start
     ),
     keys,
     voxels,
@@ -270,13 +265,13 @@ def _evaluate(
   del folder  # Nothing is drawn.
   model, settings = request.model, request.config.evaluate
   sets = {}
-  if len(model.extras.get('chains', ())) > 1:
-    sets['persistent'] = persistent(model, settings.num_shapes)
+  there = min(len(model.extras.get('chains', ())), settings.num_shapes)
+  if there > 1:
+    sets['persistent'] = persistent(model, there)
   sets['fresh'] = synthesize(
     model,
     settings.num_shapes,
     settings.seed,
-    **parts.arguments(request.config, 'synthesize'),
   )
   return scored(request, data, sets)
 
