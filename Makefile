@@ -1,6 +1,6 @@
 # make venv    .venv with all that experiments, data_prep and tests need
 # make test    lint, formatting, doctests and tests
-# make test-all  the same, and the tests that are slow
+# make test-all  the same and the slow tests
 # make demo    learns chairs on the embedded furniture and draws them
 PYTHON ?= python3
 VENV ?= .venv
@@ -25,8 +25,8 @@ lint: venv
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist=worksteal
 
-test-all: test
-	$(BIN)/python -m pytest -m slow
+test-all: lint
+	$(BIN)/python -m pytest -n 2 --dist=worksteal -m 'slow or not slow'
 
 demo: venv
 	$(BIN)/python -m experiments.main --mode=train --workdir=$(DEMO) \

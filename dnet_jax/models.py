@@ -280,8 +280,8 @@ def read_card(name: str | os.PathLike[str]) -> dict[str, Any]:
   Args:
     name: as for `load`.
 
-  >>> sorted(read_card('demo'))[:2]
-  ['config', 'data']
+  >>> 'config' in read_card('demo')
+  True
   """
   return _read_json(name, find(name) / 'card.json')
 

@@ -40,7 +40,8 @@ FLAGS = {
   'workdir': 'a run or a saved model; runs/<name of the config> if not given',
   'input': 'shapes from outside: a mesh or voxels',
   'visible': 'a .npy, True where a voxel of the input was observed',
-  'up': 'the axis of the input that points up: x, y or z (default)',
+  'up': 'the axis of the input that points up: x, y or z; z if not given, y of '
+  'glTF',
   'out': 'the folder of an export; or a file for a copy of the result',
   'weights': 'of an export: float16 (default) or int8',
   'accept_changes': 'goes on with a run whose config has changed',
@@ -49,7 +50,7 @@ FLAGS = {
   'version': 'shows the version',
 }
 _BOOLEAN = ('accept_changes', 'debug', 'help', 'version')
-_DEFAULTS = {'mode': 'train', 'up': 'z', 'weights': 'float16'}
+_DEFAULTS = {'mode': 'train', 'weights': 'float16'}
 _CHOICES = {'up': ('x', 'y', 'z'), 'weights': ('float16', 'int8')}
 
 

@@ -157,8 +157,8 @@ def _labels(classifier, data):
   unknown = [name for name in data.classes if name not in classifier.classes]
   if unknown:
     raise ValueError(
-      f'the classifier knows {", ".join(classifier.classes)}, and {data.source} '
-      f'has {", ".join(unknown)} too'
+      f'the classifier knows {", ".join(classifier.classes)}, and '
+      f'{data.source} has {", ".join(unknown)} too'
     )
   own = [classifier.classes.index(name) for name in data.classes]
   return np.array(own)[data.test_labels]

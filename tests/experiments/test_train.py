@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -12,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from data_prep import furniture
+from data_prep import voxel_file
 import dnet_jax
 from experiments import parallel
 from experiments import tasks
@@ -276,7 +279,6 @@ def test_config_on_disk_is_the_config(whole):
   [
     ('parallel', 'magic'),
     ('train.init_from', 'no_such_model'),
-    ('limits.rate_factor', 0.0),
     ('model.network', 'magic'),
     ('task', 'magic'),
   ],
@@ -289,14 +291,96 @@ def test_an_impossible_config_leaves_the_workdir_free(tmp_path, field, value):
   assert not checkpoints.steps(workdir)
 
 
-def test_other_shapes_under_the_same_name_are_refused(tmp_path, whole):
+@pytest.fixture
+def stopped(tmp_path):
+  """The path of a voxel file, and the workdir of a run with it, stopped."""
+  data = furniture.make_furniture(size=8, num_train=13, num_test=3)
+  path = str(tmp_path / 'shapes.npz')
+  voxel_file.save(path, data)
+  workdir = str(tmp_path / 'run')
+  assert runs.stop(_config(**{'data.path': path}), workdir, call=3) == 2
+  return path, workdir
+
+
+def test_a_run_goes_on_with_the_shapes_that_it_has_learned_from(
+  tmp_path, stopped
+):
+  path, workdir = stopped
+  with open(os.path.join(workdir, 'config.json')) as file:
+    before = file.read()
+  # They were moved.
+  moved = str(tmp_path / 'moved.npz')
+  os.rename(path, moved)
+  for name in (path, 'furniture'):
+    with pytest.raises((FileNotFoundError, ValueError), match='shapes'):
+      train.train(_config(**{'data.path': name}), workdir)
+  with open(os.path.join(workdir, 'config.json')) as file:
+    assert file.read() == before
+  # Others are at the old place now.
+  voxel_file.save(path, furniture.make_furniture(size=8, num_train=11))
+  with pytest.raises(ValueError, match='checksum'):
+    train.train(_config(**{'data.path': path}), workdir)
+  assert runs.stop(_config(**{'data.path': moved}), workdir, call=3) == 4
+  # The config may name other shapes: those of the run are found again.
+  train.train(_config(**{'data.path': path}), workdir)
+  assert checkpoints.steps(workdir)[-1] == 6
+  events = {event['kind']: event for event in logs.read_events(workdir)}
+  assert 'changed_data' not in events
+  assert events['changed_config']['fields'] == [
+    f'data.path: "{path}" -> "{moved}"'
+  ]
+
+
+def test_changes_that_are_accepted_are_told(stopped):
+  _, workdir = stopped
+  config = _config(**{'data.path': 'furniture', 'chains.step_size': 0.02})
+  config.data.furniture_shapes = 8
+  with pytest.raises(ValueError, match=r'chains\.step_size'):
+    train.train(config, workdir)
+  train.train(config, workdir, accept_changes=True)
+  events = {event['kind']: event for event in logs.read_events(workdir)}
+  assert events['changed_data']['data'] == 'chair of the embedded furniture'
+  assert 'chains.step_size: 0.01 -> 0.02' in events['changed_config']['fields']
+  assert models.open_model(workdir)[1]['shapes'] == 8
+  config = _config('recovery', **{'data.path': 'furniture'})
+  with pytest.raises(ValueError, match=r"\['recovery'\].*maximum_likelihood"):
+    train.train(config, workdir, accept_changes=True)
+
+
+def test_a_run_at_its_end_goes_on_where_there_are_more_iterations(
+  tmp_path, whole
+):
   workdir = shutil.copytree(whole, tmp_path / 'run')
+  config = _config(**{'train.num_iterations': 5})
+  with pytest.raises(ValueError, match=r'6 iterations already.* 5'):
+    train.train(config, str(workdir))
+  train.train(_config(**{'train.num_iterations': 7}), str(workdir))
+  assert [row['step'] for row in logs.read_metrics(workdir)] == [*range(7)]
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_stops(tmp_path, whole, number):
+  calls = []
+
+  def change(step):
+    def killed(*args):
+      calls.append(1)
+      if len(calls) == 3:
+        os.kill(os.getpid(), number)
+      return step(*args)
+
+    return killed
+
+  workdir = str(tmp_path / 'run')
   with pytest.MonkeyPatch.context() as patch:
-    data = parts.data(_config())
-    changed = data._replace(checksum='0', train=data.train[:8])
-    patch.setattr(parts, 'data', lambda config: changed)
-    with pytest.raises(ValueError, match='shapes: 12 -> 8'):
-      train.train(_config(), str(workdir))
+    runs.change_step(patch, change)
+    with pytest.raises(train.Stopped, match='saved step 3') as info:
+      train.train(_config(), workdir)
+  assert info.value.signal == number
+  assert checkpoints.steps(workdir)[-1] == 3
+  assert logs.read_events(workdir)[-1]['kind'] == 'stopped'
+  train.train(_config(), workdir)
+  runs.assert_same(workdir, whole)
 
 
 def test_a_run_that_is_taken_up_has_the_settings_of_use_of_now(tmp_path, whole):

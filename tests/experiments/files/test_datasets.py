@@ -2,10 +2,13 @@
 
 import os
 
+import jax
 import numpy as np
 import pytest
 
 from data_prep import voxel_file
+import dnet_jax
+from dnet_jax.uses import synthesis
 from experiments.files import datasets
 
 
@@ -13,7 +16,9 @@ def test_draws_are_from_the_histogram():
   voxels = (np.arange(8) < 2).astype(np.uint8).reshape(1, 2, 2, 2)
   voxels = np.concatenate([0 * voxels, voxels, voxels, voxels])
   histogram = datasets.histogram(voxels, bins=4)
-  draws = datasets.draw_averages(histogram, 4000, 0).ravel()
+  model = dnet_jax.Model(dnet_jax.Spec((2, 2, 2)), {}, {'histogram': histogram})
+  keys = dnet_jax.chain_keys(jax.random.key(0), 4000)
+  draws = np.asarray(synthesis.draw_averages(keys, model)).ravel()
   low = draws < 0.125
   # A quarter in the first bin, the rest in the last: 5 standard errors.
   assert abs(low.mean() - 0.25) < 5 * np.sqrt(0.25 * 0.75 / 4000)

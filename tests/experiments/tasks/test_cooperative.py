@@ -292,7 +292,7 @@ def test_a_generator_alone_generates_and_rebuilds(tmp_path):
   # Steps of a descriptor that it has not are left out, or an error.
   arrays = tiny.arrays(cooperative.generate(request))
   assert {*arrays} == {'voxels', 'z'}
-  with pytest.raises(ValueError, match='with a descriptor.*has a generator'):
+  with pytest.raises(ValueError, match=r'with a descriptor.*has a generator'):
     synthesis.sample(request)
   # It rebuilds training shapes better than their mean does.
   train_shapes = parts.data(config).train
