@@ -8,7 +8,6 @@ authors' code) owns its chains. A `Source` is what fresh chains are drawn from.
 
 from collections.abc import Callable
 from collections.abc import Sequence
-from typing import Any
 from typing import NamedTuple
 
 import jax
@@ -62,6 +61,9 @@ class ChainMemory(NamedTuple):
   source: types.PyTree = ()
 
 
+_ALONG: types.Axes = 1  # Of the positions: after the slots.
+
+
 class Memory(NamedTuple):
   """How a memory begins, is read and is written; see `persistent`.
 
@@ -75,7 +77,7 @@ class Memory(NamedTuple):
   init: Callable[[types.Key], ChainMemory]
   read: Callable[..., starts.Start]
   write: Callable[..., ChainMemory]
-  axes: Any = ChainMemory(1, None)  # type: ignore[arg-type]
+  axes: types.Axes = ChainMemory(_ALONG, None)
 
 
 def noise_source(shape: Sequence[int], std: float = 1.0) -> Source:

@@ -21,7 +21,7 @@ def _positive(value):
 
 
 def descriptor_energy(
-  descriptor_fn: Callable[[types.Params, types.Array], types.Array],
+  descriptor_fn: types.NetworkFn,
   reference_std: float | types.Array | None = 0.5,
   reference_means: Sequence[float] | types.Array = (0.0,),
 ) -> Callable[[types.Params, types.Array], types.Array]:
@@ -76,7 +76,7 @@ def descriptor_energy(
 
 
 def posterior_energy(
-  generator_fn: Callable[[types.Array], types.Array],
+  generator_fn: types.NetworkFn,
   y: types.Array,
   noise_std: float | types.Array,
   visible: types.Array | None = None,

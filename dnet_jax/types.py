@@ -16,6 +16,8 @@ Array = jax.Array
 Key = jax.Array
 PyTree = Any
 Params = Any
+# A prefix of a pytree: in place of each array or subtree an axis, or None.
+Axes = Any
 
 # Where chains are: an array, or a pytree of arrays with the same chain axes.
 Position = Any
@@ -23,6 +25,9 @@ Position = Any
 EnergyFn = Callable[[Position], Array]
 # An orthogonal projector: dy -> dy, the directions in which a chain may move.
 Projection = Callable[[Position], Position]
+# A network as a function, with or without its parameters bound; Any, since the
+# `apply` of Flax gives an array or, where something is mutable, a pair.
+NetworkFn = Callable[..., Any]
 # loss_fn(params, model_state, *args) -> (loss, (model_state, metrics)).
 LossFn = Callable[..., tuple[Array, tuple[PyTree, dict[str, Array]]]]
 

@@ -23,6 +23,7 @@ from experiments.files import checkpoints
 from experiments.files import figures
 from experiments.files import logs
 from experiments.files import models
+from experiments.files import outputs
 from experiments.files import workdirs
 from experiments.tasks import base
 from experiments.tasks import beginnings
@@ -247,6 +248,7 @@ def _train(run, params, changes):
     extras = jax.tree.map(np.asarray, dict(experiment.extras))
     saved = saved._replace(extras=extras)
   total = sum(phase.iterations for phase in experiment.phases)
+  outputs.tell_devices()
   writer = logs.open_writer(
     workdir,
     total,
@@ -432,7 +434,7 @@ def _save(run, number, step, saved):
     run.workdir,
     step,
     saved,
-    about=models.about(spec, phases[number].name, step, told),
+    about=models.about(spec, phases[number].name, told),
     keep=run.config.train.keep_checkpoints,
   )
 

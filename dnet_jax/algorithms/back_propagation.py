@@ -89,4 +89,4 @@ def alternating_back_propagation(
       'latent_norm': jnp.sqrt(square),
     }
 
-  return base.Algorithm(init, step, base.chain_axes(memory.axes))
+  return base.Algorithm(init, step, base.axes(memory.axes))

@@ -56,22 +56,13 @@ class Algorithm(NamedTuple):
     init: `(key, params) -> state`.
     step: `(key, state, batch, schedule) -> (state, metrics)`.
     chain_axes: a prefix of the state: the axis of each leaf along which chains
-      are split over devices, or None where every device holds the same.
+      are split over devices, or None where every device holds the same. See
+      `axes`.
   """
 
   init: Callable[[types.Key, Mapping[str, Any]], State]
   step: Callable[..., tuple[State, dict[str, types.Array]]]
-  chain_axes: Any
-
-
-def chain_axes(memory: types.PyTree = None) -> Any:
-  """`Algorithm.chain_axes` where only chains of the memory are split.
-
-  >>> chain_axes(chains.ChainMemory(1)).memory.positions
-  1
-  """
-  nothing: Any = None
-  return State(nothing, memory, nothing)
+  chain_axes: types.Axes
 
 
 def begin(
@@ -104,6 +95,19 @@ def begin(
     memory,
     jnp.zeros((), jnp.int32),
   )
+
+
+def axes(memory: types.Axes = None) -> types.Axes:
+  """`Algorithm.chain_axes` where only the memory, if any, holds chains.
+
+  Args:
+    memory: the axes of its chains, see `chains.Memory`.
+
+  >>> axes()
+  State(learners=None, memory=None, iteration=None)
+  """
+  shared: types.Axes = None
+  return State(learners=shared, memory=memory, iteration=shared)
 
 
 def variables(state: State) -> dict[str, Any]:
@@ -212,4 +216,4 @@ def from_batch(
     )
     return State({'descriptor': descriptor}, None, state.iteration + 1), metrics
 
-  return Algorithm(init, step, chain_axes())
+  return Algorithm(init, step, axes())

@@ -121,4 +121,4 @@ def cooperative(
     states = {'descriptor': teacher, 'generator': student}
     return base.State(states, None, state.iteration + 1), metrics
 
-  return base.Algorithm(init, step, base.chain_axes())
+  return base.Algorithm(init, step, base.axes())

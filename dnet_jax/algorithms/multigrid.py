@@ -171,4 +171,4 @@ def multi_grid(
       metrics |= {f'{metric}/{name}': x for metric, x in own.items()}
     return base.State(states, None, state.iteration + 1), metrics
 
-  return base.Algorithm(init, step, base.chain_axes())
+  return base.Algorithm(init, step, base.axes())

@@ -54,4 +54,4 @@ def classification(
     state = base.State({'classifier': classifier}, None, state.iteration + 1)
     return state, metrics
 
-  return base.Algorithm(init, step, base.chain_axes())
+  return base.Algorithm(init, step, base.axes())

@@ -18,13 +18,13 @@ from dnet_jax.networks.sizes import GENERATORS
 
 __all__ = [
   'CLASSIFIERS',
+  'DESCRIPTORS',
+  'GENERATORS',
   'Classifier',
   'Conv',
   'ConvTranspose',
-  'DESCRIPTORS',
   'Descriptor',
   'Ensemble',
-  'GENERATORS',
   'Generator',
   'classifier_fn',
   'generator_fn',

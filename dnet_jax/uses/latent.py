@@ -19,6 +19,12 @@ from dnet_jax import types
 from dnet_jax.uses import base
 
 
+def _sizes(spec: specs.Spec) -> specs.GeneratorSizes:
+  base.need(spec, 'generator')
+  assert spec.generator is not None  # Or `need` would have raised.
+  return spec.generator
+
+
 def generator(spec: specs.Spec) -> networks.Generator:
   """The generator of a spec.
 
@@ -28,11 +34,6 @@ def generator(spec: specs.Spec) -> networks.Generator:
   sizes = _sizes(spec)._asdict()
   del sizes['latent_dim']
   return networks.Generator(**sizes)
-
-
-def _sizes(spec):
-  base.need(spec, 'generator')
-  return spec.generator
 
 
 def _generate(model, z):
@@ -103,8 +104,7 @@ def decode(model: models.Model, z: types.Array) -> types.Array:
 
 
 def _latent(model, z):
-  base.need(model.spec, 'generator')
-  z, length = jnp.asarray(z), model.spec.generator.latent_dim
+  z, length = jnp.asarray(z), _sizes(model.spec).latent_dim
   if z.ndim < 1 or z.shape[-1] != length:
     raise ValueError(f'z must be (*chains, {length}), got shape {z.shape}')
   return z
@@ -219,7 +219,7 @@ def _infer(keys, model, voxels, visible, use, numbers):
     numbers['noise_std'],
     jnp.repeat(visible[..., None], count, axis=0),
   )
-  shape = (model.spec.generator.latent_dim,)
+  shape = (_sizes(model.spec).latent_dim,)
   start = starts.from_noise(kernels.fold_in(several, 0), shape)
   for phase, temperature in ((1, 1.0), (2, 0.0)):
     z, _ = chains.run_chains(

@@ -1,8 +1,6 @@
 """What a model says of given shapes: features (6.5) and classes (6.1)."""
 
-from collections.abc import Callable
 from collections.abc import Sequence
-from typing import Any
 from typing import NamedTuple
 
 import jax
@@ -54,12 +52,9 @@ def pooled_features(
 
 @jax.jit(static_argnames='windows')
 def _pooled_features(model, voxels, windows):
-  apply: Callable[..., Any] = base.descriptor(model.spec).apply
-  maps = apply(
-    model.params[base.network_name(model.spec)],
-    base.to_network(model, voxels),
-    method='feature_maps',
-  )
+  net = base.descriptor(model.spec)
+  net = net.bind(model.params[base.network_name(model.spec)])
+  maps = net.feature_maps(base.to_network(model, voxels))
   return features.pool_feature_maps(maps, windows)
 
 
@@ -133,17 +128,16 @@ def classify_shapes(model: models.Model, voxels: types.Array) -> Classes:
 
 @jax.jit
 def _classify(model, voxels):
-  apply: Callable[..., Any] = classifier(model.spec).apply
-  sizes = model.spec.classifier
-  variables = model.params['classifier']
+  net, sizes = classifier(model.spec), model.spec.classifier
+  net = net.bind(model.params['classifier'])
   y = base.to_network(model, voxels > 0.5)
   # A shape and its mirror images are one shape to one that has learned so.
   mirrors = MIRRORS if sizes.mirror else ((),)
-  total, logits = 0.0, []
+  hidden, logits = [], []
   for axes in mirrors:
     image = jnp.flip(y, axes)
-    total += apply(variables, image, method='hidden_features')
-    logits.append(apply(variables, image, train=False))
+    hidden.append(net.hidden_features(image))
+    logits.append(net(image, train=False))
   # Up to a constant that all classes share, the logarithm of the mean.
   joint = jax.nn.logsumexp(jax.nn.log_softmax(jnp.stack(logits)), axis=0)
   count = len(sizes.classes)
@@ -153,4 +147,4 @@ def _classify(model, voxels):
   probabilities = learning.unsmoothed(
     jax.nn.softmax(joint[:, :count]), model.extras['label_smoothing']
   )
-  return probabilities, none, total / len(mirrors)
+  return probabilities, none, sum(hidden) / len(mirrors)

@@ -118,11 +118,9 @@ def _checked(model, position, num_shapes):
 
 def _check_start(model, use, num_shapes):
   spec = model.spec
-  # That of section 4.2 has a start for each grid.
-  names = [*_STARTS, 'grids']
-  if use.start not in names:
+  if use.start not in _PLACES:
     raise ValueError(
-      f'start must be one of {names}, or shapes; got {use.start!r}'
+      f'start must be one of {[*_PLACES]}, or shapes; got {use.start!r}'
     )
   if use.start != 'generator' or use.num_steps or use.refinement_steps:
     base.need(spec, 'descriptor')
@@ -164,12 +162,14 @@ def _chains(keys, model, numbers):
   return starts.from_data(model.extras['chains'][: len(keys)])
 
 
-_STARTS: dict[str, Callable[..., Any]] = {
+_STARTS: dict[str, Callable[..., starts.Start]] = {
   'noise': _noise,
   'components': _components,
   'generator': _generator,
   'chains': _chains,
 }
+# Section 4.2 has a start for each grid.
+_PLACES = (*_STARTS, 'grids')
 
 
 @jax.jit(static_argnames='use')
