@@ -16,12 +16,12 @@ from dnet_jax import types
 
 
 def _positive(value):
-  # A traced value cannot be looked at; it is the caller's to check.
-  return isinstance(value, jax.core.Tracer) or value > 0
+  x = types.known(value)
+  return x is None or bool((x > 0).all())
 
 
 def descriptor_energy(
-  descriptor_fn: Callable[[types.Params, types.Array], types.Array],
+  descriptor_fn: types.NetworkFn,
   reference_std: float | types.Array | None = 0.5,
   reference_means: Sequence[float] | types.Array = (0.0,),
 ) -> Callable[[types.Params, types.Array], types.Array]:
@@ -76,7 +76,7 @@ def descriptor_energy(
 
 
 def posterior_energy(
-  generator_fn: Callable[[types.Array], types.Array],
+  generator_fn: types.NetworkFn,
   y: types.Array,
   noise_std: float | types.Array,
   visible: types.Array | None = None,

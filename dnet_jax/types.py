@@ -10,11 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 Array = jax.Array
 Key = jax.Array
 PyTree = Any
 Params = Any
+# A prefix of a pytree: in place of each array or subtree an axis, or None.
+Axes = Any
 
 # Where chains are: an array, or a pytree of arrays with the same chain axes.
 Position = Any
@@ -22,5 +25,26 @@ Position = Any
 EnergyFn = Callable[[Position], Array]
 # An orthogonal projector: dy -> dy, the directions in which a chain may move.
 Projection = Callable[[Position], Position]
+# A network as a function, with or without its parameters bound; Any, since the
+# `apply` of Flax gives an array or, where something is mutable, a pair.
+NetworkFn = Callable[..., Any]
 # loss_fn(params, model_state, *args) -> (loss, (model_state, metrics)).
 LossFn = Callable[..., tuple[Array, tuple[PyTree, dict[str, Array]]]]
+
+
+def known(x: Any) -> np.ndarray | None:
+  """A number as NumPy has it; None where it is traced and cannot be looked at.
+
+  What JAX computes of a known number inside `jit` is traced, such as `x > 0`:
+  checks look at this instead.
+
+  >>> known(0.5), jax.jit(lambda x: x + (known(x) is None))(1.0).item()
+  (array(0.5), 2.0)
+  """
+  try:
+    return np.asarray(x, np.float64)
+  except (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+  ):
+    return None

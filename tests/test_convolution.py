@@ -751,6 +751,9 @@ def test_bad_input_is_refused():
       dnet_jax.correlate(x, w, strides)
   with pytest.raises(ValueError, match='does not fit'):
     dnet_jax.correlate(x, jnp.ones((5, 3, 3, 2, 1)), padding='VALID')
+  for correlate in (dnet_jax.correlate, dnet_jax.correlate_transpose):
+    with pytest.raises(ValueError, match=r"padding must be .*got 'same'"):
+      correlate(x, jnp.ones((3, 3, 3, 2, 2)), padding='same')
   with pytest.raises(ValueError, match='taps'):
     dnet_jax.correlate(x, jnp.ones((9, 9, 9, 2, 1)), method='winograd')
 

@@ -24,6 +24,9 @@ position = {'a': jnp.ones((2, 3)), 'b': jnp.ones((2, 4))}
 position, info = dnet_jax.sample(key, kernel, position, 3)
 distance: jax.Array = dnet_jax.metrics.iou(position['a'], position['a'])
 version: str = dnet_jax.__version__
+net = dnet_jax.networks.Descriptor((4,), (3,), (2,))
+model_energy = dnet_jax.descriptor_energy(net.apply)
+value: jax.Array = model_energy({}, position['a'])
 """
 # What to add to it, and the code of the error that must be found there.
 WRONG = {

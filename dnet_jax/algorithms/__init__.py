@@ -19,3 +19,21 @@ from dnet_jax.algorithms.multigrid import grid_name
 from dnet_jax.algorithms.multigrid import multi_grid
 from dnet_jax.algorithms.multigrid import sample_grids
 from dnet_jax.algorithms.supervised import classification
+
+__all__ = [
+  'Algorithm',
+  'Schedule',
+  'State',
+  'alternating_back_propagation',
+  'analysis_by_synthesis',
+  'classification',
+  'contrastive_divergence',
+  'cooperative',
+  'grid_name',
+  'maximum_likelihood',
+  'multi_grid',
+  'recovery',
+  'sample_grids',
+  'super_resolution',
+  'variables',
+]

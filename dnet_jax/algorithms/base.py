@@ -56,12 +56,13 @@ class Algorithm(NamedTuple):
     init: `(key, params) -> state`.
     step: `(key, state, batch, schedule) -> (state, metrics)`.
     chain_axes: a prefix of the state: the axis of each leaf along which chains
-      are split over devices, or None where every device holds the same.
+      are split over devices, or None where every device holds the same. See
+      `axes`.
   """
 
   init: Callable[[types.Key, Mapping[str, Any]], State]
   step: Callable[..., tuple[State, dict[str, types.Array]]]
-  chain_axes: State
+  chain_axes: types.Axes
 
 
 def begin(
@@ -78,6 +79,11 @@ def begin(
 
   Raises:
     ValueError: when the names differ.
+
+  >>> learner = learning.Learner(init=learning.LearnerState._make, update=None)
+  >>> begin({'descriptor': learner}, {'critic': 0.0})
+  Traceback (most recent call last):
+  ValueError: this algorithm learns the networks ['descriptor'], got ['critic']
   """
   if not isinstance(params, Mapping) or {*params} != {*learners}:
     names = sorted(params) if isinstance(params, Mapping) else type(params)
@@ -91,8 +97,26 @@ def begin(
   )
 
 
+def axes(memory: types.Axes = None) -> types.Axes:
+  """`Algorithm.chain_axes` where only the memory, if any, holds chains.
+
+  Args:
+    memory: the axes of its chains, see `chains.Memory`.
+
+  >>> axes()
+  State(learners=None, memory=None, iteration=None)
+  """
+  shared: types.Axes = None
+  return State(learners=shared, memory=memory, iteration=shared)
+
+
 def variables(state: State) -> dict[str, Any]:
-  """The variables of all networks by name, as a `Model` holds them."""
+  """The variables of all networks by name, as a `Model` holds them.
+
+  >>> learner = learning.LearnerState({'params': 1.0}, {'batch_stats': 2.0}, ())
+  >>> variables(State({'generator': learner}, None, 0))
+  {'generator': {'params': 1.0, 'batch_stats': 2.0}}
+  """
   return {
     name: learning.join_variables(learner)
     for name, learner in state.learners.items()
@@ -192,4 +216,4 @@ def from_batch(
     )
     return State({'descriptor': descriptor}, None, state.iteration + 1), metrics
 
-  return Algorithm(init, step, State(None, None, None))
+  return Algorithm(init, step, axes())

@@ -67,4 +67,4 @@ def maximum_likelihood(
     state = base.State({'descriptor': descriptor}, kept, state.iteration + 1)
     return state, metrics
 
-  return base.Algorithm(init, step, base.State(None, memory.axes, None))
+  return base.Algorithm(init, step, base.axes(memory.axes))

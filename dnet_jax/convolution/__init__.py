@@ -9,3 +9,11 @@ from dnet_jax.convolution.plans import METHODS
 from dnet_jax.convolution.public import chains_at_once
 from dnet_jax.convolution.public import correlate
 from dnet_jax.convolution.public import correlate_transpose
+
+__all__ = [
+  'METHODS',
+  'chains_at_once',
+  'correlate',
+  'correlate_transpose',
+  'in_chunks',
+]

@@ -59,11 +59,17 @@ def make_axes(
     padding: 'SAME', 'VALID' or three pairs (low, high).
 
   Raises:
-    ValueError: when there is no output, since the kernel does not fit.
+    ValueError: when there is no output, since the kernel does not fit; for
+      a padding of another name.
 
   >>> make_axes((8, 8, 8), (3, 3, 3), (2, 2, 2), 'SAME')[0]
   Axis(size=8, taps=3, stride=2, low=0, out=4)
   """
+  if isinstance(padding, str) and padding not in ('SAME', 'VALID'):
+    raise ValueError(
+      f"padding must be 'SAME', 'VALID' or three pairs (low, high), got "
+      f'{padding!r}'
+    )
   both_sides = (
     lax.padtype_to_pads(grid, taps, strides, padding)
     if isinstance(padding, str)
@@ -80,7 +86,8 @@ def make_axes(
         f'into a grid of sides {tuple(grid)}'
       )
     axes.append(Axis(size, tap, stride, low, out))
-  return tuple(axes)
+  depth, height, width = axes
+  return depth, height, width
 
 
 def pads(axis: Axis) -> tuple[int, int]:

@@ -13,6 +13,7 @@ no derivative in what it is not linear in.)
 """
 
 from collections.abc import Callable
+from collections.abc import Hashable
 import functools
 from typing import NamedTuple
 
@@ -140,7 +141,9 @@ def define_derivatives(of: Map, in_first: Adjoint, in_second: Adjoint) -> None:
   _define_both(of, adjoints)
 
 
-def call(of: Map, plan, a: types.Array, b: types.Array) -> types.Array:
+def call(
+  of: Map, plan: Hashable, a: types.Array, b: types.Array
+) -> types.Array:
   """The value of a map."""
   return _bind(of.value, plan, a, b)[0]
 
@@ -172,8 +175,8 @@ def _adjoint_of(adjoint, plan, other, cotangent):
 
 def _sum(*terms):
   """Of those that are not None."""
-  terms = [term for term in terms if term is not None]
-  return sum(terms[1:], terms[0]) if terms else None
+  known = [term for term in terms if term is not None]
+  return sum(known[1:], known[0]) if known else None
 
 
 def _define_jvp(primitive, rule):
@@ -185,9 +188,9 @@ def _define_jvp(primitive, rule):
     given = [t for t, is_known in zip(tangents, known, strict=True) if is_known]
 
     def tangents_of(*values):
-      values, rest = values[: len(arrays)], iter(values[len(arrays) :])
+      inside, rest = values[: len(arrays)], iter(values[len(arrays) :])
       all_tangents = [next(rest) if is_known else None for is_known in known]
-      return rule(plan, values, all_tangents)
+      return rule(plan, inside, all_tangents)
 
     levels = [
       (
@@ -224,10 +227,10 @@ def _define_transpose(primitive, rule):
       ]
 
     def cotangents_of(*values):
-      values = iter(values)
-      known = [None if unknown else next(values) for unknown in wanted]
+      rest = iter(values)
+      known = [None if unknown else next(rest) for unknown in wanted]
       return rule(
-        plan, known, wanted, [next(values) if g else None for g in given]
+        plan, known, wanted, [next(rest) if g else None for g in given]
       )
 
     inner = [

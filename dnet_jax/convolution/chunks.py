@@ -6,6 +6,7 @@ one.
 """
 
 from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -13,12 +14,15 @@ from jax import lax
 import jax.numpy as jnp
 
 from dnet_jax import types
+from dnet_jax.convolution.methods import factors_of
 from dnet_jax.convolution.methods import Plan
 
 LARGE = 5 * 2**25  # Bytes of a K w that should not be there twice.
 
 
-def make_room(like: types.PyTree, x: types.Array, m: int, axis: int = 0):
+def make_room(
+  like: types.PyTree, x: types.Array, m: int, axis: int = 0
+) -> types.PyTree:
   """Arrays with m entries along `axis`, to be overwritten, when `x` is known.
 
   XLA fills zeros first of all, in memory that nothing else has before.
@@ -31,7 +35,9 @@ def make_room(like: types.PyTree, x: types.Array, m: int, axis: int = 0):
   return jax.tree.map(room, like)
 
 
-def put(y: types.PyTree, part: types.PyTree, first: Any, axis: int = 0):
+def put(
+  y: types.PyTree, part: types.PyTree, first: Any, axis: int = 0
+) -> types.PyTree:
   """`y` with `part` from `first` on along `axis`, of each of its arrays."""
   return jax.tree.map(
     lambda y, part: lax.dynamic_update_slice_in_dim(y, part, first, axis),
@@ -82,7 +88,7 @@ def shares_kernel(plan: Plan, chains: int, c: int, n: int) -> bool:
   only where K w is about as large as what it is applied to, or half as large
   and too large to be there twice.
   """
-  factors = plan.method.factors
+  factors = factors_of(plan)
   kernel = factors.kernel_size(plan, c, n)
   rest = chains * factors.chain_size(plan, c, n)
   return kernel > rest * (0.5 if kernel > LARGE else 0.75)
@@ -100,7 +106,7 @@ def chunk_size(
     n: channels out.
     share: of `shares_kernel`.
   """
-  factors = plan.method.factors
+  factors = factors_of(plan)
   limits = factors.limits
   room = max(factors.kernel_size(plan, c, n) / 2, limits.least)
   room = min(room, limits.most)
@@ -115,14 +121,26 @@ def chunk_size(
   return -(-chains // count)
 
 
-def in_chunks_of(plan: Plan, function, x: types.Array, c: int, n: int):
+def in_chunks_of(
+  plan: Plan,
+  function: Callable[[types.Array], types.PyTree],
+  x: types.Array,
+  c: int,
+  n: int,
+) -> types.PyTree:
   """Applies a function of `(m, D, H, W, channels)` to a chunk at a time."""
   m = len(x)
   share = shares_kernel(plan, m, c, n)
   return in_chunks(function, x, chunk_size(plan, m, c, n, share))
 
 
-def in_chunks_summed(plan: Plan, function, arrays, c: int, n: int):
+def in_chunks_summed(
+  plan: Plan,
+  function: Callable[..., tuple[types.PyTree, types.Array]],
+  arrays: Sequence[types.Array],
+  c: int,
+  n: int,
+) -> tuple[types.PyTree, types.Array]:
   """Applies a function of several arrays to a chunk of each at a time.
 
   Its first result has chains first, the second is summed.

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from dnet_jax import types
 from dnet_jax.convolution import bilinear
 from dnet_jax.convolution import chunks
+from dnet_jax.convolution.methods import factors_of
 from dnet_jax.convolution.methods import matmul
 from dnet_jax.convolution.methods import Plan
 
@@ -19,7 +20,7 @@ from dnet_jax.convolution.methods import Plan
 
 def _correlate(plan, x, w):
   """C(x, w), `(m, D', H', W', n)`."""
-  factors = plan.method.factors
+  factors = factors_of(plan)
   k = factors.kernel_factor(plan, w, False)
 
   def some(x):
@@ -30,7 +31,7 @@ def _correlate(plan, x, w):
 
 def _adjoint_input(plan, y, w):
   """A(y, w), `(m, D, H, W, c)`."""
-  factors = plan.method.factors
+  factors = factors_of(plan)
   c, n = w.shape[3:]
   last = chunks.shares_kernel(plan, len(y), c, n)
   k = factors.kernel_factor(plan, w, not last)
@@ -45,7 +46,7 @@ def _adjoint_input(plan, y, w):
 
 def _adjoint_kernel(plan, x, y):
   """K(x, y), `(taps..., c, n)`."""
-  factors = plan.method.factors
+  factors = factors_of(plan)
   c, n = x.shape[4], y.shape[4]
 
   def some(x, y):
@@ -57,7 +58,7 @@ def _adjoint_kernel(plan, x, y):
 
 def _both_of_correlate(plan, x, w, y):
   """A(y, w) and K(x, y): y is transformed once."""
-  factors = plan.method.factors
+  factors = factors_of(plan)
   c, n = w.shape[3:]
   if factors.result_is_product or chunks.shares_kernel(plan, len(y), c, n):
     # Nothing is shared, or y is not transformed to the same order.
@@ -76,7 +77,7 @@ def _both_of_correlate(plan, x, w, y):
 
 def _both_of_adjoint_input(plan, y, w, x):
   """C(x, w) and K(x, y): x is transformed once."""
-  factors = plan.method.factors
+  factors = factors_of(plan)
   c, n = w.shape[3:]
   k = factors.kernel_factor(plan, w, False)
 

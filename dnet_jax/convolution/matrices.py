@@ -128,7 +128,9 @@ FOURIER = Family(_fourier_points, _fourier, 2)
 WINOGRAD = Family(_winograd_points, _winograd, 1)
 
 
-def axis_matrices(family: Family, tile: int, axis: Axis):
+def axis_matrices(
+  family: Family, tile: int, axis: Axis
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """I (f, t, position), K (f, tap), O (o, t, f) of one axis, maybe complex."""
   a, g, b = family.matrices(tile, axis)
   m, n = a.shape

@@ -99,6 +99,13 @@ class Plan(NamedTuple):
   axes: Axes
 
 
+def factors_of(plan: Plan) -> Factors:
+  """The factors of a plan whose method has them."""
+  factors = plan.method.factors
+  assert factors is not None, "XLA's own convolution has no factors"
+  return factors
+
+
 def whole_axis(axes: Axes) -> tuple[int, ...]:
   """The tiles of methods that have none: one, the whole of any axis."""
   del axes

@@ -6,6 +6,8 @@ ceil(k / s)^3 taps. On a GPU that is several times faster, in derivatives above
 all. Both are differentiable by JAX in any mode, and compute in the dtype of x.
 """
 
+from collections.abc import Callable
+from collections.abc import Sequence
 import functools
 import math
 
@@ -33,7 +35,9 @@ def direct(plan: Plan, x: types.Array, w: types.Array) -> types.Array:
   )
 
 
-def _to_phases(axes: Axes, x, lengths, lows):
+def _to_phases(
+  axes: Axes, x: types.Array, lengths: Sequence[int], lows: Sequence[int]
+) -> types.Array:
   """(D, H, W, c, ...) -> (length, length, length, phases and c, ...)."""
   x = split(axes, x, lengths, lows)
   x = x.transpose(0, 2, 4, 1, 3, 5, *range(6, x.ndim))
@@ -54,7 +58,10 @@ def phases(plan: Plan, x: types.Array, w: types.Array) -> types.Array:
 
 
 def transpose(
-  forward, plan: Plan, y: types.Array, w: types.Array
+  forward: Callable[[Plan, types.Array, types.Array], types.Array],
+  plan: Plan,
+  y: types.Array,
+  w: types.Array,
 ) -> types.Array:
   """The adjoint of `forward`, `direct` or `phases`, in x: `(m, D, H, W, c)`."""
   sides = (axis.size for axis in plan.axes)

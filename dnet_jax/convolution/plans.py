@@ -112,4 +112,10 @@ def choose(
     )
   if len(plans) == 1:
     return plans[0]
-  return min(plans, key=lambda plan: plan.method.cost(plan, chains, c, n))
+
+  def seconds(plan: Plan) -> float:
+    cost = plan.method.cost
+    assert cost is not None, 'a method without a cost has one plan'
+    return cost(plan, chains, c, n)
+
+  return min(plans, key=seconds)

@@ -28,9 +28,8 @@ def _check(x, kernel, method, channel_axis):
 
 
 def _choose(axes, method, chains, kernel):
-  return plans.choose(
-    axes, method, chains, *kernel.shape[3:], jax.default_backend()
-  )
+  c, n = kernel.shape[3:]
+  return plans.choose(axes, method, chains, c, n, jax.default_backend())
 
 
 def correlate(
@@ -116,7 +115,7 @@ def correlate_transpose(
   if padding == 'SAME':
     grid = tuple(d * s for d, s in zip(sides, strides, strict=True))
   else:
-    pads = ((0, 0),) * 3 if padding == 'VALID' else tuple(padding)
+    pads = ((0, 0),) * 3 if isinstance(padding, str) else tuple(padding)
     grid = tuple(
       (d - 1) * s + k - low - high
       for d, s, k, (low, high) in zip(sides, strides, taps, pads, strict=True)

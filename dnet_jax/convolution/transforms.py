@@ -24,6 +24,7 @@ from dnet_jax.convolution.axes import phase_taps
 from dnet_jax.convolution.axes import split
 from dnet_jax.convolution.methods import BYTES
 from dnet_jax.convolution.methods import Factors
+from dnet_jax.convolution.methods import factors_of
 from dnet_jax.convolution.methods import FLOPS
 from dnet_jax.convolution.methods import Limits
 from dnet_jax.convolution.methods import matmul
@@ -34,7 +35,7 @@ _TILES = (1, 2, 3, 4, 5)  # Of `winograd`.
 
 
 def _matrices(plan):
-  family = plan.method.factors.family
+  family = factors_of(plan).family
   return matrices.make_matrices(family, plan.tile, plan.axes)
 
 
@@ -340,7 +341,7 @@ def winograd_tiles(axes: Axes) -> tuple[int, ...]:
 
 def cost(plan: Plan, chains: int, c: int, n: int) -> float:
   """Seconds of one correlation: arithmetic, and memory moved."""
-  family = plan.method.factors.family
+  family = factors_of(plan).family
   points = [family.points(plan.tile, axis) for axis in plan.axes]
   tiles = [-(-axis.out // (plan.tile or axis.out)) for axis in plan.axes]
   frequencies = math.prod(points)

@@ -15,3 +15,17 @@ from dnet_jax.networks.layers import ConvTranspose
 from dnet_jax.networks.sizes import CLASSIFIERS
 from dnet_jax.networks.sizes import DESCRIPTORS
 from dnet_jax.networks.sizes import GENERATORS
+
+__all__ = [
+  'CLASSIFIERS',
+  'DESCRIPTORS',
+  'GENERATORS',
+  'Classifier',
+  'Conv',
+  'ConvTranspose',
+  'Descriptor',
+  'Ensemble',
+  'Generator',
+  'classifier_fn',
+  'generator_fn',
+]

@@ -17,7 +17,7 @@ from dnet_jax import types
 from dnet_jax.networks import layers
 
 
-def _in_groups(function, size: int):
+def _in_groups(function: types.NetworkFn, size: int) -> types.NetworkFn:
   """`(params, y) -> (m,)` of each chain alone, of `size` chains at a time.
 
   A derivative in y alone, of which Langevin dynamics is made, is computed with
@@ -143,7 +143,7 @@ class Descriptor(nn.Module):
     )
     return f(self.variables['params'], every).reshape(y.shape[:-4])
 
-  def _chains_at_once(self, shape) -> int:
+  def _chains_at_once(self, shape: tuple[int, ...]) -> int:
     """As many as every layer can do with."""
     some = 1
     for layer in self.layers:

@@ -20,3 +20,22 @@ from dnet_jax.uses.perception import Classes
 from dnet_jax.uses.perception import classify_shapes
 from dnet_jax.uses.perception import pooled_features
 from dnet_jax.uses.synthesis import synthesize
+
+__all__ = [
+  'Classes',
+  'classify_shapes',
+  'decode',
+  'descriptor',
+  'draw_latent',
+  'energy_fn',
+  'from_network',
+  'generate',
+  'infer_latent',
+  'interpolate',
+  'pooled_features',
+  'reconstruct',
+  'recover',
+  'super_resolve',
+  'synthesize',
+  'to_network',
+]

@@ -27,6 +27,7 @@ def recover(
   temperature: float | types.Array | None = None,
   fill_std: float | types.Array | None = None,
   refinement_steps: int | None = None,
+  refinement_std: float | types.Array | None = None,
   hold: bool | None = None,
 ) -> types.Array:
   """Fills the hidden voxels of shapes by Langevin dynamics: Algorithm 4.
@@ -46,6 +47,7 @@ def recover(
     temperature: T of section 2.5.
     fill_std: of the Gaussian of a local average, in voxels.
     refinement_steps: after these, steps with a narrow reference.
+    refinement_std: its standard deviation.
     hold: True: visible voxels are held at every step (the text of 6.2); False:
       they are put back at the end (the authors' code).
 
@@ -73,6 +75,7 @@ def recover(
     temperature=temperature,
     fill_std=fill_std,
     refinement_steps=refinement_steps,
+    refinement_std=refinement_std,
     hold=hold,
   )
   if use.start not in _FILLS:
@@ -119,6 +122,7 @@ def super_resolve(
   step_size: float | types.Array | None = None,
   temperature: float | types.Array | None = None,
   refinement_steps: int | None = None,
+  refinement_std: float | types.Array | None = None,
 ) -> types.Array:
   """Adds the details that block averages leave open: Algorithm 5.
 
@@ -136,6 +140,7 @@ def super_resolve(
     step_size: the paper's delta-tau.
     temperature: T of section 2.5.
     refinement_steps: after these, steps with a narrow reference.
+    refinement_std: its standard deviation.
 
   Returns:
     `(*chains, D, H, W)` real values, not clipped; their block averages are
@@ -183,6 +188,7 @@ def super_resolve(
     step_size=step_size,
     temperature=temperature,
     refinement_steps=refinement_steps,
+    refinement_std=refinement_std,
   )
   y = _super_resolve(keys, model, shapes, factor, use, numbers)
   return y.reshape(*leading, *grid)

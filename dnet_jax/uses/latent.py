@@ -19,14 +19,19 @@ from dnet_jax import types
 from dnet_jax.uses import base
 
 
+def _sizes(spec: specs.Spec) -> specs.GeneratorSizes:
+  base.need(spec, 'generator')
+  assert spec.generator is not None  # Or `need` would have raised.
+  return spec.generator
+
+
 def generator(spec: specs.Spec) -> networks.Generator:
   """The generator of a spec.
 
   Raises:
     ValueError: for a model without one.
   """
-  base.need(spec, 'generator')
-  sizes = spec.generator._asdict()
+  sizes = _sizes(spec)._asdict()
   del sizes['latent_dim']
   return networks.Generator(**sizes)
 
@@ -39,7 +44,7 @@ def _generate(model, z):
 
 def generated(keys: types.Key, model: models.Model) -> types.Array:
   """What the generator makes of draws of its prior, one for each key."""
-  shape = (model.spec.generator.latent_dim,)
+  shape = (_sizes(model.spec).latent_dim,)
   return _generate(model, starts.from_noise(keys, shape).position)
 
 
@@ -58,10 +63,19 @@ def draw_latent(
 
   Raises:
     ValueError: for a model without a generator.
+
+  >>> sizes = specs.GeneratorSizes((1,), (1,), 3)
+  >>> spec = specs.Spec((4, 4, 4), generator=sizes)
+  >>> variables = generator(spec).init(
+  ...   jax.random.key(0), jnp.zeros((1, 3)), train=False)
+  >>> extras = {'mean': 0.5, 'scale': 1.0}
+  >>> model = models.Model(spec, {'generator': variables}, extras)
+  >>> draw_latent(jax.random.key(0), model, 2).shape
+  (2, 3)
   """
-  base.need(model.spec, 'generator')
+  shape = (_sizes(model.spec).latent_dim,)
   keys = kernels.fold_in(base.chain_keys(key, num_shapes), 0)
-  return starts.from_noise(keys, (model.spec.generator.latent_dim,)).position
+  return starts.from_noise(keys, shape).position
 
 
 def decode(model: models.Model, z: types.Array) -> types.Array:
@@ -76,13 +90,21 @@ def decode(model: models.Model, z: types.Array) -> types.Array:
 
   Raises:
     ValueError: for a model without a generator, or z of another length.
+
+  >>> sizes = specs.GeneratorSizes((1,), (1,), 3)
+  >>> spec = specs.Spec((4, 4, 4), generator=sizes)
+  >>> variables = generator(spec).init(
+  ...   jax.random.key(0), jnp.zeros((1, 3)), train=False)
+  >>> extras = {'mean': 0.5, 'scale': 1.0}
+  >>> model = models.Model(spec, {'generator': variables}, extras)
+  >>> decode(model, jnp.zeros((2, 3))).shape
+  (2, 4, 4, 4)
   """
   return _decode(model, _latent(model, z))
 
 
 def _latent(model, z):
-  base.need(model.spec, 'generator')
-  z, length = jnp.asarray(z), model.spec.generator.latent_dim
+  z, length = jnp.asarray(z), _sizes(model.spec).latent_dim
   if z.ndim < 1 or z.shape[-1] != length:
     raise ValueError(f'z must be (*chains, {length}), got shape {z.shape}')
   return z
@@ -109,6 +131,15 @@ def generate(
 
   Raises:
     ValueError: for a model without a generator.
+
+  >>> sizes = specs.GeneratorSizes((1,), (1,), 3)
+  >>> spec = specs.Spec((4, 4, 4), generator=sizes)
+  >>> variables = generator(spec).init(
+  ...   jax.random.key(0), jnp.zeros((1, 3)), train=False)
+  >>> extras = {'mean': 0.5, 'scale': 1.0}
+  >>> model = models.Model(spec, {'generator': variables}, extras)
+  >>> generate(jax.random.key(0), model, 2).shape
+  (2, 4, 4, 4)
   """
   return decode(model, draw_latent(key, model, num_shapes))
 
@@ -149,6 +180,16 @@ def infer_latent(
     TypeError: when `visible` is not boolean.
     ValueError: for a model that cannot, another grid, or settings that are
       not possible.
+
+  >>> sizes = specs.GeneratorSizes((1,), (1,), 3)
+  >>> spec = specs.Spec((4, 4, 4), generator=sizes)
+  >>> variables = generator(spec).init(
+  ...   jax.random.key(0), jnp.zeros((1, 3)), train=False)
+  >>> extras = {'mean': 0.5, 'scale': 1.0}
+  >>> model = models.Model(spec, {'generator': variables}, extras)
+  >>> voxels = jnp.ones((2, 4, 4, 4))
+  >>> infer_latent(jax.random.key(0), model, voxels, num_steps=2).shape
+  (2, 3)
   """
   base.need(model.spec, 'generator')
   use, numbers = base.settings(
@@ -178,7 +219,7 @@ def _infer(keys, model, voxels, visible, use, numbers):
     numbers['noise_std'],
     jnp.repeat(visible[..., None], count, axis=0),
   )
-  shape = (model.spec.generator.latent_dim,)
+  shape = (_sizes(model.spec).latent_dim,)
   start = starts.from_noise(kernels.fold_in(several, 0), shape)
   for phase, temperature in ((1, 1.0), (2, 0.0)):
     z, _ = chains.run_chains(
@@ -227,6 +268,16 @@ def reconstruct(
 
   Raises:
     ValueError: as `infer_latent`.
+
+  >>> sizes = specs.GeneratorSizes((1,), (1,), 3)
+  >>> spec = specs.Spec((4, 4, 4), generator=sizes)
+  >>> variables = generator(spec).init(
+  ...   jax.random.key(0), jnp.zeros((1, 3)), train=False)
+  >>> extras = {'mean': 0.5, 'scale': 1.0}
+  >>> model = models.Model(spec, {'generator': variables}, extras)
+  >>> voxels = jnp.ones((2, 4, 4, 4))
+  >>> reconstruct(jax.random.key(0), model, voxels, num_steps=2).shape
+  (2, 4, 4, 4)
   """
   z = infer_latent(
     key,
@@ -330,6 +381,15 @@ def interpolate(
   Raises:
     ValueError: for a model without a generator, another path, or z that do
       not fit.
+
+  >>> sizes = specs.GeneratorSizes((1,), (1,), 3)
+  >>> spec = specs.Spec((4, 4, 4), generator=sizes)
+  >>> variables = generator(spec).init(
+  ...   jax.random.key(0), jnp.zeros((1, 3)), train=False)
+  >>> extras = {'mean': 0.5, 'scale': 1.0}
+  >>> model = models.Model(spec, {'generator': variables}, extras)
+  >>> interpolate(model, jnp.zeros(3), jnp.ones(3), 5).shape
+  (5, 4, 4, 4)
   """
   if path not in PATHS:
     raise ValueError(f'path must be one of {[*PATHS]}, got {path!r}')

@@ -52,11 +52,9 @@ def pooled_features(
 
 @jax.jit(static_argnames='windows')
 def _pooled_features(model, voxels, windows):
-  maps = base.descriptor(model.spec).apply(
-    model.params[base.network_name(model.spec)],
-    base.to_network(model, voxels),
-    method='feature_maps',
-  )
+  net = base.descriptor(model.spec)
+  net = net.bind(model.params[base.network_name(model.spec)])
+  maps = net.feature_maps(base.to_network(model, voxels))
   return features.pool_feature_maps(maps, windows)
 
 
@@ -112,6 +110,15 @@ def classify_shapes(model: models.Model, voxels: types.Array) -> Classes:
 
   Raises:
     ValueError: for a model without a classifier, or another grid.
+
+  >>> sizes = specs.ClassifierSizes(('chair', 'sofa'), (2,), (3,), (2,), 4)
+  >>> spec = specs.Spec((4, 4, 4), classifier=sizes)
+  >>> variables = classifier(spec).init(
+  ...   jax.random.key(0), jnp.zeros((1, 4, 4, 4, 1)), train=False)
+  >>> extras = {'mean': 0.5, 'scale': 1.0, 'label_smoothing': 0.0}
+  >>> model = models.Model(spec, {'classifier': variables}, extras)
+  >>> classify_shapes(model, jnp.zeros((3, 4, 4, 4))).probabilities.shape
+  (3, 2)
   """
   base.need(model.spec, 'classifier')
   shapes, leading = base.chains_of(model, voxels, 'voxels')
@@ -122,15 +129,15 @@ def classify_shapes(model: models.Model, voxels: types.Array) -> Classes:
 @jax.jit
 def _classify(model, voxels):
   net, sizes = classifier(model.spec), model.spec.classifier
-  variables = model.params['classifier']
+  net = net.bind(model.params['classifier'])
   y = base.to_network(model, voxels > 0.5)
   # A shape and its mirror images are one shape to one that has learned so.
   mirrors = MIRRORS if sizes.mirror else ((),)
-  total, logits = 0.0, []
+  hidden, logits = [], []
   for axes in mirrors:
     image = jnp.flip(y, axes)
-    total += net.apply(variables, image, method='hidden_features')
-    logits.append(net.apply(variables, image, train=False))
+    hidden.append(net.hidden_features(image))
+    logits.append(net(image, train=False))
   # Up to a constant that all classes share, the logarithm of the mean.
   joint = jax.nn.logsumexp(jax.nn.log_softmax(jnp.stack(logits)), axis=0)
   count = len(sizes.classes)
@@ -140,4 +147,4 @@ def _classify(model, voxels):
   probabilities = learning.unsmoothed(
     jax.nn.softmax(joint[:, :count]), model.extras['label_smoothing']
   )
-  return probabilities, none, total / len(mirrors)
+  return probabilities, none, sum(hidden) / len(mirrors)

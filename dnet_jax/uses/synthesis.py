@@ -29,6 +29,7 @@ def synthesize(
   temperature: float | types.Array | None = None,
   start_std: float | types.Array | None = None,
   refinement_steps: int | None = None,
+  refinement_std: float | types.Array | None = None,
 ) -> types.Array:
   """New shapes by Langevin dynamics, eq. (7).
 
@@ -50,6 +51,7 @@ def synthesize(
     temperature: T of section 2.5; of a multi-grid model also one for each grid.
     start_std: standard deviation of the noise where chains begin.
     refinement_steps: after these, steps with a narrow reference.
+    refinement_std: its standard deviation.
 
   Returns:
     `(num_shapes, D, H, W)` real values; above 0.5 is inside.
@@ -71,6 +73,7 @@ def synthesize(
     noise_steps=noise_steps,
     start_std=start_std,
     refinement_steps=refinement_steps,
+    refinement_std=refinement_std,
   )
   use, numbers = base.settings(
     model,
@@ -82,6 +85,7 @@ def synthesize(
     temperature=temperature,
     start_std=start_std,
     refinement_steps=refinement_steps,
+    refinement_std=refinement_std,
   )
   keys = base.chain_keys(key, num_shapes)
   if position is None:
@@ -114,9 +118,9 @@ def _checked(model, position, num_shapes):
 
 def _check_start(model, use, num_shapes):
   spec = model.spec
-  if use.start not in _STARTS:
+  if use.start not in _PLACES:
     raise ValueError(
-      f'start must be one of {[*_STARTS]}, or shapes; got {use.start!r}'
+      f'start must be one of {[*_PLACES]}, or shapes; got {use.start!r}'
     )
   if use.start != 'generator' or use.num_steps or use.refinement_steps:
     base.need(spec, 'descriptor')
@@ -158,13 +162,14 @@ def _chains(keys, model, numbers):
   return starts.from_data(model.extras['chains'][: len(keys)])
 
 
-_STARTS: dict[str, Callable[..., Any] | None] = {
+_STARTS: dict[str, Callable[..., starts.Start]] = {
   'noise': _noise,
   'components': _components,
   'generator': _generator,
   'chains': _chains,
-  'grids': None,  # Section 4.2 has a start for each grid.
 }
+# Section 4.2 has a start for each grid.
+_PLACES = (*_STARTS, 'grids')
 
 
 @jax.jit(static_argnames='use')
@@ -193,7 +198,8 @@ def draw_averages(keys: types.Key, model: models.Model) -> types.Array:
     `(n, 1, 1, 1)` in [0, 1].
   """
   histogram = model.extras['histogram']
-  edges, logits = histogram['edges'], jnp.log(histogram['probabilities'])
+  edges = jnp.asarray(histogram['edges'])
+  logits = jnp.log(histogram['probabilities'])
 
   def one(key):
     key_bin, key_place = jax.random.split(key)

@@ -473,6 +473,16 @@ def model_parts(
   return spec, extras
 
 
+def components(
+  config: ml_collections.ConfigDict, voxels: datasets.Dataset
+) -> dict[str, np.ndarray]:
+  """Principal components of the training shapes, `config.components`."""
+  return datasets.principal_components(
+    datasets.to_network(voxels.train, voxels.mean, voxels.scale),
+    config.components.number,
+  )
+
+
 def fixed_key(config: ml_collections.ConfigDict) -> jax.Array:
   """The key of the shapes that a run shows: the same ones each time."""
   return jax.random.fold_in(jax.random.key(config.seed), 4)

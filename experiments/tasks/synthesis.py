@@ -26,12 +26,27 @@ from experiments.tasks import parts
 _COLUMNS = 10  # Of a picture.
 
 
+def _noise(config, voxels):
+  shape = (*voxels.train.shape[1:], 1)
+  return dnet_jax.noise_source(shape, config.chains.start_std)
+
+
+def _components(config, voxels):
+  found = parts.components(config, voxels)
+  return dnet_jax.component_source(
+    dnet_jax.Components(**jax.tree.map(jnp.asarray, found)),
+    config.chains.start_std,
+  )
+
+
+SOURCES = {'noise': _noise, 'components': _components}
+
+
 def _maximum_likelihood(config, voxels, energy_fn, learner):
   chains = config.chains
   parallel.check_divisible(**{'chains.num_chains': chains.num_chains})
-  shape = (*voxels.train.shape[1:], 1)
   memory = dnet_jax.persistent(
-    dnet_jax.noise_source(shape, chains.start_std),
+    parts.choice(SOURCES, chains.start, 'chains.start')(config, voxels),
     num_chains=chains.num_chains,
     num_slots=chains.num_slots,
     restart_probability=chains.restart_probability,
@@ -87,6 +102,8 @@ def _experiment(
   spec, extras = parts.model_parts(
     config, *datasets.seen(voxels), descriptors=(sizes,)
   )
+  if config.components.number:
+    extras['components'] = parts.components(config, voxels)
 
   def preview(model):
     chains = model.extras.get('chains')
