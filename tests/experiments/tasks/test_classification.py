@@ -121,24 +121,28 @@ def test_regression_on_digits_and_on_noise(two_strengths):
   assert value < 0.35
 
 
-def test_rotation_keeps_the_solution():
+def test_rotation_keeps_the_solution(monkeypatch):
+  # The last features are fewer than are multiplied at once.
+  monkeypatch.setattr(classification, '_COLUMNS', 32)
   rng = np.random.default_rng(1)
   x, other = rng.normal(size=(30, 80)), rng.normal(size=(10, 80))
   labels = np.arange(30) % 3
   x += labels[:, None]
-  rotate = classification._rotation(x)
-  assert rotate(x).shape == (30, 30)
-  np.testing.assert_allclose(rotate(x) @ rotate(x).T, x @ x.T, atol=1e-9)
-  np.testing.assert_allclose(
-    rotate(other) @ rotate(x).T, other @ x.T, atol=1e-9
-  )
+  x, other = x - x.mean(axis=0), other - x.mean(axis=0)
+  turned_x, turned_other = classification._rotated(x, other)
+  assert turned_x.shape == (30, 30) and turned_other.shape == (10, 30)
+  np.testing.assert_allclose(turned_x @ turned_x.T, x @ x.T, atol=1e-6)
+  np.testing.assert_allclose(turned_other @ turned_x.T, other @ x.T, atol=1e-6)
   plain = classification._fit(0.01, x, labels)
-  turned = classification._fit(0.01, rotate(x), labels)
+  turned = classification._fit(0.01, turned_x, labels)
   np.testing.assert_allclose(
-    turned.decision_function(rotate(other)),
+    turned.decision_function(turned_other),
     plain.decision_function(other),
     atol=2e-2,
   )
+  # Nothing is to be gained where features are fewer.
+  some = classification._rotated(x[:, :20], other[:, :20])
+  np.testing.assert_array_equal(some[0], x[:, :20])
 
 
 def test_fits_on_several_cores_are_those_on_one(two_strengths, monkeypatch):
