@@ -1,12 +1,13 @@
 # make venv    .venv with all that experiments, data_prep and tests need
 # make test    lint, formatting, doctests and tests
+# make test-all  the same and the slow tests
 # make demo    learns chairs on the embedded furniture and draws them
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 DEMO ?= runs/demo
 
-.PHONY: venv test demo lint
+.PHONY: venv test test-all demo lint
 
 venv: $(VENV)/.done
 
@@ -24,8 +25,10 @@ lint: venv
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist=worksteal
 
+test-all: lint
+	$(BIN)/python -m pytest -n 2 --dist=worksteal -m 'slow or not slow'
+
 demo: venv
 	$(BIN)/python -m experiments.main --mode=train --workdir=$(DEMO) \
 	  --config=experiments/configs/demo.py
-	$(BIN)/python -m experiments.main --mode=sample --workdir=$(DEMO) \
-	  --config=experiments/configs/demo.py
+	$(BIN)/python -m experiments.main --mode=sample --workdir=$(DEMO)

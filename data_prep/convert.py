@@ -12,11 +12,12 @@ pattern (`--tree`). Of several arrays in a file `--key` says which. An array is
 a shape `(D, H, W)` or a batch `(n, D, H, W)`, with or without a channel axis of
 length 1. Folders are written as `class/split/name.<format>`.
 
-Voxels are in [0, 1]; of two values 0 and v, v is 1; of any others `--threshold`
-says which are inside. Grids that are no cubes are padded to one. `--size` pads
-with empty voxels, scales down by blocks where it divides the grid (a block is
-as full as its fullest voxel), and else crops, centred; cropping away occupied
-voxels must be asked for with `--lossy`. What was done to shapes is said.
+Voxels are in [0, 1], where real values a little beyond are cut; of two values 0
+and v, v is 1; of any others `--threshold` says which are inside. Grids that are
+no cubes are padded to one. `--size` pads with empty voxels, scales down by
+blocks where it divides the grid (a block is as full as its fullest voxel), and
+else crops, centred; cropping away occupied voxels must be asked for with
+`--lossy`. What was done to shapes is said.
 
 A broken file, and a shape that comes out empty, is reported with its name and
 reason and skipped, and the exit status is then 2; `--strict` stops. Nothing is
@@ -39,6 +40,7 @@ from absl import flags
 import numpy as np
 import tqdm
 
+from data_prep import command
 from data_prep import mesh_files
 from data_prep import volumes
 from data_prep import voxel_file
@@ -231,7 +233,7 @@ def check_voxels(
   real = voxels.dtype.kind == 'f' and _REAL[0] <= low and high <= _REAL[1]
   if (low < 0 or high > 1) and not real:
     raise ValueError(
-      f'it holds values from {low:g} to {high:g}: say with --threshold which '
+      f'it holds values from {low} to {high}: say with --threshold which '
       'are inside'
     )
   voxels = np.clip(voxels, 0, 1)
@@ -553,12 +555,8 @@ def main(argv: Sequence[str]) -> int:
       split=values.split,
       strict=values.strict,
     )
-  except mesh_files.READ_ERRORS as error:
-    print(f'error: {mesh_files.sentence(error)}', file=sys.stderr)
-    return 1
   except KeyboardInterrupt:
-    print('stopped: nothing was written', file=sys.stderr)
-    return 130
+    raise KeyboardInterrupt('nothing was written') from None
   print(f'{values.out}: {outcome.count} shapes')
   for note in outcome.notes:
     print(note)
@@ -568,5 +566,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == '__main__':
-  define_flags()
-  app.run(main)
+  command.run(main, define_flags)

@@ -21,7 +21,6 @@ import os
 import pathlib
 import re
 import stat
-import sys
 import time
 from typing import NamedTuple
 import urllib.error
@@ -32,6 +31,8 @@ import zlib
 from absl import app
 from absl import flags
 import tqdm
+
+from data_prep import command
 
 _BLOCK = 1 << 18  # bytes read at a time.
 
@@ -368,32 +369,25 @@ def main(argv: Sequence[str]) -> int:
   sha256 = values.sha256 or known.sha256
   url = values.url or known.url
   path = pathlib.Path(values.out) / pathlib.PurePosixPath(known.url).name
-  try:
-    if sha256 and not re.fullmatch('[0-9a-fA-F]{64}', sha256):
-      raise ValueError(
-        f'--sha256 must be 64 hexadecimal digits, got {sha256!r}'
-      )
-    digest = download(
-      url,
-      path,
-      # Another place may have another packing; a SHA-256 then tells.
-      num_bytes=None if values.url else known.num_bytes,
-      sha256=sha256,
-      retries=values.retries,
+  if sha256 and not re.fullmatch('[0-9a-fA-F]{64}', sha256):
+    raise ValueError(f'--sha256 must be 64 hexadecimal digits, got {sha256!r}')
+  digest = download(
+    url,
+    path,
+    # Another place may have another packing; a SHA-256 then tells.
+    num_bytes=None if values.url else known.num_bytes,
+    sha256=sha256,
+    retries=values.retries,
+  )
+  checked = 'as asked' if sha256 else 'not checked, none is known'
+  print(f'{path}: {_length(path)} bytes, SHA-256 {digest} ({checked})')
+  if values.unzip:
+    count = unzip(
+      path, values.out, max_bytes=int(values.max_unpacked_gb * 10**9)
     )
-    checked = 'as asked' if sha256 else 'not checked, none is known'
-    print(f'{path}: {_length(path)} bytes, SHA-256 {digest} ({checked})')
-    if values.unzip:
-      count = unzip(
-        path, values.out, max_bytes=int(values.max_unpacked_gb * 10**9)
-      )
-      print(f'{count} files unzipped to {values.out}')
-  except (ValueError, OSError) as error:
-    print(f'error: {error}', file=sys.stderr)
-    return 1
+    print(f'{count} files unzipped to {values.out}')
   return 0
 
 
 if __name__ == '__main__':
-  define_flags()
-  app.run(main)
+  command.run(main, define_flags)

@@ -13,13 +13,13 @@ Lengths are in metres.
 from collections.abc import Sequence
 import functools
 import itertools
-import sys
 
 from absl import app
 from absl import flags
 import numpy as np
 import trimesh
 
+from data_prep import command
 from data_prep import voxel_file
 from data_prep import voxelize
 
@@ -917,25 +917,20 @@ def main(argv: Sequence[str]) -> int:
   if len(argv) > 1:
     raise app.UsageError(f'arguments without a flag: {argv[1:]}')
   values = flags.FLAGS
-  try:
-    voxel_file.refuse_existing(values.out)
-    data = make_furniture(
-      values.size,
-      values.num_train,
-      values.num_test,
-      values.seed,
-      values.category,
-      values.margin,
-    )
-    voxel_file.save(values.out, data)
-  except (ValueError, OSError) as error:
-    print(f'error: {error}', file=sys.stderr)
-    return 1
+  voxel_file.refuse_existing(values.out)
+  data = make_furniture(
+    values.size,
+    values.num_train,
+    values.num_test,
+    values.seed,
+    values.category,
+    values.margin,
+  )
+  voxel_file.save(values.out, data)
   counts = ', '.join(f'{len(v)} {split}' for split, v in data.voxels.items())
   print(f'{values.out}: {counts} shapes')
   return 0
 
 
 if __name__ == '__main__':
-  define_flags()
-  app.run(main)
+  command.run(main, define_flags)

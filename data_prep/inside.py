@@ -5,10 +5,10 @@ all, whatever its windings and inner parts. Where there is a hole wider than a
 voxel, the flood gets in. Then lines along x, y and z decide: a line goes in and
 out by turns, so an odd number of crossings before a point and again behind it
 say that the point is inside. A line through a hole has an odd number in all,
-and no say. A room that the flood has entered is inside where two lines say so
-at each of its points, and at most of them all three: that bears a hole here and
-there, and a box without a lid stays open, since all of the lines through its
-lid are without a say.
+and no say. Points that two lines find inside make a room. It is filled when at
+a good part of its points all three lines agree, and the surface is nearly all
+of what is around it: that bears holes here and there. A box without a lid stays
+open, since all of the lines through its lid are without a say.
 """
 
 import numpy as np
@@ -20,8 +20,9 @@ _PAIRS = 1 << 16  # of triangles and rows of lines at a time, for the memory.
 _SHIFT = np.array([1.3e-4, 0.7e-4, 1.9e-4])
 _SAME = 1e-6  # of a voxel between crossings of one face that is there twice.
 # Of the points of a room: at how many all three lines must agree for it to be
-# inside, and from how many on it is doubtful.
+# filled, and from how many on it is doubtful.
 _CLOSED, _DOUBTFUL = 0.3, 0.1
+_LEAK = 0.08  # of what is around a room: what may be no surface. A lid is 1/6.
 _SMALL = 0.01  # of a solid: rooms that are not looked at.
 
 
@@ -103,14 +104,33 @@ def rooms(
   large = agreed > least
   large[0] = False  # no room.
   closed = large & (agreed > _CLOSED * total)
+  if closed.any():
+    closed &= _leaks(labels, solid, count) < _LEAK
   doubtful = large & ~closed & (agreed > _DOUBTFUL * total)
   return closed[labels], doubtful[labels]
 
 
+def _leaks(labels: np.ndarray, solid: np.ndarray, count: int) -> np.ndarray:
+  """Of the faces around each room, the part behind which is no solid."""
+  walls, leaks = np.zeros(count + 1), np.zeros(count + 1)
+  outside = (labels == 0) & ~solid
+  for axis in range(3):
+    size = labels.shape[axis]
+    for here, there in (
+      (slice(1, size), slice(0, size - 1)),
+      (slice(0, size - 1), slice(1, size)),
+    ):
+      a = (slice(None),) * axis + (here,)
+      b = (slice(None),) * axis + (there,)
+      for faces, behind in ((walls, solid[b]), (leaks, outside[b])):
+        faces += np.bincount(labels[a][behind], minlength=count + 1)
+  return leaks / np.maximum(walls + leaks, 1)
+
+
 def _words(grid: np.ndarray) -> np.ndarray:
   """A grid as uint64 `(size, size, n)`, the first of 64 voxels the highest."""
-  wide = np.zeros((*grid.shape[:2], -(-grid.shape[2] // 64) * 64), bool)
-  wide[:, :, : grid.shape[2]] = grid
+  spare = -grid.shape[2] % 64
+  wide = np.pad(grid, ((0, 0), (0, 0), (0, spare))) if spare else grid
   return np.packbits(wide, axis=2).view('>u8').astype(np.uint64)
 
 

@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import os
 import pathlib
-import sys
 from typing import NamedTuple
 
 from absl import app
@@ -27,9 +26,9 @@ from matplotlib import figure
 import numpy as np
 from scipy import ndimage
 
+from data_prep import command
 from data_prep import convert
 from data_prep import inside
-from data_prep import mesh_files
 from data_prep import voxel_file
 
 _VIEW = (-1.0, -1.0, 0.8)  # towards the camera: most furniture faces it.
@@ -338,29 +337,21 @@ def main(argv: Sequence[str]) -> int:
   if len(argv) != 2:
     raise app.UsageError('give one voxel file: FILE.npz')
   values = flags.FLAGS
-  try:
-    stored = read(argv[1], values.key, values.threshold)
-    found = {split: facts(stored, split) for split in stored.arrays}
-    print(f'{argv[1]}: {report(stored, found, values.limit)}')
-    picture = pathlib.Path(
-      values.picture or pathlib.Path(argv[1].rstrip('/')).with_suffix('.png')
-    )
-    if not values.shapes or not any(len(a) for a in stored.arrays.values()):
-      return 0
-    if picture.exists() and not values.picture:
-      print(f'{picture} exists and is not drawn again; or give --picture')
-      return 0
-    draw(_choose(stored, values.shapes, values.seed), picture)
-    print(f'picture: {picture}')
-  except mesh_files.READ_ERRORS as error:
-    print(f'error: {mesh_files.sentence(error)}', file=sys.stderr)
-    return 1
-  except KeyboardInterrupt:
-    print('stopped', file=sys.stderr)
-    return 130
+  stored = read(argv[1], values.key, values.threshold)
+  found = {split: facts(stored, split) for split in stored.arrays}
+  print(f'{argv[1]}: {report(stored, found, values.limit)}')
+  picture = pathlib.Path(
+    values.picture or pathlib.Path(argv[1].rstrip('/')).with_suffix('.png')
+  )
+  if not values.shapes or not any(len(a) for a in stored.arrays.values()):
+    return 0
+  if picture.exists() and not values.picture:
+    print(f'{picture} exists and is not drawn again; or give --picture')
+    return 0
+  draw(_choose(stored, values.shapes, values.seed), picture)
+  print(f'picture: {picture}')
   return 0
 
 
 if __name__ == '__main__':
-  define_flags()
-  app.run(main)
+  command.run(main, define_flags)

@@ -1,8 +1,9 @@
 """Files of shapes: where they are, what they are called, what is in them.
 
 Finds files in folders and zip files, takes class, split and name from the tree
-they lie in, and reads meshes: OFF, OBJ, PLY, STL and glTF, also compressed by
-gzip (`x.off.gz`). `data_prep/readers` has a reader for each.
+they lie in, and reads meshes: OFF, OBJ, PLY, STL and glTF, and the clouds of
+points of PLY and XYZ, also compressed by gzip (`x.off.gz`). `data_prep/readers`
+has a reader for each.
 """
 
 import collections
@@ -28,6 +29,7 @@ from data_prep.readers import obj
 from data_prep.readers import off
 from data_prep.readers import ply
 from data_prep.readers import stl
+from data_prep.readers import xyz
 
 _READERS = {
   'off': off.read,
@@ -36,6 +38,7 @@ _READERS = {
   'stl': stl.read,
   'glb': gltf.read,
   'gltf': gltf.read,
+  'xyz': xyz.read,
 }
 FILE_TYPES = tuple(_READERS)
 # The axis that is up where a format says so.

@@ -53,6 +53,7 @@ from absl import flags
 import numpy as np
 import tqdm
 
+from data_prep import command
 from data_prep import inside
 from data_prep import mesh_files
 from data_prep import surface
@@ -451,8 +452,10 @@ def _voxelize_group(group, file, *, sizes, margin, solid, up):
       for size, (grid, doubt) in grids.items():
         bits[size].append(voxel_file.pack(grid))
         marks[size].append(bool(doubt))
-        if doubt:
-          doubtful.append((f'{name} at {size}^3', doubt))
+      doubts = [f'at {size}^3 {grids[size][1]}' for size in sizes
+                if grids[size][1]]  # fmt: skip
+      if doubts:
+        doubtful.append((name, '; '.join(doubts)))
   part = file.with_name(f'{file.name}.{os.getpid()}.tmp')
   with open(part, 'wb') as out:
     np.savez(
@@ -630,12 +633,8 @@ def main(argv: Sequence[str]) -> int:
       num_workers=flags.FLAGS.num_workers or os.cpu_count() or 1,
       strict=flags.FLAGS.strict,
     )
-  except mesh_files.READ_ERRORS as error:
-    print(f'error: {mesh_files.sentence(error)}', file=sys.stderr)
-    return 1
   except KeyboardInterrupt:
-    print('stopped: the same command goes on from here', file=sys.stderr)
-    return 130
+    raise KeyboardInterrupt('the same command goes on from here') from None
   seconds = time.monotonic() - start
   count, skipped = len(found.shapes), outcome.skipped
   print(
@@ -653,5 +652,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == '__main__':
-  define_flags()
-  app.run(main)
+  command.run(main, define_flags)

@@ -71,7 +71,7 @@ class Memory(NamedTuple):
     init: `(key) -> ChainMemory`.
     read: `(key, memory, iteration, sampler) -> starts.Start`.
     write: `(memory, iteration, positions) -> ChainMemory`.
-    axes: the axis of chains in each leaf of a `ChainMemory`.
+    axes: a prefix of a `ChainMemory`: the axis of chains, or None.
   """
 
   init: Callable[[types.Key], ChainMemory]
@@ -117,8 +117,8 @@ def component_source(
 
 def _check_slot(memory, slot):
   slots = len(memory.positions)
-  # A traced slot cannot be looked at.
-  if not isinstance(slot, jax.core.Tracer) and not 0 <= slot < slots:
+  x = types.known(slot)
+  if x is not None and not 0 <= x < slots:
     raise ValueError(f'slot must be from 0 to {slots - 1}, got {slot}')
 
 
@@ -185,9 +185,8 @@ def restart_chains(
   >>> bool((fresh.position == 0).all())
   True
   """
-  if not isinstance(probability, jax.core.Tracer) and not (
-    0 <= probability <= 1
-  ):
+  x = types.known(probability)
+  if x is not None and not 0 <= x <= 1:
     raise ValueError(f'probability must be in [0, 1], got {probability}')
   uniform = jax.vmap(jax.random.uniform)(kernels.fold_in(keys, 0))
   fresh = draw(kernels.fold_in(keys, 1))

@@ -175,7 +175,8 @@ def local_average(
   >>> local_average(*line, 0.5, 0.0).ravel().round(1).tolist()
   [1.0, 1.0, 2.0, 3.0]
   """
-  if not isinstance(std, jax.core.Tracer) and not std > 0:
+  x = types.known(std)
+  if x is not None and not x > 0:
     raise ValueError(f'std must be positive, got {std}')
 
   def blur(x):

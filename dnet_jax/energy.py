@@ -16,8 +16,8 @@ from dnet_jax import types
 
 
 def _positive(value):
-  # A traced value cannot be looked at; it is the caller's to check.
-  return isinstance(value, jax.core.Tracer) or value > 0
+  x = types.known(value)
+  return x is None or bool((x > 0).all())
 
 
 def descriptor_energy(

@@ -183,13 +183,9 @@ def fold_in(key: types.Key, data: int | types.Array) -> types.Key:
   return fold(key)
 
 
-def _traced(value):
-  # A traced value cannot be looked at; it is the caller's to check.
-  return isinstance(value, jax.core.Tracer)
-
-
 def _check_step_size(step_size):
-  if not _traced(step_size) and not 0 < step_size < math.inf:
+  x = types.known(step_size)
+  if x is not None and not ((x > 0) & (x < math.inf)).all():
     raise ValueError(f'step_size must be positive and finite, got {step_size}')
 
 
@@ -224,7 +220,8 @@ def langevin(
   ([0.75], [0.5])
   """
   _check_step_size(step_size)
-  if not _traced(temperature) and not 0 <= temperature < math.inf:
+  x = types.known(temperature)
+  if x is not None and not ((x >= 0) & (x < math.inf)).all():
     raise ValueError(
       f'temperature must be finite and not negative, got {temperature}'
     )
@@ -272,7 +269,8 @@ def mala(
   [True]
   """
   _check_step_size(step_size)
-  if not _traced(temperature) and not 0 < temperature < math.inf:
+  x = types.known(temperature)
+  if x is not None and not ((x > 0) & (x < math.inf)).all():
     raise ValueError(
       f'mala needs a finite temperature > 0, got {temperature}: at 0 the '
       'acceptance ratio is 0 / 0; use langevin for gradient descent'

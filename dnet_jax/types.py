@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 Array = jax.Array
 Key = jax.Array
@@ -29,3 +30,21 @@ Projection = Callable[[Position], Position]
 NetworkFn = Callable[..., Any]
 # loss_fn(params, model_state, *args) -> (loss, (model_state, metrics)).
 LossFn = Callable[..., tuple[Array, tuple[PyTree, dict[str, Array]]]]
+
+
+def known(x: Any) -> np.ndarray | None:
+  """A number as NumPy has it; None where it is traced and cannot be looked at.
+
+  What JAX computes of a known number inside `jit` is traced, such as `x > 0`:
+  checks look at this instead.
+
+  >>> known(0.5), jax.jit(lambda x: x + (known(x) is None))(1.0).item()
+  (array(0.5), 2.0)
+  """
+  try:
+    return np.asarray(x, np.float64)
+  except (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+  ):
+    return None

@@ -21,27 +21,37 @@ from typing import NamedTuple
 from absl import flags
 import ml_collections
 
+from experiments.configs import arguments
+from experiments.configs import default
+
 _OVERRIDE = re.compile(r'--?config\.([^=]+)(?:=(.*))?', re.DOTALL)
 _CONFIGS = pathlib.Path(__file__).parent / 'configs'
 # Files of configs/ that are no configs.
 _HELPERS = ('__init__', 'arguments', 'default')
+# Files that take a category, and what a name of a config has behind its file's.
+_KINDS = (
+  'abp', 'coop', 'multigrid', 'recovery', 'super_resolution', 'synthesis',
+)  # fmt: skip
+_ARGUMENTS = (*arguments.CATEGORIES, 'all', *arguments.SIZES, 'paper2')
 _TRUE, _FALSE = ('true', 't', '1', 'yes'), ('false', 'f', '0', 'no')
 FLAGS = {
   'mode': 'what to do; train if not given',
-  'config': 'a file with a config, or the name of one in experiments/configs',
-  'workdir': 'where a run lives, or a saved model; runs/<name of the config> '
-  'if not given',
+  'config': 'a file with a config, or the name of one that comes with this',
+  'workdir': 'a run or a saved model; runs/<name of the config> if not given',
   'input': 'shapes from outside: a mesh or voxels',
   'visible': 'a .npy, True where a voxel of the input was observed',
-  'up': 'the axis of the input that points up: x, y or z (default)',
-  'out': 'folder to export to; or file to write a result to as well',
+  'up': 'the axis of the input that points up: x, y or z; z if not given, y of '
+  'glTF',
+  'out': 'the folder of an export; or a file for a copy of the result',
   'weights': 'of an export: float16 (default) or int8',
   'accept_changes': 'goes on with a run whose config has changed',
   'debug': 'shows the traceback of an error',
   'help': 'shows this',
+  'version': 'shows the version',
 }
-_BOOLEAN = ('accept_changes', 'debug', 'help')
-_DEFAULTS = {'mode': 'train', 'up': 'z', 'weights': 'float16'}
+_BOOLEAN = ('accept_changes', 'debug', 'help', 'version')
+_DEFAULTS = {'mode': 'train', 'weights': 'float16'}
+_CHOICES = {'up': ('x', 'y', 'z'), 'weights': ('float16', 'int8')}
 
 
 class UsageError(ValueError):
@@ -80,17 +90,7 @@ def parse(argv: Sequence[str], modes: Sequence[str]) -> Command:
   >>> parse(['sample', 'demo', '--config.seed=3'], ['sample']).overrides
   (('seed', '3'),)
   """
-  overrides, rest = [], []
-  arguments = iter(argv)
-  for argument in arguments:
-    match = _OVERRIDE.fullmatch(argument)
-    if match is None:
-      rest.append(argument)
-      continue
-    text = match[2] if match[2] is not None else next(arguments, None)
-    if text is None:
-      raise UsageError(f'{argument} needs a value: {argument}=VALUE')
-    overrides.append((match[1], text))
+  overrides, rest = _split(argv)
   values = flags.FlagValues()
   for name, text in FLAGS.items():
     define = flags.DEFINE_bool if name in _BOOLEAN else flags.DEFINE_string
@@ -100,45 +100,89 @@ def parse(argv: Sequence[str], modes: Sequence[str]) -> Command:
   except flags.Error as error:
     raise UsageError(_unknown_flag(str(error))) from error
   given = {n: values[n].value for n in FLAGS if values[n].value is not None}
+  for name, x in given.items():
+    if x == '':
+      raise UsageError(f'--{name}= is empty: give a value, or leave it out')
   given = _with_positional(given, positional, modes)
   mode = given.pop('mode', _DEFAULTS['mode'])
   if mode not in modes:
-    raise UsageError(
-      f'there is no mode {mode!r}{_nearest(mode, modes)}; modes are '
-      f'{", ".join(modes)}'
-    )
-  if given.get('up', 'z') not in ('x', 'y', 'z'):
-    raise UsageError(f'--up must be x, y or z, got {given["up"]!r}')
+    raise UsageError(_no_mode(mode, modes))
+  for name, choices in _CHOICES.items():
+    if given.get(name, choices[0]) not in choices:
+      raise UsageError(
+        f'--{name} must be one of {", ".join(choices)}, got {given[name]!r}'
+      )
   return Command(mode, given, tuple(overrides))
+
+
+def _split(argv):
+  """Fields of the config with their texts, and all other arguments."""
+  overrides, rest = [], []
+  left = iter(argv)
+  for argument in left:
+    match = _OVERRIDE.fullmatch(argument)
+    if match is None:
+      rest.append('--help' if argument == '-h' else argument)
+      continue
+    text = match[2]
+    if text is None:
+      text = next(left, '--')
+      if text.startswith('--'):
+        raise UsageError(f'{argument} needs a value: {argument}=VALUE')
+    overrides.append((match[1], text))
+  return overrides, rest
 
 
 def _with_positional(given, positional, modes):
   """`MODE WHAT` in place of flags; what is a config to train, else a folder."""
-  if len(positional) > 2 or (positional and 'mode' in given):
-    raise UsageError(f'unexpected arguments: {" ".join(positional)}')
   if not positional:
     return given
-  mode, *what = positional
-  if mode not in modes:
+  mode, what = given.get('mode'), positional
+  if mode is None:
+    mode, *what = positional
+  if mode == 'help' and not what:
+    return given | {'help': True}
+  if len(what) > 1:
     raise UsageError(
-      f'there is no mode {mode!r}{_nearest(mode, modes)}; modes are '
-      f'{", ".join(modes)}'
+      f'unexpected argument {what[1]!r}: a command is MODE and one config or '
+      'folder; a value with spaces needs quotes'
     )
-  name = 'config' if mode in ('train', 'describe') else 'workdir'
-  if what and name in given:
+  if mode not in modes:
+    raise UsageError(_no_mode(mode, modes, *what))
+  if not what:
+    return given | {'mode': mode}
+  name = 'workdir'
+  # A run of that name goes on.
+  is_run = os.path.isfile(os.path.join(what[0], 'config.json'))
+  if mode in ('train', 'describe') and not is_run:
+    name = 'config'
+  if name in given:
     raise UsageError(f'{what[0]} and --{name}={given[name]}: give one of them')
-  return given | {'mode': mode} | ({name: what[0]} if what else {})
+  return given | {'mode': mode, name: what[0]}
+
+
+def _no_mode(word, modes, *what):
+  if what and what[0] in modes:
+    return f'the mode comes first: {what[0]} {word}'
+  if word.partition(':')[0].removesuffix('.py') in config_names():
+    return f'{word} is a config and no mode: train {word}'
+  near = _nearest(word, modes)
+  listed = '' if near else f'; modes are {", ".join(modes)}'
+  return f'there is no mode {word!r}{near}{listed}'
 
 
 def _unknown_flag(text):
   match = re.match(r"Unknown command line flag '([^']*)'", text)
   if match is None:
     return text.rstrip('.')
-  return f'there is no flag --{match[1]}{_nearest(match[1], FLAGS)}'
+  near = _nearest(match[1], FLAGS)
+  if not near and match[1] in fields(default.get_config()):
+    near = f' (did you mean config.{match[1]}?)'
+  return f'there is no flag --{match[1]}{near or "; --help shows all"}'
 
 
 def _nearest(word, words):
-  near = difflib.get_close_matches(word, [*words], 3, 0.5)
+  near = difflib.get_close_matches(word, [*words], 2)
   return f' (did you mean {" or ".join(near)}?)' if near else ''
 
 
@@ -152,28 +196,27 @@ def load_config(text: str) -> ml_collections.ConfigDict:
   """Loads a config.
 
   Args:
-    text: `FILE.py`, or the name of one that comes with the program; after a
-      colon the argument of its `get_config`.
+    text: `FILE.py`; or, from any folder, the name of a file that comes with the
+      program, or of its config. After a colon the argument of `get_config`.
 
   Raises:
     UsageError: when there is none, or it does not take the argument.
 
   >>> load_config('synthesis:chair').name
   'synthesis_chair'
+  >>> load_config('synthesis_chair_paper').name
+  'synthesis_chair_paper'
   """
   name, colon, argument = text.partition(':')
   path = pathlib.Path(name)
   if not path.is_file():
-    # Also from a folder where the program's own are not.
-    path = _CONFIGS / f'{path.stem}.py'
-  if not path.is_file() or path.stem in _HELPERS:
-    names = config_names()
-    raise UsageError(
-      f'there is no config {name}{_nearest(pathlib.Path(name).stem, names)}; '
-      f'those that come with the program are {", ".join(names)}'
-    )
+    path, own = _ours(name)
+    if path is None or (own and colon):
+      raise UsageError(_no_config(name, text))
+    colon, argument = (':', own) if own else (colon, argument)
   spec = importlib.util.spec_from_file_location(f'config_{path.stem}', path)
-  assert spec is not None and spec.loader is not None
+  if spec is None or spec.loader is None:
+    raise UsageError(f'{path} is no config: it must be a file of Python, .py')
   module = importlib.util.module_from_spec(spec)
   try:
     spec.loader.exec_module(module)
@@ -183,9 +226,52 @@ def load_config(text: str) -> ml_collections.ConfigDict:
   if colon and not inspect.signature(get_config).parameters:
     raise UsageError(f'{name} takes no argument, got {argument!r}')
   try:
-    return get_config(argument) if colon else get_config()
-  except (ValueError, KeyError) as error:
+    config = get_config(argument) if colon else get_config()
+  except ValueError as error:
     raise UsageError(str(error)) from error
+  except Exception as error:
+    raise UsageError(
+      f'{path} is no config: {type(error).__name__}: {error}'
+    ) from error
+  lacking = [*default.get_config().keys()]
+  if isinstance(config, ml_collections.ConfigDict):
+    lacking = [*fields(default.get_config()).keys() - fields(config).keys()]
+  if lacking:
+    raise UsageError(
+      f'{path} is no config: it lacks {", ".join(sorted(lacking))}; begin with '
+      'experiments.configs.default.get_config()'
+    )
+  return config
+
+
+def _ours(name):
+  """The file of the program that is meant, and the argument that is in it."""
+  path = pathlib.PurePath(name)
+  # As typed in the repository, but from another folder.
+  if path.parent.parts and path.parts[-3:-1] != ('experiments', 'configs'):
+    return None, ''
+  stem, names = path.name.removesuffix('.py'), config_names()
+  if stem in names:
+    return _CONFIGS / f'{stem}.py', ''
+  # The name of a config: that of its file, a category and a size.
+  for own in sorted(names, key=len, reverse=True):
+    rest = re.sub(r'_(paper2?|text)$', r',\1', stem.removeprefix(f'{own}_'))
+    if rest != stem and rest.partition(',')[0] in _ARGUMENTS:
+      return _CONFIGS / f'{own}.py', rest
+  return None, ''
+
+
+def _no_config(name, text):
+  if os.path.isdir(name):
+    return f'{name} is a folder, and no config'
+  names = config_names()
+  stem = pathlib.PurePath(name).name.removesuffix('.py')
+  by_category = [
+    f'{kind}_{category}' for kind in _KINDS for category in arguments.CATEGORIES
+  ]
+  near = _nearest(stem, dict.fromkeys([*names, *by_category]))
+  listed = '' if near else f'; there are {", ".join(names)}'
+  return f'there is no config {text}{near}{listed}'
 
 
 def override(
@@ -202,25 +288,39 @@ def override(
   >>> config.chains.num_steps
   7
   """
-  fields = _fields(config)
+  known = fields(config)
   for field, text in overrides:
-    if field not in fields:
-      raise UsageError(
-        f'there is no field {field}{_nearest(field, fields)}; --mode=describe '
-        'prints them all'
-      )
+    if field not in known:
+      raise UsageError(_no_field(field, known))
     *groups, last = field.split('.')
     group = config
     for name in groups:
       group = group[name]
-    group[last] = _converted(field, fields[field], text)
+    group[last] = _converted(field, known[field], text)
 
 
-def _fields(config, prefix=''):
+def _no_field(field, known):
+  inside = [name for name in known if name.startswith(f'{field}.')]
+  if inside:
+    return f'{field} is a group of fields: {", ".join(inside)}'
+  # Often only the group is missing, or another one is meant.
+  last = field.rpartition('.')[2]
+  same = [name for name in known if name.rpartition('.')[2] == last]
+  near = f' (did you mean {" or ".join(same[:3])}?)' if same else ''
+  return (
+    f'there is no field {field}{near or _nearest(field, known)}; '
+    '--mode=describe prints them all'
+  )
+
+
+def fields(
+  config: ml_collections.ConfigDict, prefix: str = ''
+) -> dict[str, Any]:
+  """All values of a config by their names, such as 'chains.num_steps'."""
   found = {}
   for name, x in config.items():
     if isinstance(x, ml_collections.ConfigDict):
-      found |= _fields(x, f'{prefix}{name}.')
+      found |= fields(x, f'{prefix}{name}.')
     else:
       found[prefix + name] = x
   return found
@@ -251,39 +351,34 @@ def _converted(field, old, text):
 def describe(config: ml_collections.ConfigDict) -> str:
   """All fields of a config, their values and what they mean, as text.
 
-  The meanings are the comments of experiments/configs/default.py.
+  The meanings are the comments of experiments/configs/default.py, whose order
+  it is.
   """
-  told = meanings()
+  known, told = fields(config), meanings()
   lines = []
-  for field, x in _fields(config).items():
-    lines.append(f'{field} = {x!r}')
+  for field in [*told, *(known.keys() - told.keys())]:
+    lines.append(f'{field} = {known[field]!r}')
     lines += [f'    {line}' for line in told.get(field, '').splitlines()]
   return '\n'.join(lines)
 
 
 def meanings() -> dict[str, str]:
   """What each field means: its comments in default.py, by field."""
-  text = (_CONFIGS / 'default.py').read_text('utf-8')
   groups, found, above = {'config': ''}, {}, []
-  last = None
-  for line in text.splitlines():
+  for line in (_CONFIGS / 'default.py').read_text('utf-8').splitlines():
     comment = re.fullmatch(r'\s*# (.*)', line)
-    assigned = re.match(r'\s+([\w.]+)\.(\w+) = (\w+ = )?(.*)', line)
     if comment:
       above.append(comment[1])
       continue
-    if assigned and not line.lstrip().startswith('for '):
-      owner, name, alias, rest = assigned.groups()
-      if 'ConfigDict()' in rest:
-        owner_path = groups.get(owner, owner.removeprefix('config.'))
-        path = f'{owner_path}.{name}'.lstrip('.')
-        if alias:
-          groups[alias.removesuffix(' = ')] = path
+    assigned = re.fullmatch(r'\s+(\w+)\.(\w+) = (.*)', line)
+    if assigned:
+      owner, name, right = assigned.groups()
+      alias, _, made = right.rpartition(' = ')
+      if made.endswith('ConfigDict()'):
+        groups[alias] = f'{name}.'
       else:
-        path = groups.get(owner, owner.removeprefix('config.'))
-        last = f'{path}.{name}'.lstrip('.')
-        _, mark, after = rest.partition('  # ')
-        found[last] = '\n'.join([*above, *([after] if mark else [])])
+        behind = right.partition('  # ')[2]
+        found[groups[owner] + name] = behind or '\n'.join(above)
     above = []
   return found
 
@@ -291,8 +386,11 @@ def meanings() -> dict[str, str]:
 def help_text(modes: Mapping[str, Any]) -> str:
   """What `--help` shows: modes with their flags, then all flags."""
   lines = [
-    'dnet MODE CONFIG_OR_FOLDER [--config.FIELD=VALUE ...] [flags]',
-    'python -m experiments.main --mode=MODE [--config=...] [--workdir=...]',
+    'dnet train CONFIG [--config.FIELD=VALUE ...] [flags]',
+    'dnet MODE FOLDER [--config.FIELD=VALUE ...] [flags]',
+    '',
+    'or, in the repository, python -m experiments.main --mode=MODE '
+    '[--config=...] [--workdir=...]',
     '',
     'Modes, and the flags that each reads beside --workdir:',
   ]

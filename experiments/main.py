@@ -5,28 +5,37 @@ A mistake is answered by one sentence and an exit status that is not zero;
 """
 
 from collections.abc import Sequence
-import glob
+import contextlib
 import json
 import logging as standard_logging
 import os
 import sys
 
-from absl import app
-from absl import flags
-from absl import logging
-import jax
-import ml_collections
+try:
+  from absl import app
+  from absl import flags
+  from absl import logging
+  import ml_collections
 
-from experiments import command
-from experiments import evaluate
-from experiments import export
-from experiments import tasks
-from experiments import train
-from experiments.files import models
-from experiments.files import outputs
-from experiments.files import workdirs
-from experiments.tasks import base
-from experiments.tasks import checks
+  import dnet_jax
+  from experiments import command
+  from experiments import evaluate
+  from experiments import export
+  from experiments import tasks
+  from experiments import train
+  from experiments.files import models
+  from experiments.files import outputs
+  from experiments.files import workdirs
+  from experiments.tasks import base
+  from experiments.tasks import checks
+  from experiments.tasks import parts
+except ModuleNotFoundError as error:
+  if (error.name or '').partition('.')[0] in ('experiments', 'dnet_jax'):
+    raise
+  # The library alone is installed.
+  raise SystemExit(
+    f"error: {error.name} is missing: pip install 'dnet_jax[experiments]'"
+  ) from error
 
 # Not with a model that is open.
 _OUTSIDE = {
@@ -55,7 +64,7 @@ _ANY = {
   ),
 }
 MODES = _OUTSIDE | tasks.all_modes() | _ANY
-_EVERYWHERE = ('mode', 'workdir', 'debug', 'help')
+_EVERYWHERE = ('mode', 'workdir', 'debug', 'help', 'version')
 
 
 def run(argv: Sequence[str]) -> int:
@@ -93,6 +102,8 @@ def sentence(error: BaseException) -> str:
   text = ' '.join(str(error).split())
   if 'RESOURCE_EXHAUSTED' in text:
     return f'the device has too little memory: {text[:200]}'
+  if isinstance(error, OSError) and error.filename and error.strerror:
+    return f'{error.filename}: {error.strerror}'
   foreseen = (ValueError, OSError, ImportError, train.DivergedError)
   if isinstance(error, foreseen) and text:
     return text
@@ -116,19 +127,21 @@ def _run(argv):
   if command.value(typed, 'help'):
     print(command.help_text(MODES))
     return
+  if command.value(typed, 'version'):
+    print(f'dnet_jax {dnet_jax.__version__}')
+    return
   mode = MODES[typed.mode]
   _check_flags(typed, mode)
   if typed.mode == 'describe':
-    print(command.describe(_config(typed, needed=False)))
+    _describe(typed)
   elif typed.mode == 'train':
     _train(typed)
   elif typed.mode == 'export':
-    export.export(
-      _workdir(typed),
-      command.value(typed, 'out'),
-      weights=command.value(typed, 'weights'),
-    )
-    logging.info('Wrote %s', command.value(typed, 'out'))
+    folder, out = _workdir(typed), command.value(typed, 'out')
+    _check_there(folder)
+    with _naming(out):
+      export.export(folder, out, weights=command.value(typed, 'weights'))
+    logging.info('Wrote %s', out)
   else:
     _use(typed)
 
@@ -154,21 +167,39 @@ def _check_flags(typed, mode):
     )
 
 
-def _config(typed, needed=True):
+def _config(typed):
   """The config that was named, with what was overridden."""
   text = command.value(typed, 'config')
   if text is None:
-    if needed:
-      names = ', '.join(command.config_names())
-      raise command.UsageError(
-        f'--mode={typed.mode} needs --config: a file, or one of {names}'
-      )
-    text = 'default'
-    config = models.full_config({})
-  else:
-    config = command.load_config(text)
+    names = ', '.join(command.config_names())
+    raise command.UsageError(
+      f'--mode={typed.mode} needs --config: a file, or one of {names}; --help '
+      'shows more'
+    )
+  config = command.load_config(text)
   command.override(config, typed.overrides)
   return config
+
+
+def _describe(typed):
+  folder = command.value(typed, 'workdir')
+  if command.value(typed, 'config') is not None:
+    if folder is not None:
+      raise command.UsageError(
+        '--mode=describe reads --config or --workdir, not both'
+      )
+    config = _config(typed)
+  else:
+    content = {}
+    if folder is not None:
+      content = workdirs.read_config(folder)
+      if content is None:
+        _check_there(folder)
+        content = models.open_model(folder)[1].get('config', {})
+    config = models.full_config(content)
+    command.override(config, typed.overrides)
+  checks.check(config)
+  print(command.describe(config))
 
 
 def _workdir(typed, config=None):
@@ -194,12 +225,26 @@ def _train(typed):
   else:
     config = _config(typed)
   checks.check(config)
-  _tell_devices()
-  train.train(
-    config,
-    _workdir(typed, config),
-    accept_changes=bool(command.value(typed, 'accept_changes')),
-  )
+  folder = _workdir(typed, config)
+  with _naming(folder):
+    train.train(
+      config,
+      folder,
+      accept_changes=bool(command.value(typed, 'accept_changes')),
+    )
+  logging.info('Wrote %s', folder)
+
+
+@contextlib.contextmanager
+def _naming(folder):
+  """Of an error of the system that names no file, where it was written to."""
+  try:
+    yield
+  except OSError as error:
+    # Of a full disk, only the number comes.
+    if error.errno is None or error.filename is not None:
+      raise
+    raise OSError(f'cannot write to {folder}: {error.strerror}') from error
 
 
 def _use(typed):
@@ -213,6 +258,7 @@ def _use(typed):
     evaluate.evaluate_file(config, folder, command.value(typed, 'out'))
     return
   folder = _workdir(typed, config)
+  _check_there(folder)
   asked = request(typed, config, folder)
   mode = _ANY.get(typed.mode)
   if mode is None:
@@ -225,8 +271,24 @@ def _use(typed):
       f'do: {", ".join(name for name in can if name not in _OUTSIDE)}'
     )
   checks.check(asked.config)
-  _tell_devices()
-  mode.run(asked)
+  outputs.tell_devices()
+  with _naming(asked.folder):
+    mode.run(asked)
+
+
+def _check_there(folder):
+  """Says where a model may be that is not in the folder that was named."""
+  if os.path.isdir(folder) or folder == 'demo' or folder.startswith('hf://'):
+    return
+  text = f"there is no folder {folder}; a model is a folder, 'demo' or "
+  text += "'hf://owner/name'"
+  name = os.path.basename(os.path.normpath(folder))
+  run = os.path.join('runs', name)
+  if os.path.isdir(run) and run != folder:
+    text = f'there is no folder {folder}; did you mean {run}?'
+  elif name in command.config_names():
+    text = f'there is no run {folder} yet; first learn it: train {name}'
+  raise command.UsageError(text)
 
 
 def request(
@@ -246,11 +308,14 @@ def request(
   """
   model, card = models.open_model(folder)
   own = models.full_config(card.get('config', {}))
+  changed = config is not None or bool(typed.overrides)
   if config is None:
-    config = own
+    config = own.copy_and_resolve_references()
     command.override(config, typed.overrides)
-  else:
-    _check_same_networks(folder, config, own)
+  _check_same_networks(folder, config, own)
+  if changed:
+    # Else the model's own, also of one whose card has no config.
+    model = parts.with_settings(model, config)
   given = {
     name: command.value(typed, name)
     for name in ('input', 'visible', 'up', 'out')
@@ -267,29 +332,28 @@ def _writable(folder):
 
 
 def _check_same_networks(folder, config, own):
-  # Through JSON, in which tuples are lists.
+  """What a model was learned as, nothing that is said later changes."""
   ours, theirs = (
-    json.loads(json.dumps(c.model.to_dict())) for c in (config, own)
+    {name: x for name, x in command.fields(c).items() if _of_networks(name)}
+    for c in (config, own)
   )
+  # As JSON, in which tuples are lists.
   differing = [
-    f'model.{name}: {theirs.get(name)} -> {ours.get(name)}'
+    f'{name}: {theirs.get(name)} -> {ours.get(name)}'
     for name in sorted(ours.keys() | theirs.keys())
-    if ours.get(name) != theirs.get(name)
+    if json.dumps(ours.get(name)) != json.dumps(theirs.get(name))
   ]
   if differing:
     raise ValueError(
-      f'{folder} holds another model than --config asks for (theirs -> '
+      f'{folder} holds another model than the config asks for (theirs -> '
       f'ours): {", ".join(differing)}'
     )
 
 
-def _tell_devices():
-  logging.info('Devices: %s.', outputs.device())
-  if jax.default_backend() == 'cpu' and glob.glob('/dev/nvidia[0-9]*'):
-    logging.warning(
-      'There is an NVIDIA GPU here, but this jax does not see it: pip install '
-      '-U "jax[cuda13]".'
-    )
+def _of_networks(name):
+  group, _, field = name.partition('.')
+  of_generator = group == 'generator' and field in ('network', 'latent_dim')
+  return group == 'model' or of_generator
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -6,6 +6,8 @@ import datetime
 import math
 import os
 import signal
+import sys
+import threading
 import time
 from typing import Any
 from typing import NamedTuple
@@ -23,6 +25,7 @@ from experiments.files import checkpoints
 from experiments.files import figures
 from experiments.files import logs
 from experiments.files import models
+from experiments.files import outputs
 from experiments.files import workdirs
 from experiments.tasks import base
 from experiments.tasks import beginnings
@@ -101,7 +104,6 @@ class _Run(NamedTuple):
     devices: how the step of each phase runs.
     writer: of metrics and events; None before it is open.
     caught: numbers of signals that came.
-    accept_changes: whether other data is taken.
   """
 
   config: ml_collections.ConfigDict
@@ -110,7 +112,6 @@ class _Run(NamedTuple):
   devices: tuple[parallel.Parallel, ...]
   writer: logs.Writer | None
   caught: list[int]
-  accept_changes: bool
 
 
 def train(
@@ -141,59 +142,89 @@ def train(
     OSError: where the workdir cannot be written, or another run writes to it.
   """
   task = parts.choice(tasks.TASKS, config.task, 'task')
-  experiment = task.experiment(
-    config, _load_data(config, workdir, accept_changes)
-  )
+  # All that can be wrong is said before anything is written.
+  begun = checkpoints.about(workdir)
+  # Before its first checkpoint a workdir belongs to no config.
+  if begun is not None and not accept_changes:
+    workdirs.check_config(workdir, config.to_dict(), may_differ=MAY_DIFFER)
+    config = _found_again(config, workdir, begun[1]['data'])
+  experiment = task.experiment(config, parts.data(config))
   devices = tuple(
     parallel.make(
       config.parallel, phase.algorithm.step, phase.algorithm.chain_axes
     )
     for phase in experiment.phases
   )
+  if begun is None:
+    params = beginnings.params(config, experiment)
+  else:
+    _check_goes_on(workdir, experiment, *begun)
+    # All will be restored: train.init_from may be gone.
+    params = experiment.params()
+  changes = workdirs.check_config(workdir, config.to_dict(), accept=True)
   with workdirs.only_writer(workdir), _signals() as caught:
-    begun = bool(checkpoints.steps(workdir))
-    if begun:
-      # All will be restored: train.init_from may be gone.
-      params = experiment.params()
-    else:
-      # Before the workdir belongs to a config that is not possible.
-      params = beginnings.params(config, experiment)
-    changes = workdirs.check_config(
-      workdir,
-      config.to_dict(),
-      may_differ=MAY_DIFFER,
-      # A start that failed leaves nothing that blocks the next one.
-      accept=accept_changes or not begun,
-    )
-    run = _Run(
-      config, workdir, experiment, devices, None, caught, accept_changes
-    )
-    return _train(run, params, changes if begun else [])
+    workdirs.write_config(workdir, config.to_dict())
+    run = _Run(config, workdir, experiment, devices, None, caught)
+    return _train(run, params, changes if begun is not None else [])
 
 
-def _load_data(config, workdir, accept_changes):
-  """The data of a run: where it was, or else where the config says it is."""
-  content = workdirs.read_config(workdir)
-  recorded = (content or {}).get('data', {}).get('path', '')
-  if recorded and os.path.exists(recorded) and not accept_changes:
-    config = config.copy_and_resolve_references()
-    with config.unlocked():
-      config.data.path = recorded
-  return parts.data(config)
+def _found_again(config, workdir, told):
+  """The config with the path of the shapes that a run has learned from.
+
+  They are where they were, or where the config says that they are now.
+  """
+  recorded = (workdirs.read_config(workdir) or {}).get('data', {}).get('path')
+  found, missing = [], None
+  for path in dict.fromkeys((recorded, config.data.path)):
+    if path is None:
+      continue
+    there = config.copy_and_resolve_references()
+    with there.unlocked():
+      there.data.path = path
+    try:
+      data = parts.data(there)
+    except (FileNotFoundError, ValueError) as error:
+      missing = error
+      continue
+    if data.checksum == told['checksum']:
+      return there
+    found.append(f'{data.checksum}: {data.source}')
+  if not found:
+    raise missing
+  raise ValueError(
+    f'{workdir} has learned from other shapes (checksum {told["checksum"]}: '
+    f'{told["data"]}) than data.path has now ({", ".join(found)}): point '
+    '--config.data.path at those, take another workdir, or go on with these '
+    'by --accept_changes'
+  )
+
+
+def _check_goes_on(workdir, experiment, step, told):
+  """Refuses a run that has no phase or iteration to go on with."""
+  parts.choice(
+    [phase.name for phase in experiment.phases],
+    told['phase'],
+    f'the phase that {workdir} is in',
+  )
+  total = sum(phase.iterations for phase in experiment.phases)
+  if step > total:
+    raise ValueError(
+      f'{workdir} has learned for {step} iterations already, and the config '
+      f'asks for {total}: raise train.num_iterations, or take another workdir'
+    )
 
 
 @contextlib.contextmanager
 def _signals():
   """Catches the first SIGTERM or SIGINT: a list gets its number.
 
-  A second SIGINT stops at once.
+  A SIGINT after it stops at once.
   """
   caught: list[int] = []
 
   def catch(number, frame):
     del frame
     caught.append(number)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
   try:
     before = {
@@ -201,12 +232,31 @@ def _signals():
       for number in (signal.SIGTERM, signal.SIGINT)
     }
   except ValueError:  # Not in the main thread.
-    before = {}
+    yield caught
+    return
+  # Python calls `catch` when the step is done; this pipe is told at once.
+  end, told = os.pipe()
+  os.set_blocking(told, False)
+  other = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+  threading.Thread(target=_watch, args=(end,), daemon=True).start()
   try:
     yield caught
   finally:
+    signal.set_wakeup_fd(other)
+    os.close(told)
     for number, handler in before.items():
       signal.signal(number, handler)
+
+
+def _watch(end):
+  """Ends the process at the second signal, where that is SIGINT."""
+  with open(end, 'rb', buffering=0) as pipe:
+    pipe.read(1)
+    while number := pipe.read(1):
+      if number[0] == signal.SIGINT:
+        sys.stderr.write('Stopped; the last checkpoint stays.\n')
+        sys.stderr.flush()
+        os._exit(128 + signal.SIGINT)
 
 
 def _first(config, experiment, number, params) -> _Saved:
@@ -231,7 +281,6 @@ def _train(run, params, changes):
     nonlocal number, told
     told = about
     number = numbers[about['phase']]
-    _check_data(run, about['data'])
     return _first(config, experiment, number, params)
 
   restored = checkpoints.restore(
@@ -247,6 +296,7 @@ def _train(run, params, changes):
     extras = jax.tree.map(np.asarray, dict(experiment.extras))
     saved = saved._replace(extras=extras)
   total = sum(phase.iterations for phase in experiment.phases)
+  outputs.tell_devices()
   writer = logs.open_writer(
     workdir,
     total,
@@ -268,11 +318,6 @@ def _train(run, params, changes):
         writer.event(step, 'changed_config', fields=changes)
       if told['data']['checksum'] != data.checksum:
         writer.event(step, 'changed_data', data=data.source)
-    if step > total:
-      raise ValueError(
-        f'{workdir} has learned for {step} iterations already, and the config '
-        f'asks for {total}: raise train.num_iterations, or take another workdir'
-      )
     return _phases(run, number, step, saved)
   finally:
     writer.close()
@@ -348,7 +393,7 @@ def _announce(run, first):
 
   def pace(step):
     # The first iteration compiles.
-    if step - first not in (1, 11) or run.writer is None:
+    if step - first not in (1, 11):
       return
     times[step] = time.monotonic()
     if step - first == 1:
@@ -407,18 +452,6 @@ def _model(run, saved):
   )
 
 
-def _check_data(run, theirs):
-  """Refuses to go on with other shapes than a run has begun with."""
-  ours = run.experiment.data
-  if theirs['checksum'] != ours.checksum and not run.accept_changes:
-    raise ValueError(
-      f'{run.workdir} has learned from other shapes (checksum '
-      f'{theirs["checksum"]}: {theirs["data"]}) than data.path has now '
-      f'({ours.checksum}: {ours.source}): point --config.data.path at those, '
-      'take another workdir, or go on with these by --accept_changes'
-    )
-
-
 def _save(run, number, step, saved):
   spec, phases = run.experiment.spec, run.experiment.phases
   data = run.experiment.data
@@ -432,7 +465,7 @@ def _save(run, number, step, saved):
     run.workdir,
     step,
     saved,
-    about=models.about(spec, phases[number].name, step, told),
+    about=models.about(spec, phases[number].name, told),
     keep=run.config.train.keep_checkpoints,
   )
 

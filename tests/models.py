@@ -10,36 +10,31 @@ import dnet_jax
 from dnet_jax import specs
 
 SIDE = 8
+GRID = (SIDE, SIDE, SIDE, 1)
 GRIDS = (2, 4, 8)
 DIM = 5
 CLASSES = ('chair', 'sofa', 'toilet')
 SIZES = specs.DescriptorSizes((3, 4), (3, 3), (2, 1))
 
 
-def random(key, tree):
-  """Arrays of those shapes with no number at its first value."""
-  leaves, structure = jax.tree.flatten(tree)
-  rng = np.random.default_rng(key)
-  return structure.unflatten(
-    jnp.asarray(rng.uniform(0.05, 0.3, x.shape), jnp.float32) for x in leaves
-  )
-
-
 def spread(key, shapes):
-  """Parameters with both signs, running averages that are positive."""
-  tree = dict(random(key, shapes))
-  rng = np.random.default_rng(key + 1)
-  tree['params'] = jax.tree.map(
-    lambda x: x * jnp.asarray(rng.choice([-1, 1], x.shape), jnp.float32),
-    tree['params'],
-  )
-  return tree
+  """Variables with no number at its first value; averages are positive."""
+  rng = np.random.default_rng(key)
+
+  def draw(path, x):
+    numbers = rng.uniform(0.05, 0.3, x.shape)
+    if 'batch_stats' not in str(path):
+      numbers *= rng.choice([-1, 1], x.shape)
+    return jnp.asarray(numbers, jnp.float32)
+
+  return jax.tree_util.tree_map_with_path(draw, dict(shapes))
 
 
-def shapes_of(net, side, **arguments):
+@functools.cache
+def shapes_of(net, *shape, **arguments):
   init = functools.partial(net.init, **arguments)
-  y = jax.ShapeDtypeStruct((1, side, side, side, 1), jnp.float32)
-  return jax.eval_shape(init, jax.random.key(0), y)
+  inputs = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+  return jax.eval_shape(init, jax.random.key(0), inputs)
 
 
 def extras(key, **more):
@@ -57,7 +52,7 @@ def descriptor(key=0, uses=(), **more):
   """One descriptor, of any algorithm."""
   spec = specs.Spec((SIDE,) * 3, (SIZES,), uses=uses)
   net = dnet_jax.Descriptor(**SIZES._asdict())
-  params = {'descriptor': spread(key, shapes_of(net, SIDE))}
+  params = {'descriptor': spread(key, shapes_of(net, *GRID))}
   return dnet_jax.Model(spec, params, extras(key, **more))
 
 
@@ -66,7 +61,8 @@ def multi_grid(key=0, uses=(), **more):
   spec = specs.Spec((SIDE,) * 3, sizes, GRIDS, uses=uses)
   params = {
     f'grid_{i}': spread(
-      key + i, shapes_of(dnet_jax.Descriptor(**s._asdict()), side)
+      key + i,
+      shapes_of(dnet_jax.Descriptor(**s._asdict()), side, side, side, 1),
     )
     for i, (s, side) in enumerate(zip(sizes, GRIDS, strict=True), 1)
   }
@@ -83,12 +79,7 @@ def generator(key=0, uses=(), with_descriptor=False, **more):
   descriptors = (SIZES,) if with_descriptor else ()
   spec = specs.Spec((SIDE,) * 3, descriptors, generator=sizes, uses=uses)
   net = dnet_jax.Generator((4, 1), (1, 2), 3)
-  shapes = jax.eval_shape(
-    functools.partial(net.init, train=False),
-    jax.random.key(0),
-    jnp.zeros((1, DIM)),
-  )
-  params = {'generator': spread(key, shapes)}
+  params = {'generator': spread(key, shapes_of(net, DIM, train=False))}
   if with_descriptor:
     params |= descriptor(key).params
   return dnet_jax.Model(spec, params, extras(key, **more))
@@ -103,7 +94,7 @@ def classifier(key=0, members=1, mirror=True, negatives=True):
     dnet_jax.Classifier(len(CLASSES) + negatives, (3,), (3,), (2,), 6)
     for _ in range(members)
   ]
-  net = dnet_jax.Ensemble(nets) if members > 1 else nets[0]
-  params = {'classifier': spread(key, shapes_of(net, SIDE, train=False))}
+  net = dnet_jax.Ensemble(tuple(nets)) if members > 1 else nets[0]
+  params = {'classifier': spread(key, shapes_of(net, *GRID, train=False))}
   more = {'label_smoothing': jnp.float32(0.1)}
   return dnet_jax.Model(spec, params, extras(key) | more)

@@ -387,3 +387,33 @@ def test_a_rate_factor_of_0_learns_nothing():
     np.testing.assert_array_equal(a, b)
   moved = still.memory.positions != state.memory.positions
   assert bool(moved[0].any())
+
+
+def test_numbers_known_inside_jit_are_looked_at():
+  """Arrays that a jitted function closes over: they are no arguments of it."""
+  y = jnp.ones((3, *SHAPE))
+  energy_fn = functools.partial(Counted(), params())
+
+  def run(step_size, temperature, std, slot):
+    def call(y):
+      energy = dnet_jax.descriptor_energy(lambda p, y: 0 * y.sum(AXES), std)
+      for kernel in KERNELS.values():
+        step = kernel(energy_fn, step_size, temperature=temperature)
+        y, _ = dnet_jax.sample(jax.random.key(0), step, y, 1)
+      memory = dnet_jax.ChainMemory(jnp.stack([y, y]))
+      keys = dnet_jax.chain_keys(jax.random.key(0), 3)
+      start = dnet_jax.read_chains(memory, slot)
+      start = dnet_jax.restart_chains(keys, start, std, lambda keys: y)
+      dnet_jax.corruptions.local_average(y, y > 0, std, 0.0)
+      return start.position + energy(0.0, y)[:, None, None, None, None]
+
+    return jax.jit(call)(y)
+
+  fine = dict(step_size=0.1, temperature=1.0, std=0.5, slot=1)
+  arrays = {name: jnp.asarray(x) for name, x in fine.items()}
+  assert finite(run(**arrays))
+  np.testing.assert_allclose(run(**arrays), run(**fine), rtol=1e-5)
+  bad = dict(step_size=0.0, temperature=-1.0, std=0.0, slot=2)
+  for name, x in bad.items():
+    with pytest.raises(ValueError, match=f'{name} .*got'):
+      run(**arrays | {name: jnp.asarray(x)})

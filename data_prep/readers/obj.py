@@ -20,6 +20,9 @@ _REFUSED = {
   b'cdp': 'a patch (cdp)',
 }
 
+# Of `vertex/texture/normal`, what is not read.
+_TAIL = re.compile(rb'/-?\d*(?:/-?\d*)?(?!\S)')
+
 
 def read(data: bytes) -> tuple[np.ndarray, np.ndarray]:
   r"""Reads OBJ; see `data_prep.readers`.
@@ -84,15 +87,14 @@ def _faces(rows, before, count: int) -> tuple[np.ndarray, np.ndarray]:
   lengths = np.array([len(rest.split()) for _, rest in rows], np.int64)
   every = b'\n'.join(rest for _, rest in rows)
   if b'/' in every:
-    # Of `vertex/texture/normal` only the first counts.
     if re.search(rb'(?:^|\s)/', every):
       number = next(n for n, r in rows if re.search(rb'(?:^|\s)/', r))
       raise ValueError(f'line {number}: a corner has no vertex')
-    every = re.sub(rb'/[^\s]*', b'', every)
+    every = _TAIL.sub(b'', every)
   found = text.numbers(every)
   if found is None or found.size != lengths.sum():
     for number, rest in rows:
-      text.values(re.sub(rb'/[^\s]*', b'', rest), number)
+      text.values(_TAIL.sub(b'', rest), number)
   owner = np.repeat(np.arange(len(rows)), lengths)
   with np.errstate(invalid='ignore'):
     whole = found == np.floor(found)

@@ -41,7 +41,7 @@ def shown(text: bytes) -> str:
   "'v 0 0 0'"
   """
   text = text.strip().decode('latin-1')
-  return repr(text if len(text) <= 40 else f'{text[:40]}...')
+  return ascii(text if len(text) <= 40 else f'{text[:40]}...')
 
 
 def numbers(text: bytes) -> np.ndarray | None:

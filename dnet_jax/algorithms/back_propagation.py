@@ -36,6 +36,24 @@ def alternating_back_propagation(
     An algorithm with the network 'generator'. Its metrics are `teaching_loss`,
     `grad_norm`, `latent_norm` (root mean square of z, 1 under the prior) and
     `chain_max` (of z).
+
+  >>> import dnet_jax, optax
+  >>> def generator_fn(params, model_state, z):
+  ...   y = (z @ params).reshape(-1, 2, 2, 2, 1)
+  ...   return y, model_state
+  >>> loss_fn = dnet_jax.teaching_loss(generator_fn)
+  >>> algorithm = alternating_back_propagation(
+  ...   generator_fn,
+  ...   dnet_jax.make_learner(loss_fn, optax.sgd(0.1)),
+  ...   dnet_jax.make_sampler(num_steps=1, step_size=0.1),
+  ...   dnet_jax.persistent(dnet_jax.noise_source((3,)), num_chains=2),
+  ...   noise_std=1.0)
+  >>> state = algorithm.init(
+  ...   jax.random.key(0), {'generator': jnp.ones((3, 8))})
+  >>> state, metrics = algorithm.step(
+  ...   jax.random.key(1), state, jnp.ones((2, 2, 2, 2, 1)), base.Schedule())
+  >>> state.memory.positions.shape
+  (1, 2, 3)
   """
 
   def init(key, params):

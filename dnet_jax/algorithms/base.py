@@ -79,6 +79,11 @@ def begin(
 
   Raises:
     ValueError: when the names differ.
+
+  >>> learner = learning.Learner(init=learning.LearnerState._make, update=None)
+  >>> begin({'descriptor': learner}, {'critic': 0.0})
+  Traceback (most recent call last):
+  ValueError: this algorithm learns the networks ['descriptor'], got ['critic']
   """
   if not isinstance(params, Mapping) or {*params} != {*learners}:
     names = sorted(params) if isinstance(params, Mapping) else type(params)
@@ -106,7 +111,12 @@ def axes(memory: types.Axes = None) -> types.Axes:
 
 
 def variables(state: State) -> dict[str, Any]:
-  """The variables of all networks by name, as a `Model` holds them."""
+  """The variables of all networks by name, as a `Model` holds them.
+
+  >>> learner = learning.LearnerState({'params': 1.0}, {'batch_stats': 2.0}, ())
+  >>> variables(State({'generator': learner}, None, 0))
+  {'generator': {'params': 1.0, 'batch_stats': 2.0}}
+  """
   return {
     name: learning.join_variables(learner)
     for name, learner in state.learners.items()

@@ -38,6 +38,22 @@ def recovery(
 
   Returns:
     An algorithm with the network 'descriptor'.
+
+  >>> import dnet_jax, jax, optax
+  >>> energy_fn = lambda theta, y: ((y - theta) ** 2).sum((1, 2, 3, 4)) / 2
+  >>> loss_fn = dnet_jax.contrastive_loss(energy_fn)
+  >>> algorithm = recovery(
+  ...   energy_fn,
+  ...   dnet_jax.make_learner(loss_fn, optax.sgd(0.1)),
+  ...   dnet_jax.make_sampler(num_steps=1, step_size=0.1),
+  ...   corrupt=dnet_jax.random_voxels(0.7))
+  >>> state = algorithm.init(
+  ...   jax.random.key(0), {'descriptor': jax.numpy.zeros(())})
+  >>> batch = jax.numpy.ones((2, 4, 4, 4, 1))
+  >>> state, metrics = algorithm.step(
+  ...   jax.random.key(1), state, batch, dnet_jax.Schedule())
+  >>> int(state.iteration), state.memory is None
+  (1, True)
   """
 
   def start_fn(keys, batch):
@@ -64,6 +80,22 @@ def super_resolution(
 
   Returns:
     An algorithm with the network 'descriptor'.
+
+  >>> import dnet_jax, jax, optax
+  >>> energy_fn = lambda theta, y: ((y - theta) ** 2).sum((1, 2, 3, 4)) / 2
+  >>> loss_fn = dnet_jax.contrastive_loss(energy_fn)
+  >>> algorithm = super_resolution(
+  ...   energy_fn,
+  ...   dnet_jax.make_learner(loss_fn, optax.sgd(0.1)),
+  ...   dnet_jax.make_sampler(num_steps=1, step_size=0.1),
+  ...   factor=2)
+  >>> state = algorithm.init(
+  ...   jax.random.key(0), {'descriptor': jax.numpy.zeros(())})
+  >>> batch = jax.numpy.ones((2, 4, 4, 4, 1))
+  >>> state, metrics = algorithm.step(
+  ...   jax.random.key(1), state, batch, dnet_jax.Schedule())
+  >>> int(state.iteration), state.memory is None
+  (1, True)
   """
 
   def start_fn(keys, batch):

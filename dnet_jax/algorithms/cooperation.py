@@ -50,6 +50,31 @@ def cooperative(
 
   Returns:
     An algorithm with the networks 'descriptor' and 'generator'.
+
+  >>> import dnet_jax, optax
+  >>> energy_fn = lambda theta, y: ((y - theta) ** 2).sum((1, 2, 3, 4)) / 2
+  >>> def generator_fn(params, model_state, z):
+  ...   y = (z @ params).reshape(-1, 2, 2, 2, 1)
+  ...   return y, model_state
+  >>> losses = (
+  ...   dnet_jax.contrastive_loss(energy_fn),
+  ...   dnet_jax.teaching_loss(generator_fn))
+  >>> learners = [dnet_jax.make_learner(x, optax.sgd(0.1)) for x in losses]
+  >>> algorithm = cooperative(
+  ...   energy_fn,
+  ...   learners[0],
+  ...   generator_fn,
+  ...   learners[1],
+  ...   dnet_jax.make_sampler(num_steps=1, step_size=0.1),
+  ...   latent_dim=3,
+  ...   num_chains=2)
+  >>> state = algorithm.init(
+  ...   jax.random.key(0),
+  ...   {'descriptor': jnp.zeros(()), 'generator': jnp.ones((3, 8))})
+  >>> state, metrics = algorithm.step(
+  ...   jax.random.key(1), state, jnp.ones((2, 2, 2, 2, 1)), base.Schedule())
+  >>> sorted(metrics)[-1]
+  'teaching_loss'
   """
   learners = {'descriptor': learner, 'generator': generator_learner}
 

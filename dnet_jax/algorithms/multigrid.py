@@ -123,6 +123,21 @@ def multi_grid(
 
   Raises:
     ValueError: when the lengths differ.
+
+  >>> import dnet_jax, optax
+  >>> energy_fn = lambda theta, y: ((y - theta) ** 2).sum((1, 2, 3, 4)) / 2
+  >>> loss_fn = dnet_jax.contrastive_loss(energy_fn)
+  >>> algorithm = multi_grid(
+  ...   [energy_fn] * 2,
+  ...   [dnet_jax.make_learner(loss_fn, optax.sgd(0.1))] * 2,
+  ...   dnet_jax.make_sampler(num_steps=1, step_size=0.1),
+  ...   factors=(2, 2))
+  >>> state = algorithm.init(
+  ...   jax.random.key(0), {'grid_1': jnp.zeros(()), 'grid_2': jnp.zeros(())})
+  >>> state, metrics = algorithm.step(
+  ...   jax.random.key(1), state, jnp.ones((2, 4, 4, 4, 1)), base.Schedule())
+  >>> sorted(state.learners), metrics['energy_gap/grid_1'].shape
+  (['grid_1', 'grid_2'], ())
   """
   _one_for_each(energy_fns, factors, 'energy')
   _one_for_each(learners, factors, 'learner')

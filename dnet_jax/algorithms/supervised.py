@@ -19,6 +19,21 @@ def classification(
 
   Returns:
     An algorithm with the network 'classifier'.
+
+  >>> import dnet_jax, optax
+  >>> classify = lambda w, state, y, key: (y.reshape(len(y), -1) @ w, state)
+  >>> loss_fn = dnet_jax.classification_loss(classify)
+  >>> algorithm = classification(
+  ...   dnet_jax.make_learner(loss_fn, optax.sgd(0.1)))
+  >>> state = algorithm.init(
+  ...   jax.random.key(0), {'classifier': jax.numpy.zeros((8, 2))})
+  >>> batch = {
+  ...   'y': jax.numpy.ones((3, 2, 2, 2, 1)),
+  ...   'labels': jax.numpy.array([1, 1, 0])}
+  >>> state, metrics = algorithm.step(
+  ...   jax.random.key(1), state, batch, base.Schedule())
+  >>> sorted(metrics)
+  ['accuracy', 'cross_entropy', 'grad_norm']
   """
 
   def init(key, params):

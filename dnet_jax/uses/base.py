@@ -9,7 +9,6 @@ from collections.abc import Mapping
 import operator
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -153,7 +152,7 @@ def settings(
   if 'noise_steps' not in given:
     noise_steps = min(use.noise_steps, use.num_steps)
     if 'temperature' in given:
-      heat = _known(given['temperature'])
+      heat = types.known(given['temperature'])
       cold = heat is not None and not heat.any()
       noise_steps = 0 if cold else noise_steps or use.num_steps
     use = use._replace(noise_steps=noise_steps)
@@ -191,17 +190,6 @@ def _count(field, x):
   return count
 
 
-def _known(x):
-  """As NumPy has it, or None: a traced number cannot be looked at."""
-  try:
-    return np.asarray(x, np.float64)
-  except (
-    jax.errors.ConcretizationTypeError,
-    jax.errors.TracerArrayConversionError,
-  ):
-    return None
-
-
 def _check(spec, use, numbers):
   if use.noise_steps > use.num_steps:
     raise ValueError(
@@ -211,7 +199,7 @@ def _check(spec, use, numbers):
   if use.kernel not in KERNELS:
     raise ValueError(f'kernel must be one of {[*KERNELS]}, got {use.kernel!r}')
   for field, given in numbers.items():
-    x, shape = _known(given), jnp.shape(given)
+    x, shape = types.known(given), jnp.asarray(given).shape
     for_each = (len(spec.grids),)
     several = field == 'temperature' and spec.grids and shape == for_each
     if shape and not several:
@@ -225,7 +213,7 @@ def _check(spec, use, numbers):
     if not (np.isfinite(x) & ((x >= 0) if may_be_0 else (x > 0))).all():
       bound = '>= 0' if may_be_0 else 'positive'
       raise ValueError(f'{field} must be finite and {bound}, got {given}')
-  heat = _known(numbers['temperature'])
+  heat = types.known(numbers['temperature'])
   hot = use.num_steps if spec.grids else use.noise_steps
   if use.kernel == 'mala' and hot and heat is not None and not heat.all():
     raise ValueError(

@@ -63,6 +63,15 @@ def draw_latent(
 
   Raises:
     ValueError: for a model without a generator.
+
+  >>> sizes = specs.GeneratorSizes((1,), (1,), 3)
+  >>> spec = specs.Spec((4, 4, 4), generator=sizes)
+  >>> variables = generator(spec).init(
+  ...   jax.random.key(0), jnp.zeros((1, 3)), train=False)
+  >>> extras = {'mean': 0.5, 'scale': 1.0}
+  >>> model = models.Model(spec, {'generator': variables}, extras)
+  >>> draw_latent(jax.random.key(0), model, 2).shape
+  (2, 3)
   """
   shape = (_sizes(model.spec).latent_dim,)
   keys = kernels.fold_in(base.chain_keys(key, num_shapes), 0)
@@ -81,6 +90,15 @@ def decode(model: models.Model, z: types.Array) -> types.Array:
 
   Raises:
     ValueError: for a model without a generator, or z of another length.
+
+  >>> sizes = specs.GeneratorSizes((1,), (1,), 3)
+  >>> spec = specs.Spec((4, 4, 4), generator=sizes)
+  >>> variables = generator(spec).init(
+  ...   jax.random.key(0), jnp.zeros((1, 3)), train=False)
+  >>> extras = {'mean': 0.5, 'scale': 1.0}
+  >>> model = models.Model(spec, {'generator': variables}, extras)
+  >>> decode(model, jnp.zeros((2, 3))).shape
+  (2, 4, 4, 4)
   """
   return _decode(model, _latent(model, z))
 
@@ -113,6 +131,15 @@ def generate(
 
   Raises:
     ValueError: for a model without a generator.
+
+  >>> sizes = specs.GeneratorSizes((1,), (1,), 3)
+  >>> spec = specs.Spec((4, 4, 4), generator=sizes)
+  >>> variables = generator(spec).init(
+  ...   jax.random.key(0), jnp.zeros((1, 3)), train=False)
+  >>> extras = {'mean': 0.5, 'scale': 1.0}
+  >>> model = models.Model(spec, {'generator': variables}, extras)
+  >>> generate(jax.random.key(0), model, 2).shape
+  (2, 4, 4, 4)
   """
   return decode(model, draw_latent(key, model, num_shapes))
 
@@ -153,6 +180,16 @@ def infer_latent(
     TypeError: when `visible` is not boolean.
     ValueError: for a model that cannot, another grid, or settings that are
       not possible.
+
+  >>> sizes = specs.GeneratorSizes((1,), (1,), 3)
+  >>> spec = specs.Spec((4, 4, 4), generator=sizes)
+  >>> variables = generator(spec).init(
+  ...   jax.random.key(0), jnp.zeros((1, 3)), train=False)
+  >>> extras = {'mean': 0.5, 'scale': 1.0}
+  >>> model = models.Model(spec, {'generator': variables}, extras)
+  >>> voxels = jnp.ones((2, 4, 4, 4))
+  >>> infer_latent(jax.random.key(0), model, voxels, num_steps=2).shape
+  (2, 3)
   """
   base.need(model.spec, 'generator')
   use, numbers = base.settings(
@@ -231,6 +268,16 @@ def reconstruct(
 
   Raises:
     ValueError: as `infer_latent`.
+
+  >>> sizes = specs.GeneratorSizes((1,), (1,), 3)
+  >>> spec = specs.Spec((4, 4, 4), generator=sizes)
+  >>> variables = generator(spec).init(
+  ...   jax.random.key(0), jnp.zeros((1, 3)), train=False)
+  >>> extras = {'mean': 0.5, 'scale': 1.0}
+  >>> model = models.Model(spec, {'generator': variables}, extras)
+  >>> voxels = jnp.ones((2, 4, 4, 4))
+  >>> reconstruct(jax.random.key(0), model, voxels, num_steps=2).shape
+  (2, 4, 4, 4)
   """
   z = infer_latent(
     key,
@@ -334,6 +381,15 @@ def interpolate(
   Raises:
     ValueError: for a model without a generator, another path, or z that do
       not fit.
+
+  >>> sizes = specs.GeneratorSizes((1,), (1,), 3)
+  >>> spec = specs.Spec((4, 4, 4), generator=sizes)
+  >>> variables = generator(spec).init(
+  ...   jax.random.key(0), jnp.zeros((1, 3)), train=False)
+  >>> extras = {'mean': 0.5, 'scale': 1.0}
+  >>> model = models.Model(spec, {'generator': variables}, extras)
+  >>> interpolate(model, jnp.zeros(3), jnp.ones(3), 5).shape
+  (5, 4, 4, 4)
   """
   if path not in PATHS:
     raise ValueError(f'path must be one of {[*PATHS]}, got {path!r}')

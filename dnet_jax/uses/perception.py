@@ -110,6 +110,15 @@ def classify_shapes(model: models.Model, voxels: types.Array) -> Classes:
 
   Raises:
     ValueError: for a model without a classifier, or another grid.
+
+  >>> sizes = specs.ClassifierSizes(('chair', 'sofa'), (2,), (3,), (2,), 4)
+  >>> spec = specs.Spec((4, 4, 4), classifier=sizes)
+  >>> variables = classifier(spec).init(
+  ...   jax.random.key(0), jnp.zeros((1, 4, 4, 4, 1)), train=False)
+  >>> extras = {'mean': 0.5, 'scale': 1.0, 'label_smoothing': 0.0}
+  >>> model = models.Model(spec, {'classifier': variables}, extras)
+  >>> classify_shapes(model, jnp.zeros((3, 4, 4, 4))).probabilities.shape
+  (3, 2)
   """
   base.need(model.spec, 'classifier')
   shapes, leading = base.chains_of(model, voxels, 'voxels')

@@ -198,7 +198,8 @@ def draw_averages(keys: types.Key, model: models.Model) -> types.Array:
     `(n, 1, 1, 1)` in [0, 1].
   """
   histogram = model.extras['histogram']
-  edges, logits = histogram['edges'], jnp.log(histogram['probabilities'])
+  edges = jnp.asarray(histogram['edges'])
+  logits = jnp.log(histogram['probabilities'])
 
   def one(key):
     key_bin, key_place = jax.random.split(key)

@@ -6,6 +6,7 @@ of the paper's text.
 """
 
 from collections.abc import Sequence
+import difflib
 
 CATEGORIES = (
   'bathtub',
@@ -46,13 +47,16 @@ def parse(
   >>> parse('coop', 'sofa,paper')
   ('coop_sofa_paper', 'sofa', 'paper')
   """
-  category, _, size = argument.partition(',')
+  category, comma, size = argument.partition(',')
   categories = (*CATEGORIES, 'all') if mixed else CATEGORIES
-  if category not in categories or size not in ('', *sizes):
+  # 'chair,' is half of 'chair, paper': a space without quotes.
+  if category not in categories or (comma and size not in sizes):
     forms = ', '.join(['CATEGORY', *(f'CATEGORY,{name}' for name in sizes)])
+    near = [*difflib.get_close_matches(category, categories, 1), category][0]
+    hint = f" (did you mean '{near}'?)" if near != category else ''
     raise ValueError(
-      f'{kind}.py takes {forms}, the category one of {", ".join(categories)}; '
-      f"got '{argument}'"
+      f"{kind}.py takes no '{argument}'{hint}, but {forms}; a category is one "
+      f'of {", ".join(categories)}'
     )
   name = '_'.join(filter(None, (kind, category, size)))
   return name, category, size

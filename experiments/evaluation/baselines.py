@@ -12,6 +12,7 @@ import dnet_jax
 from dnet_jax import corruptions
 from dnet_jax import metrics
 
+_local_average = jax.jit(corruptions.local_average)
 _SIGMAS = (0.5, 0.6, 0.7, 0.8, 1.0, 1.5, 2.0)  # In voxels.
 
 
@@ -37,9 +38,7 @@ def smoothed(
     fallback: `(D, H, W)`, for places where nothing is near.
   """
   y = jnp.asarray(voxels, jnp.float32)[..., None]
-  average = jax.jit(corruptions.local_average, static_argnums=2)(
-    y, visible[..., None], sigma, fallback[..., None]
-  )
+  average = _local_average(y, visible[..., None], sigma, fallback[..., None])
   return np.asarray(average)[..., 0]
 
 

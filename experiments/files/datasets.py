@@ -109,8 +109,13 @@ def load(
     train_labels=labels,
     test_labels=test_labels,
     classes=tuple(data.classes),
-    checksum=f'{zlib.crc32(labels, zlib.crc32(np.packbits(train))):08x}',
+    checksum=_checksum(train, labels),
   )
+
+
+def _checksum(voxels, labels):
+  total = zlib.crc32(np.ascontiguousarray(voxels))
+  return f'{zlib.crc32(np.ascontiguousarray(labels), total):08x}'
 
 
 def to_network(
@@ -137,6 +142,45 @@ def to_voxels(y: np.ndarray, mean: float, scale: float = 1.0) -> np.ndarray:
 def seen(data: Dataset) -> tuple[tuple[int, ...], float, float]:
   """The grid `(D, H, W)`, the mean and the scale that a network sees."""
   return data.train.shape[1:], data.mean, data.scale
+
+
+def principal_components(y: np.ndarray, number: int) -> dict[str, np.ndarray]:
+  """The first principal components of shapes.
+
+  Args:
+    y: `(n, D, H, W, C)`, as a network sees them.
+    number: how many.
+
+  Returns:
+    `mean` `(D, H, W, C)`, `directions` `(number, D, H, W, C)`, orthonormal, and
+    `deviations` `(number,)`: standard deviation of the shapes along each.
+
+  Raises:
+    ValueError: for more than a third as many as shapes: draws would be copies.
+
+  >>> y = np.random.default_rng(0).normal(size=(9, 2, 2, 2, 1))
+  >>> principal_components(y, 3)['directions'].shape
+  (3, 2, 2, 2, 1)
+  """
+  if not 1 <= number <= len(y) // 3:
+    raise ValueError(
+      f'components.number must be from 1 to a third of the {len(y)} training '
+      f'shapes, got {number}'
+    )
+  shape = y.shape[1:]
+  rows = y.reshape(len(y), -1).astype(np.float32)
+  mean = rows.mean(axis=0)
+  rows = rows - mean
+  # Of fewer shapes than voxels: through the products of shapes.
+  squares, basis = np.linalg.eigh((rows @ rows.T).astype(np.float64))
+  order = np.argsort(squares)[::-1][:number]
+  scale = np.sqrt(np.maximum(squares[order], 0))
+  directions = (basis[:, order] / np.maximum(scale, 1e-12)).T @ rows
+  return {
+    'mean': mean.reshape(shape),
+    'directions': directions.astype(np.float32).reshape(number, *shape),
+    'deviations': (scale / np.sqrt(len(rows) - 1)).astype(np.float32),
+  }
 
 
 def histogram(voxels: np.ndarray, bins: int = 32) -> dict[str, np.ndarray]:

@@ -17,14 +17,16 @@ from data_prep import voxelize
 VOXEL_TYPES = ('npz', *convert.FORMATS)
 
 
-def read_input(path: str, size: int, up: str = 'z') -> np.ndarray:
+def read_input(path: str, size: int, up: str | None = None) -> np.ndarray:
   """Reads voxels, or makes them of a mesh.
 
   Args:
-    path: a mesh (.off, .obj, .ply, .stl), or voxels in [0, 1]: .npy, .mat,
-      .binvox, a voxel file, or another .npz with the key `voxels`.
+    path: a mesh, one of `mesh_files.FILE_TYPES`, also as .gz; or voxels in
+      [0, 1]: a voxel file, another .npz with the key `voxels`, or one of
+      `convert.FORMATS`.
     size: voxels a side, of a mesh.
-    up: the axis of the shape that becomes z.
+    up: the axis of the shape that becomes z; None: as the format has it, y in
+      glTF, z in all others.
 
   Returns:
     `(n, D, H, W)` float32, of any grid where the file holds voxels.
@@ -36,10 +38,9 @@ def read_input(path: str, size: int, up: str = 'z') -> np.ndarray:
   >>> read_input('chair.doc', 32)
   Traceback (most recent call last):
   ...
-  ValueError: chair.doc: must end in .off, .obj, .ply, .stl, .npz, .binvox, \
-.mat, .npy
+  ValueError: chair.doc: must end in ...
   """
-  kind = pathlib.PurePath(path).suffix.lower()[1:]
+  kind = mesh_files.file_type(path)
   types = (*mesh_files.FILE_TYPES, *VOXEL_TYPES)
   if kind not in types:
     raise ValueError(f'{path}: must end in .{", .".join(types)}')
@@ -56,9 +57,9 @@ def read_input(path: str, size: int, up: str = 'z') -> np.ndarray:
 
 def _read(path, kind, size, up):
   if kind in mesh_files.FILE_TYPES:
-    mesh = mesh_files.read_mesh(pathlib.Path(path).read_bytes(), kind)
+    mesh = mesh_files.read_mesh(pathlib.Path(path).read_bytes(), kind, up)
     _check_inside(*mesh, size)
-    return voxelize.voxelize(*mesh, size, up=up)[None]
+    return voxelize.voxelize(*mesh, size)[None]
   if kind != 'npz':
     voxels = convert.read_voxels(pathlib.Path(path).read_bytes(), kind)
   else:
@@ -71,7 +72,7 @@ def _read(path, kind, size, up):
       voxels = np.stack([shape.voxels for shape in convert.read_shapes(path)])
     else:
       voxels = convert.check_voxels(voxels)
-  return np.stack([convert.turn_up(shape, up) for shape in voxels])
+  return np.stack([convert.turn_up(shape, up or 'z') for shape in voxels])
 
 
 def _check_inside(vertices, faces, size):
@@ -89,7 +90,9 @@ def _check_inside(vertices, faces, size):
   )
 
 
-def read_coarse(path: str, sides: Sequence[int], up: str = 'z') -> np.ndarray:
+def read_coarse(
+  path: str, sides: Sequence[int], up: str | None = None
+) -> np.ndarray:
   """Reads coarse shapes to start from: `(n, d, d, d)` float32.
 
   Args:

@@ -25,6 +25,7 @@ from experiments.files import outputs
 from experiments.files import workdirs
 
 METRICS = ('energy_gap', 'teaching_loss', 'accuracy', 'grad_norm', 'chain_max')
+_RECENT = 25  # Iterations whose metrics are averaged.
 # Of a checkpoint, what a model is made of.
 _PREFIXES = (
   'state/learners/',
@@ -48,25 +49,31 @@ def of_state(
     others: variables of networks that are not learned just now.
     state: of the algorithm.
   """
+  positions = None if state.memory is None else state.memory.positions
+  return _model(spec, extras, others, algorithms.variables(state), positions)
+
+
+def _model(spec, extras, others, learned, positions):
   extras = dict(extras)
-  if state.memory is not None:
-    positions = state.memory.positions
-    # A memory may also hold latent factors, which are no shapes.
-    if positions.shape[2:] == (*spec.grid, 1):
-      extras['chains'] = positions.reshape(-1, *positions.shape[2:])
-  params = dict(others) | algorithms.variables(state)
-  return dnet_jax.Model(spec, params, extras)
+  # A memory may also hold latent factors, which are no shapes.
+  if positions is not None and positions.shape[2:] == (*spec.grid, 1):
+    extras['chains'] = positions.reshape(-1, *positions.shape[2:])
+  return dnet_jax.Model(spec, {**others, **learned}, extras)
 
 
 def about(
-  spec: dnet_jax.Spec, phase: str, step: int, data: Mapping[str, Any]
+  spec: dnet_jax.Spec, phase: str, data: Mapping[str, Any]
 ) -> dict[str, Any]:
   """What a checkpoint says of itself, beside its arrays."""
   return {
     'spec': specs.spec_to_json(spec),
     'phase': phase,
-    'step': step,
     'data': dict(data),
+    'made': {
+      'device': outputs.device(),
+      'jax': jax.__version__,
+      'date': datetime.date.today().isoformat(),
+    },
   }
 
 
@@ -85,14 +92,15 @@ def open_model(folder: str) -> tuple[dnet_jax.Model, dict[str, Any]]:
     folder: as for `dnet_jax.load`, or the workdir of a run.
 
   Returns:
-    The model and its card.
+    The model and its card; a card without a name has that of the folder.
 
   Raises:
     FileNotFoundError: when there is none.
     ValueError: when its files are damaged, or of an older format.
   """
   if not os.path.isdir(os.path.join(folder, 'checkpoints')):
-    return dnet_jax.load(folder), models.read_card(folder)
+    name = os.path.basename(os.path.normpath(folder))
+    return dnet_jax.load(folder), {'name': name} | models.read_card(folder)
   found = checkpoints.read(folder, _PREFIXES)
   config = workdirs.read_config(folder)
   if found is None or config is None:
@@ -102,37 +110,37 @@ def open_model(folder: str) -> tuple[dnet_jax.Model, dict[str, Any]]:
   step, told, arrays = found
   tree = models.unflatten({name: jnp.asarray(x) for name, x in arrays.items()})
   state = tree['state']
-  params = dict(tree.get('others', {}))
-  for name, learner in state['learners'].items():
-    params[name] = learner['params'] | learner.get('model_state', {})
-  spec = specs.spec_from_json(told['spec'])
-  extras = tree['extras']
-  chains = state.get('memory', {}).get('positions')
-  if chains is not None and chains.shape[2:] == (*spec.grid, 1):
-    extras['chains'] = chains.reshape(-1, *chains.shape[2:])
-  card = _card(folder, config, step, told['data'])
-  return dnet_jax.Model(spec, params, extras), card
+  learned = {
+    name: learner['params'] | learner.get('model_state', {})
+    for name, learner in state['learners'].items()
+  }
+  model = _model(
+    specs.spec_from_json(told['spec']),
+    tree['extras'],
+    tree.get('others', {}),
+    learned,
+    state.get('memory', {}).get('positions'),
+  )
+  return model, _card(folder, config, step, told)
 
 
-def _card(workdir, config, step, data):
-  rows = logs.read_metrics(workdir)
-  seconds = [
-    row['seconds_per_step']
-    for row in rows
-    if len(row) > 2 and 'seconds_per_step' in row
-  ]
+def _card(workdir, config, step, told):
+  """How the model of a checkpoint came about."""
+  rows = [row for row in logs.read_metrics(workdir) if row['step'] < step]
+  seconds = sum(row.get('seconds_per_step', 0.0) for row in rows)
+  recent = {
+    name: [row[name] for row in rows[-_RECENT:] if name in row]
+    for name in METRICS
+    if rows and name in rows[-1]
+  }
   return {
     'name': config['name'],
-    **data,
+    **told['data'],
     'iterations': step,
-    'seconds': round(sum(seconds), 1),
-    'device': outputs.device(),
-    'jax': jax.__version__,
-    'date': datetime.date.today().isoformat(),
+    'seconds': round(seconds, 1),
+    **told['made'],
     'numbers': {
-      name: round(float(np.mean([row[name] for row in rows[-25:]])), 4)
-      for name in METRICS
-      if rows and name in rows[-1]
+      name: round(float(np.mean(values)), 4) for name, values in recent.items()
     },
     'config': config,
   }

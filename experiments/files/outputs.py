@@ -5,6 +5,7 @@ A result is a JSON file that says how it came about.
 
 from collections.abc import Mapping
 import datetime
+import glob
 import itertools
 import json
 import os
@@ -49,6 +50,16 @@ def device() -> str:
   if kind.platform == 'cpu':
     return f'{os.cpu_count()} CPU cores'
   return f'{jax.device_count()} x {kind.device_kind}'
+
+
+def tell_devices() -> None:
+  """Says what computes here; warns of a GPU that jax does not see."""
+  logging.info('Devices: %s.', device())
+  if jax.default_backend() == 'cpu' and glob.glob('/dev/nvidia[0-9]*'):
+    logging.warning(
+      'There is an NVIDIA GPU here, but this jax does not see it: pip install '
+      '-U "jax[cuda13]".'
+    )
 
 
 def describe_command() -> str:

@@ -60,13 +60,10 @@ def check_config(
   may_differ: Sequence[str] = (),
   accept: bool = False,
 ) -> list[str]:
-  """Refuses a workdir that belongs to another config.
-
-  The first run writes `workdir/config.json`. A later run whose config differs
-  only in fields of `may_differ` rewrites it.
+  """Refuses a workdir that belongs to another config; writes nothing.
 
   Args:
-    workdir: made if it is not there.
+    workdir: of a run, or not there yet.
     config: nested dicts of what JSON can hold; tuples count as lists.
     may_differ: names of fields ('train.num_iterations') or of groups of them
       ('sample').
@@ -78,36 +75,42 @@ def check_config(
   Raises:
     ValueError: with a line `field: theirs -> ours` for each field that
       differs, or where config.json cannot be read as one.
+  """
+  theirs = read_config(workdir)
+  if theirs is None:
+    return []
+  # Through JSON, in which tuples are lists.
+  ours, theirs = _flatten(json.loads(json.dumps(config))), _flatten(theirs)
+  allowed, refused = [], []
+  for field in sorted(ours.keys() | theirs.keys()):
+    a, b = theirs.get(field, '(absent)'), ours.get(field, '(absent)')
+    # As JSON text, in which nan is itself and 1 is neither 1.0 nor true.
+    if a != b:
+      free = accept or any(
+        f'{field}.'.startswith(f'{name}.') for name in may_differ
+      )
+      (allowed if free else refused).append(f'{field}: {a} -> {b}')
+  if refused:
+    raise ValueError(
+      f'{workdir} belongs to a run with another config; take another '
+      'workdir, set these fields back, or go on with them by '
+      '--accept_changes (theirs -> ours):\n  ' + '\n  '.join(refused)
+    )
+  return allowed
+
+
+def write_config(workdir, config: Mapping[str, Any]) -> None:
+  """Writes `workdir/config.json`, which describes the run as it goes on.
+
+  Raises:
     OSError: where the workdir cannot be written.
   """
-  path = os.path.join(workdir, 'config.json')
   text = json.dumps(config, indent=2, sort_keys=True) + '\n'
-  ours = _flatten(json.loads(text))
   try:
-    theirs = read_config(workdir)
-    theirs = None if theirs is None else _flatten(theirs)
-    allowed, refused = [], []
-    if theirs is not None:
-      for field in sorted(ours.keys() | theirs.keys()):
-        a, b = theirs.get(field, '(absent)'), ours.get(field, '(absent)')
-        # As JSON text, in which nan is itself and 1 is neither 1.0 nor true.
-        if a != b:
-          free = accept or any(
-            f'{field}.'.startswith(f'{name}.') for name in may_differ
-          )
-          (allowed if free else refused).append(f'{field}: {a} -> {b}')
-    if refused:
-      raise ValueError(
-        f'{workdir} belongs to a run with another config; take another '
-        'workdir, set these fields back, or go on with them by '
-        '--accept_changes (theirs -> ours):\n  ' + '\n  '.join(refused)
-      )
-    if theirs is None or allowed:
-      os.makedirs(workdir, exist_ok=True)
-      write_text(path, text)
+    os.makedirs(workdir, exist_ok=True)
+    write_text(os.path.join(workdir, 'config.json'), text)
   except OSError as error:
     raise _cannot_write(workdir, error) from error
-  return allowed
 
 
 def write_text(path: str, text: str) -> None:

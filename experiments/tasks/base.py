@@ -68,7 +68,7 @@ class Request(NamedTuple):
     folder: of the model; results go below it.
     input: a file, or None.
     visible: likewise.
-    up: the axis of `input` that points up.
+    up: the axis of `input` that points up; None: as its format has it.
     out: a file or folder to write to as well, or None.
   """
 
@@ -78,7 +78,7 @@ class Request(NamedTuple):
   folder: str
   input: str | None = None
   visible: str | None = None
-  up: str = 'z'
+  up: str | None = None
   out: str | None = None
 
 

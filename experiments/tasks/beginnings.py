@@ -13,7 +13,7 @@ from experiments.tasks import base
 # Of a model, what has to be as in the run that goes on from it, and the field
 # of the config that says so.
 _SAME = {
-  'mean': 'data.mean',
+  'mean': 'data.path, data.category or data.scaling',
   'scale': 'data.scaling',
   'reference_std': 'model.reference_std',
   'reference_means': 'model.reference_means',
@@ -32,8 +32,8 @@ def params(
 
   Raises:
     FileNotFoundError: where there is no such model.
-    ValueError: for a model that has other networks, or has learned with
-      another mean, scale or reference.
+    ValueError: for a model that has other networks, or has learned on another
+      grid, or with another mean, scale or reference.
   """
   found = experiment.params()
   for folder in filter(None, config.train.init_from.split(',')):
@@ -44,18 +44,48 @@ def params(
         f'train.init_from={folder} holds {unknown}, and task {config.task!r} '
         f'(algorithm {config.algorithm!r}) learns {sorted(found)}'
       )
-    if any('descriptor' in name or 'grid' in name for name in model.params):
-      _check_same(folder, model.extras, experiment.extras)
-    else:
-      _check_same(folder, model.extras, experiment.extras, ('mean', 'scale'))
+    _check_grid(folder, model.spec, experiment.spec)
     for name, variables in model.params.items():
       found[name] = _like(found[name], variables, folder, name)
+    _check_sizes(folder, model.spec, experiment.spec)
+    _check_same(folder, model, experiment)
   return found
 
 
-def _check_same(folder, theirs, ours, names=tuple(_SAME)):
+def _check_grid(folder, theirs, ours):
+  for name in ('grid', 'grids'):
+    a, b = getattr(theirs, name), getattr(ours, name)
+    # Only a multi-grid model has several, and then its networks say so.
+    if a and a != b:
+      raise ValueError(
+        f'train.init_from={folder} has learned on {name} {a}, this run has {b}'
+      )
+
+
+def _check_sizes(folder, theirs, ours):
+  # Parameters of the same shapes may be those of other strides or padding.
+  for name in ('descriptors', 'generator', 'classifier'):
+    a, b = getattr(theirs, name), getattr(ours, name)
+    if a and a != b:
+      raise ValueError(
+        f'train.init_from={folder} has {name} {a}, this run has {b}'
+      )
+
+
+def _check_same(folder, model, experiment):
+  names = ['mean', 'scale']
+  spec = model.spec
+  if spec.descriptors:
+    theirs, ours = spec.reference, experiment.spec.reference
+    if theirs != ours:
+      raise ValueError(
+        f'train.init_from={folder} has learned with the reference {theirs!r}, '
+        f'this run has {ours!r}: set --config.model.reference'
+      )
+    if ours == 'gaussian':
+      names += ['reference_std', 'reference_means']
   for name in names:
-    a, b = np.asarray(theirs[name]), np.asarray(ours[name])
+    a, b = (np.asarray(x[name]) for x in (model.extras, experiment.extras))
     if a.shape != b.shape or not np.allclose(a, b, 0, _TOLERANCE):
       raise ValueError(
         f'train.init_from={folder} has learned with {name} = {a.tolist()}, '

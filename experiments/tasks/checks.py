@@ -1,125 +1,233 @@
-"""Values of a config that make no sense: refused by name, before a start."""
+"""Values of a config that make no sense: refused by name, before a start.
+
+Each field that holds numbers has a rule here, or none of its values is wrong.
+What depends on data, such as a category, is checked where that is known.
+"""
 
 from collections.abc import Callable
 import math
+import re
 from typing import Any
+from typing import NamedTuple
 
 import ml_collections
 
+import dnet_jax
 from experiments import parallel
+from experiments import tasks
+from experiments.files import datasets
 from experiments.files import outputs
+from experiments.tasks import cooperative
+from experiments.tasks import parts
+from experiments.tasks import synthesis
 
-_POSITIVE = [
-  'data.batch_size',
-  'data.size',
-  'data.furniture_shapes',
-  'generator.latent_dim',
-  'classifier.members',
-  'chains.num_chains',
-  'chains.num_slots',
-  'train.keep_checkpoints',
-  'train.picture_shapes',
-  'sample.num_samples',
-  'sample.refinement_std',
-  'recover.refinement_std',
-  'super_resolve.refinement_std',
-  'latent.num_rows',
-  'latent.num_starts',
-  'latent.step_size',
-  'latent.noise_std',
-  'evaluate.splits',
-  'probe.draws',
-  'chains.step_size',
-  'model.reference_std',
-  'optimizer.learning_rate',
-  'generator.learning_rate',
-  'back_propagation.learning_rate',
-  'back_propagation.step_size',
-  'back_propagation.noise_std',
-  'limits.rate_factor',
-]
-_NOT_NEGATIVE = [
-  'seed',
-  'model.init_std',
-  'generator.init_std',
-  'generator.noise_std',
-  'classifier.weight_decay',
-  'corruption.fill_std',
-  'chains.num_steps',
-  'chains.temperature',
-  'chains.settle_iterations',
-  'chains.start_std',
-  'optimizer.clip_norm',
-  'optimizer.constant_iterations',
-  'train.num_iterations',
-  'train.checkpoint_every',
-  'train.picture_every',
-  'limits.rollbacks',
-  'sample.num_steps',
-  'sample.noise_steps',
-  'sample.temperature',
-  'sample.step_size',
-  'sample.start_std',
-  'sample.refinement_steps',
-  'sample.seed',
-  'recover.num_steps',
-  'recover.noise_steps',
-  'recover.temperature',
-  'recover.step_size',
-  'recover.refinement_steps',
-  'super_resolve.num_steps',
-  'super_resolve.noise_steps',
-  'super_resolve.temperature',
-  'super_resolve.step_size',
-  'super_resolve.refinement_steps',
-  'latent.num_steps',
-  'evaluate.seed',
-  'evaluate.baseline_steps',
-  'back_propagation.iterations',
-  'back_propagation.num_steps',
-  'data.turn_degrees',
-  'data.shift_voxels',
-  'limits.energy_gap',
-  'limits.grad_norm',
-  'limits.chain_max',
-  'limits.generator_grad_norm',
-]
-_BELOW_ONE = [
-  'optimizer.b1',
-  'optimizer.b2',
-  'generator.b1',
-  'generator.b2',
-  'classifier.dropout',
-  'classifier.label_smoothing',
-  'classifier.negative_share',
-  'data.hold_out',
-  'data.scale_range',
-]
-_UP_TO_ONE = [
-  'chains.restart_probability',
-  'optimizer.final_fraction',
-  'corruption.fraction',
-  'limits.rate_factor',
-]
-_AT_LEAST = {
-  'latent.num_columns': 2,
-  'latent.search': 3,
-  'evaluate.num_shapes': 2,
-  'chains.noise_iterations': -1,
-}
-_CHOICES = {
-  'parallel': parallel.MODES,
-  'data.scaling': ('mean', 'symmetric'),
-  'model.padding': ('SAME', 'VALID'),
-  'sample.start': ('noise', 'chains', 'components', 'generator', 'grids'),
-  'sample.mesh_format': ('', *outputs.MESH_FORMATS),
-}
-_RULES: tuple[tuple[Any, str, Callable[[Any], bool]], ...] = (
-  (_POSITIVE, 'must be positive', lambda x: x > 0),
-  (_NOT_NEGATIVE, 'must be >= 0', lambda x: x >= 0),
-  (_BELOW_ONE, 'must be in [0, 1)', lambda x: 0 <= x < 1),
-  (_UP_TO_ONE, 'must be in [0, 1]', lambda x: 0 <= x <= 1),
+
+class Rule(NamedTuple):
+  """What a value has to be.
+
+  Attributes:
+    text: in words, after 'must be'.
+    fits: `(value) -> bool`.
+  """
+
+  text: str
+  fits: Callable[[Any], bool]
+
+
+def _whole(x):
+  return isinstance(x, int) and not isinstance(x, bool)
+
+
+def _numbers(x):
+  return all(isinstance(one, int | float) for one in x)
+
+
+_POSITIVE = Rule('positive', lambda x: x > 0)
+_NOT_NEGATIVE = Rule('>= 0', lambda x: x >= 0)
+_BELOW_ONE = Rule('in [0, 1)', lambda x: 0 <= x < 1)
+_SHARE = Rule('in [0, 1]', lambda x: 0 <= x <= 1)
+_FACTOR = Rule('in (0, 1]', lambda x: 0 < x <= 1)
+_TWO = Rule('at least 2', lambda x: x >= 2)
+_SEED = Rule('from 0 to 2^32 - 1', lambda x: 0 <= x < 2**32)
+_SIZES = Rule(
+  'whole numbers above 0', lambda x: all(_whole(y) and y > 0 for y in x)
 )
+
+
+def _one_of(names):
+  return Rule(f'one of {", ".join(map(repr, names))}', lambda x: x in names)
+
+
+def _each_of(names):
+  rule = _one_of(names)
+  return Rule(f'each {rule.text}', lambda x: all(map(rule.fits, x)))
+
+
+# By group and field; numbers that have none here may be any.
+_RULES = {
+  '': {
+    'name': Rule(
+      'a name of a folder', lambda x: re.fullmatch(r'\w[\w.+-]*', x)
+    ),
+    'seed': _SEED,
+    'task': _one_of((*tasks.TASKS,)),
+    'parallel': _one_of(parallel.MODES),
+    'factor': _TWO,
+  },
+  'data': {
+    'batch_size': _POSITIVE,
+    'scaling': _one_of(datasets.SCALINGS),
+    'size': _POSITIVE,
+    'furniture_shapes': _POSITIVE,
+    'hold_out': _BELOW_ONE,
+    'turn_degrees': Rule('from 0 to 180', lambda x: 0 <= x <= 180),
+    'shift_voxels': _NOT_NEGATIVE,
+    'scale_range': _BELOW_ONE,
+  },
+  'model': {
+    'network': _one_of((*dnet_jax.DESCRIPTORS, 'custom')),
+    'features': _SIZES,
+    'kernel_sizes': _SIZES,
+    'strides': _SIZES,
+    'padding': _one_of(('SAME', 'VALID')),
+    'init_std': _NOT_NEGATIVE,
+    'dtype': _one_of((*parts.DTYPES,)),
+    'reference': _one_of(parts.REFERENCES),
+    'reference_std': _POSITIVE,
+    'reference_means': Rule('one or more numbers', lambda x: x and _numbers(x)),
+    'grids': _SIZES,
+    'grid_networks': _each_of((*dnet_jax.DESCRIPTORS, 'custom')),
+  },
+  'generator': {
+    'network': _one_of((*dnet_jax.GENERATORS,)),
+    'latent_dim': _POSITIVE,
+    'noise_std': _NOT_NEGATIVE,
+    'init_std': _NOT_NEGATIVE,
+    'learning_rate': _POSITIVE,
+    'b1': _BELOW_ONE,
+    'b2': _BELOW_ONE,
+  },
+  'back_propagation': {
+    'iterations': _NOT_NEGATIVE,
+    'num_steps': _NOT_NEGATIVE,
+    'step_size': _POSITIVE,
+    'noise_std': _POSITIVE,
+    'learning_rate': _POSITIVE,
+  },
+  'components': {'number': _NOT_NEGATIVE},
+  'classifier': {
+    'network': _one_of((*dnet_jax.CLASSIFIERS,)),
+    'members': _POSITIVE,
+    'dropout': _BELOW_ONE,
+    'label_smoothing': _BELOW_ONE,
+    'weight_decay': _NOT_NEGATIVE,
+    'negative_share': _BELOW_ONE,
+  },
+  'corruption': {
+    'kind': _one_of((*parts.CORRUPTIONS, 'mixture')),
+    'fraction': _SHARE,
+    'fill_std': _NOT_NEGATIVE,
+  },
+  'chains': {
+    'start': _one_of((*synthesis.SOURCES,)),
+    'kernel': _one_of((*parts.KERNELS,)),
+    'num_chains': _POSITIVE,
+    'num_slots': _POSITIVE,
+    'num_steps': _NOT_NEGATIVE,
+    'step_size': _POSITIVE,
+    'temperature': _NOT_NEGATIVE,
+    'grid_temperatures': Rule(
+      'numbers >= 0', lambda x: _numbers(x) and all(y >= 0 for y in x)
+    ),
+    'noise_iterations': Rule('at least -1', lambda x: x >= -1),
+    'restart_probability': _SHARE,
+    'settle_iterations': _NOT_NEGATIVE,
+    'start_std': _NOT_NEGATIVE,
+  },
+  'optimizer': {
+    'learning_rate': _POSITIVE,
+    'b1': _BELOW_ONE,
+    'b2': _BELOW_ONE,
+    'clip_norm': _NOT_NEGATIVE,
+    'constant_iterations': _NOT_NEGATIVE,
+    'final_fraction': _SHARE,
+  },
+  'train': {
+    'num_iterations': _NOT_NEGATIVE,
+    'checkpoint_every': _NOT_NEGATIVE,
+    'keep_checkpoints': _POSITIVE,
+    'picture_every': _NOT_NEGATIVE,
+    'picture_shapes': _POSITIVE,
+  },
+  'limits': {
+    'energy_gap': _POSITIVE,
+    'grad_norm': _POSITIVE,
+    'chain_max': _POSITIVE,
+    'generator_grad_norm': _POSITIVE,
+    'rollbacks': _NOT_NEGATIVE,
+    'rate_factor': _FACTOR,
+  },
+  'sample': {
+    'start': _one_of(('noise', 'chains', 'components', 'generator', 'grids')),
+    'num_samples': _POSITIVE,
+    'start_std': _NOT_NEGATIVE,
+    'mesh_format': _one_of((*outputs.MESH_FORMATS, '')),
+    'seed': _SEED,
+  },
+  'latent': {
+    'num_rows': _POSITIVE,
+    'num_columns': _TWO,
+    'search': Rule('at least 3', lambda x: x >= 3),
+    'examples': Rule(
+      'whole numbers >= 0, three for each row',
+      lambda x: all(_whole(y) and y >= 0 for y in x) and len(x) % 3 == 0,
+    ),
+    'num_starts': _POSITIVE,
+    'num_steps': _NOT_NEGATIVE,
+    'step_size': _POSITIVE,
+    'noise_std': _POSITIVE,
+    'num_reconstructed': _POSITIVE,
+  },
+  'evaluate': {
+    'num_shapes': _TWO,
+    'seed': _SEED,
+    'splits': _POSITIVE,
+    'baseline_steps': _NOT_NEGATIVE,
+  },
+  'probe': {
+    'windows': _SIZES,
+    'more_windows': _SIZES,
+    'fractions': Rule(
+      'shares in (0, 1]', lambda x: _numbers(x) and all(0 < y <= 1 for y in x)
+    ),
+    'draws': _POSITIVE,
+  },
+}
+_MOVES = {
+  'num_steps': _NOT_NEGATIVE,
+  'noise_steps': _NOT_NEGATIVE,
+  'temperature': _NOT_NEGATIVE,
+  'step_size': _NOT_NEGATIVE,
+  'refinement_steps': _NOT_NEGATIVE,
+  'refinement_std': _POSITIVE,
+}
+_ALGORITHMS = {
+  'synthesis': _one_of((*synthesis.ALGORITHMS,)),
+  'cooperative': _one_of(cooperative.ALGORITHMS),
+}
+_USES = ('sample', 'recover', 'super_resolve')
+
+
+def rules() -> dict[str, Rule]:
+  """What the value of each field has to be, by the name of the field."""
+  found = dict(_RULES)
+  for name in _USES:
+    found[name] = _MOVES | found.get(name, {})
+  return {
+    f'{group}.{name}'.lstrip('.'): rule
+    for group, fields in found.items()
+    for name, rule in fields.items()
+  }
 
 
 def _fields(config, prefix=''):
@@ -141,20 +249,15 @@ def check(config: ml_collections.ConfigDict) -> None:
     for one in x if isinstance(x, tuple | list) else (x,):
       if isinstance(one, float) and not math.isfinite(one):
         raise ValueError(f'{name} must be finite, got {one}')
-  for names, text, fits in _RULES:
-    for name in names:
-      if not fits(fields[name]):
-        raise ValueError(f'{name} {text}, got {fields[name]}')
-  for name, least in _AT_LEAST.items():
-    if fields[name] < least:
-      raise ValueError(f'{name} must be at least {least}, got {fields[name]}')
-  for name, choices in _CHOICES.items():
-    if fields[name] not in choices:
-      raise ValueError(
-        f'{name} must be one of {", ".join(map(repr, choices))}, got '
-        f'{fields[name]!r}'
-      )
-  for group in ('sample', 'recover', 'super_resolve'):
+  wanted = rules()
+  if fields['task'] in _ALGORITHMS:
+    wanted['algorithm'] = _ALGORITHMS[fields['task']]
+  for name, rule in wanted.items():
+    if not rule.fits(fields[name]):
+      got = fields[name]
+      shown = repr(got) if isinstance(got, str) else got
+      raise ValueError(f'{name} must be {rule.text}, got {shown}')
+  for group in _USES:
     steps, noisy = fields[f'{group}.num_steps'], fields[f'{group}.noise_steps']
     # Of a shorter run, as many as there are.
     if noisy > steps and steps:
@@ -162,7 +265,26 @@ def check(config: ml_collections.ConfigDict) -> None:
         f'{group}.noise_steps must be at most {group}.num_steps = {steps}, got '
         f'{noisy}'
       )
+  _check_network(fields)
   _check_mala(fields)
+
+
+def _check_network(fields):
+  """A network of one's own has as many sizes of each kind."""
+  names = 'model.features', 'model.kernel_sizes', 'model.strides'
+  used = (fields['model.network'], *fields['model.grid_networks'])
+  lengths = {len(fields[name]) for name in names}
+  if 'custom' in used and (len(lengths) > 1 or 0 in lengths):
+    raise ValueError(
+      "model.network='custom' needs one number for each layer, got "
+      + ', '.join(f'{name} = {fields[name]}' for name in names)
+    )
+  grids, networks = fields['model.grids'], fields['model.grid_networks']
+  if len(grids) != len(networks):
+    raise ValueError(
+      'model.grid_networks must be one name for each of model.grids = '
+      f'{grids}, got {networks}'
+    )
 
 
 def _check_mala(fields):

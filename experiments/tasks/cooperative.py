@@ -14,6 +14,7 @@ import numpy as np
 
 import dnet_jax
 from dnet_jax import metrics
+from dnet_jax.uses import base as uses
 from dnet_jax.uses import latent
 from experiments import batches
 from experiments import parallel
@@ -158,16 +159,11 @@ def shapes(model: dnet_jax.Model, z: np.ndarray) -> np.ndarray:
 
 
 def infer(
-  config: ml_collections.ConfigDict,
-  model: dnet_jax.Model,
-  voxels: np.ndarray,
-  visible: np.ndarray,
-  seed: int,
+  model: dnet_jax.Model, voxels: np.ndarray, visible: np.ndarray, seed: int
 ) -> np.ndarray:
   """Latent factors of given shapes, some at a time.
 
   Args:
-    config: whose `latent` settings count.
     model: with a generator.
     voxels: `(n, D, H, W)`.
     visible: boolean, likewise.
@@ -176,30 +172,29 @@ def infer(
   Raises:
     ValueError: where no chain of a shape stays finite.
   """
-  arguments = parts.arguments(config, 'reconstruct')
+  use, numbers = uses.settings(model, 'reconstruct')
   keys = dnet_jax.chain_keys(jax.random.key(seed), len(voxels))
   z = batches.map_batches(
     lambda keys, voxels, visible: dnet_jax.infer_latent(
-      keys, model, voxels, visible, **arguments
+      keys, model, voxels, visible
     ),
     keys,
     voxels,
     visible,
-    size=max(batches.SIZE // config.latent.num_starts, 1),
+    size=max(batches.SIZE // use.num_starts, 1),
   )
   if not np.isfinite(z).all():
     raise ValueError(
       'the chains in the latent space diverged: latent.step_size = '
-      f'{config.latent.step_size} is too large for latent.noise_std = '
-      f'{config.latent.noise_std}'
+      f'{numbers["step_size"]} is too large for latent.noise_std = '
+      f'{numbers["noise_std"]}'
     )
   return z
 
 
 def _refined(request, voxels, seed):
   """Descriptor steps on top of generated shapes: Algorithm 3, lines 3 and 4."""
-  arguments = parts.arguments(request.config, 'synthesize')
-  return synthesis.refine(request.model, voxels, seed, **arguments)
+  return synthesis.refine(request.model, voxels, seed)
 
 
 # Modes.
@@ -361,7 +356,7 @@ def reconstruct(request: base.Request) -> str:
         f'--visible={request.visible} must be {given.shape[1:]} and True '
         f'somewhere, got {seen.shape[1:]} with {seen.sum()} visible voxels'
       )
-  z = infer(config, model, given, seen, config.sample.seed)
+  z = infer(model, given, seen, config.sample.seed)
   voxels = shapes(model, z)
   sets = {
     'input': given,
@@ -438,7 +433,7 @@ def _rebuilt(request, data):
   config, model = request.config, request.model
   test = data.test[: config.latent.num_reconstructed].astype(np.float32)
   seen = np.ones(test.shape, bool)
-  z = infer(config, model, test, seen, config.evaluate.seed)
+  z = infer(model, test, seen, config.evaluate.seed)
   voxels = shapes(model, z)
   nearest = np.asarray(metrics.iou(test, data.train))
   mean = data.train.mean(axis=0, dtype=np.float32)

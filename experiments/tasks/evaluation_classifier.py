@@ -133,7 +133,8 @@ def _evaluate(
   """How good it is on test shapes, and on those that it held out."""
   del folder
   classifier = classifiers.make(request.model, request.card)
-  result = classifiers.report(classifier, data.test, data.test_labels)
+  labels = _labels(classifier, data)
+  result = classifiers.report(classifier, data.test, labels)
   own = request.card.get('config', {}).get('data', {}).get('hold_out', 0.0)
   if own:
     held = request.config.copy_and_resolve_references()
@@ -141,12 +142,26 @@ def _evaluate(
       held.data.hold_out = own
     shapes = parts.data(held)
     prediction = classifier.predict(shapes.test)
-    right = prediction.probabilities.argmax(axis=1) == shapes.test_labels
+    right = prediction.probabilities.argmax(axis=1) == _labels(
+      classifier, shapes
+    )
     result['held_out'] = {
       'shapes': len(right),
       'accuracy': float(right.mean()),
     }
   return {'table': 'evaluation_classifier', **result}
+
+
+def _labels(classifier, data):
+  """Labels of the test shapes as indices into the classifier's classes."""
+  unknown = [name for name in data.classes if name not in classifier.classes]
+  if unknown:
+    raise ValueError(
+      f'the classifier knows {", ".join(classifier.classes)}, and '
+      f'{data.source} has {", ".join(unknown)} too'
+    )
+  own = [classifier.classes.index(name) for name in data.classes]
+  return np.array(own)[data.test_labels]
 
 
 def classify(request: base.Request) -> dict[str, Any]:

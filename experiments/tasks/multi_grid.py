@@ -19,6 +19,7 @@ from scipy import stats
 
 import dnet_jax
 from dnet_jax import algorithms
+from dnet_jax.uses import base as uses
 from dnet_jax.uses import synthesis as library
 from experiments import batches
 from experiments.evaluation import scores
@@ -92,7 +93,6 @@ def samples(
   num_shapes: int,
   seed: int,
   coarse: np.ndarray | None = None,
-  **arguments: Any,
 ) -> tuple[np.ndarray, ...]:
   """Samples of each grid, coarse first, each from the coarser one.
 
@@ -101,7 +101,6 @@ def samples(
     num_shapes: how many.
     seed: of averages and chains.
     coarse: shapes `(num_shapes, d, d, d)` to start from; None: from scratch.
-    **arguments: of `synthesize_grids`.
 
   Returns:
     `(num_shapes, d, d, d)` of each grid that is finer than the start.
@@ -113,15 +112,10 @@ def samples(
 
   def some(keys, *given):
     return library.synthesize_grids(
-      keys, model, len(keys), coarse=given[0] if given else None, **arguments
+      keys, model, len(keys), coarse=given[0] if given else None
     )
 
   return batches.map_batches(some, keys, *given)
-
-
-def _arguments(config):
-  chosen = parts.arguments(config, 'synthesize')
-  return {x: chosen[x] for x in ('num_steps', 'step_size', 'temperature')}
 
 
 def sample(request: base.Request) -> str:
@@ -138,9 +132,7 @@ def sample(request: base.Request) -> str:
     coarse = inputs.read_coarse(request.input, sides, request.up)
     coarse = inputs.some(coarse, count, request.input)
     count = len(coarse)
-  grids = samples(
-    model, count, settings.seed, coarse, **_arguments(request.config)
-  )
+  grids = samples(model, count, settings.seed, coarse)
   folder = synthesis.write_samples(request, grids[-1])
   if coarse is not None:
     grids = (coarse, *grids)
@@ -183,9 +175,9 @@ def cost(model: dnet_jax.Model) -> dict[str, Any]:
   """Langevin steps of a fresh sample on each grid, and seconds, compiled."""
   key, count = jax.random.key(0), batches.SIZE
   seconds = speed.seconds(lambda: dnet_jax.synthesize(key, model, count))
-  steps = dict(model.spec.uses)['synthesize'].num_steps
+  use, _ = uses.settings(model, 'synthesize')
   return {
-    'steps': {f'{d}^3': steps for d in model.spec.grids},
+    'steps': {f'{d}^3': use.num_steps for d in model.spec.grids},
     'seconds_per_sample': round(seconds / count, 4),
     'chains_at_once': count,
   }
@@ -238,7 +230,7 @@ def _evaluate(
   num_shapes, seed = settings.num_shapes, settings.seed
   # By voxel IoU, which means something on coarse grids too.
   score = functools.partial(scores.scores, surfaces=False)
-  made = samples(model, num_shapes, seed, **_arguments(request.config))
+  made = samples(model, num_shapes, seed)
   result = synthesis.scored(request, data, {'fresh': made[-1]})
   rng = np.random.default_rng(0)
   test = data.test[np.sort(rng.permutation(len(data.test))[:num_shapes])]

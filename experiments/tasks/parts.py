@@ -6,6 +6,7 @@ Each string becomes an object here, once, from a literal dict.
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+import dataclasses
 import functools
 import itertools
 import os
@@ -247,19 +248,17 @@ def temperature_at(
   return temperature * factors
 
 
-def corruption(config: ml_collections.ConfigDict) -> corruptions.Corruption:
-  """What a recovery hides, from `config.corruption`."""
-  settings = config.corruption
-  if settings.kind == 'mixture':
+def corruption(kind: str, fraction: float) -> corruptions.Corruption:
+  """What a recovery hides: `corruption.kind` and `corruption.fraction`."""
+  if kind == 'mixture':
     return corruptions.mixture(
       [
-        corruptions.random_voxels(settings.fraction),
+        corruptions.random_voxels(fraction),
         corruptions.random_box(),
         corruptions.half_space(),
       ]
     )
-  maker = choice(CORRUPTIONS, settings.kind, 'corruption.kind')
-  return maker(settings.fraction)
+  return choice(CORRUPTIONS, kind, 'corruption.kind')(fraction)
 
 
 def fill(config: ml_collections.ConfigDict) -> Callable[..., Any] | None:
@@ -428,18 +427,16 @@ def uses(
   )
 
 
-def arguments(config: ml_collections.ConfigDict, name: str) -> dict[str, Any]:
-  """The settings of one use as arguments of the library's function."""
+def with_settings(
+  model: dnet_jax.Model, config: ml_collections.ConfigDict
+) -> dnet_jax.Model:
+  """The model, to be used as a config says and not as its own one says."""
   how, numbers = uses(config)
-  use = dict(how)[name]
-  chosen = {
-    'synthesize': ('start', 'noise_steps', 'refinement_steps'),
-    'recover': ('start', 'noise_steps', 'refinement_steps', 'hold'),
-    'super_resolve': ('noise_steps', 'refinement_steps'),
-    'reconstruct': ('num_starts',),
-  }[name]
-  fields = {field: getattr(use, field) for field in ('num_steps', *chosen)}
-  return fields | numbers[name]
+  return dataclasses.replace(
+    model,
+    spec=model.spec._replace(uses=how),
+    extras=dict(model.extras) | {'settings': numbers},
+  )
 
 
 def model_parts(
@@ -474,6 +471,16 @@ def model_parts(
     'settings': numbers,
   }
   return spec, extras
+
+
+def components(
+  config: ml_collections.ConfigDict, voxels: datasets.Dataset
+) -> dict[str, np.ndarray]:
+  """Principal components of the training shapes, `config.components`."""
+  return datasets.principal_components(
+    datasets.to_network(voxels.train, voxels.mean, voxels.scale),
+    config.components.number,
+  )
 
 
 def fixed_key(config: ml_collections.ConfigDict) -> jax.Array:

@@ -4,6 +4,7 @@ Voxels are `(n, D, H, W)` in [0, 1] here.
 """
 
 from collections.abc import Sequence
+import functools
 import os
 import pathlib
 from typing import Any
@@ -33,10 +34,18 @@ def _experiment(
     config,
     voxels,
     dnet_jax.recovery,
-    corrupt=parts.corruption(config),
+    corrupt=parts.corruption(
+      config.corruption.kind, config.corruption.fraction
+    ),
     hold=config.corruption.hold,
     fill=parts.fill(config),
   )
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _corrupted(keys, kind, fraction, grid):
+  # The hidden share of the voxels shapes the program.
+  return parts.corruption(kind, fraction)(keys, (*grid, 1))
 
 
 def corrupted(
@@ -51,8 +60,8 @@ def corrupted(
     seed: of the corruption.
   """
   keys = dnet_jax.chain_keys(jax.random.key(seed), n)
-  corrupt = parts.corruption(config)
-  visible = jax.jit(lambda keys: corrupt(keys, (*grid, 1)))(keys)
+  settings = config.corruption
+  visible = _corrupted(keys, settings.kind, settings.fraction, tuple(grid))
   return np.asarray(visible)[..., 0]
 
 
@@ -61,7 +70,6 @@ def recover_voxels(
   voxels: np.ndarray,
   visible: np.ndarray,
   seed: int,
-  **arguments: Any,
 ) -> np.ndarray:
   """Fills the hidden voxels, some shapes at a time.
 
@@ -70,7 +78,6 @@ def recover_voxels(
     voxels: `(n, D, H, W)`; only visible ones are read.
     visible: boolean, likewise.
     seed: of the noise, if there is any.
-    **arguments: of `dnet_jax.recover`.
 
   Returns:
     `(n, D, H, W)` in [0, 1], the visible ones as they were given.
@@ -82,7 +89,7 @@ def recover_voxels(
   keys = dnet_jax.chain_keys(jax.random.key(seed), len(voxels))
   recovered = batches.map_batches(
     lambda keys, voxels, visible: dnet_jax.recover(
-      keys, model, voxels, visible, **arguments
+      keys, model, voxels, visible
     ),
     keys,
     voxels,
@@ -100,10 +107,7 @@ def _evaluate(
   voxels = conditioned.test_shapes(request, data)
   grid = voxels.shape[1:]
   visible = corrupted(config, grid, len(voxels), settings.seed)
-  arguments = parts.arguments(config, 'recover')
-  recovered = recover_voxels(
-    request.model, voxels, visible, settings.seed, **arguments
-  )
+  recovered = recover_voxels(request.model, voxels, visible, settings.seed)
   some = min(len(voxels), len(data.train))
   guesses = baselines.recovery(
     voxels,
@@ -146,13 +150,7 @@ def recover(request: base.Request) -> str:
     seen = corrupted(config, grid, len(voxels), settings.seed)
   else:
     seen = inputs.read_visible(request.visible, len(voxels))
-  recovered = recover_voxels(
-    request.model,
-    voxels,
-    seen,
-    settings.seed,
-    **parts.arguments(config, 'recover'),
-  )
+  recovered = recover_voxels(request.model, voxels, seen, settings.seed)
   record = outputs.header(request.card['name']) | {
     'input': source,
     'settings': config.recover.to_dict() | {'seed': settings.seed},

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 import dnet_jax
+from dnet_jax.uses import base as uses
 
 
 def seconds(
@@ -42,7 +43,7 @@ def of_generator(
         key, model, num, start=start, num_steps=timed, temperature=0.0
       )
     ) / (timed * num)
-    own = dict(model.spec.uses)['synthesize'].num_steps
-    found['refined'] = one_pass + own * step
+    own, _ = uses.settings(model, 'synthesize')
+    found['refined'] = one_pass + own.num_steps * step
     found['langevin from noise'] = num_steps * step
   return {name: round(value, 6) for name, value in found.items()}

@@ -12,6 +12,7 @@ import ml_collections
 import numpy as np
 
 import dnet_jax
+from dnet_jax.uses import base as uses
 from experiments import batches
 from experiments.evaluation import baselines
 from experiments.evaluation import scores
@@ -21,7 +22,6 @@ from experiments.files import inputs
 from experiments.files import outputs
 from experiments.tasks import base
 from experiments.tasks import conditioned
-from experiments.tasks import parts
 
 
 def _check_factor(factor, sides):
@@ -70,14 +70,16 @@ def _evaluate(
   config, settings = request.config, request.config.evaluate
   voxels, factor = conditioned.test_shapes(request, data), config.factor
   low = baselines.downscale(voxels, factor)
-  arguments = parts.arguments(config, 'super_resolve')
-  ours = {'model': arguments | {'refinement_steps': 0}}
-  if arguments['refinement_steps']:
-    ours['model, refined'] = arguments
   made = {
-    name: super_resolve_voxels(request.model, low, settings.seed, **some)
-    for name, some in ours.items()
+    'model': super_resolve_voxels(
+      request.model, low, settings.seed, refinement_steps=0
+    )
   }
+  use, _ = uses.settings(request.model, 'super_resolve')
+  if use.refinement_steps:
+    made['model, refined'] = super_resolve_voxels(
+      request.model, low, settings.seed
+    )
   guesses = baselines.super_resolution(low, factor, data.train)
   table = {
     name: scores.super_resolution_scores(shapes, voxels)
@@ -123,12 +125,7 @@ def super_resolve(request: base.Request) -> str:
       f'{source} has a grid of {voxels.shape[1:]}; the model takes '
       f'{low_grid}, or {grid} to downscale first'
     )
-  y = super_resolve_voxels(
-    request.model,
-    low,
-    settings.seed,
-    **parts.arguments(config, 'super_resolve'),
-  )
+  y = super_resolve_voxels(request.model, low, settings.seed)
   record = outputs.header(request.card['name']) | {
     'input': source,
     'factor': factor,

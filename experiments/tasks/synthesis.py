@@ -26,12 +26,27 @@ from experiments.tasks import parts
 _COLUMNS = 10  # Of a picture.
 
 
+def _noise(config, voxels):
+  shape = (*voxels.train.shape[1:], 1)
+  return dnet_jax.noise_source(shape, config.chains.start_std)
+
+
+def _components(config, voxels):
+  found = parts.components(config, voxels)
+  return dnet_jax.component_source(
+    dnet_jax.Components(**jax.tree.map(jnp.asarray, found)),
+    config.chains.start_std,
+  )
+
+
+SOURCES = {'noise': _noise, 'components': _components}
+
+
 def _maximum_likelihood(config, voxels, energy_fn, learner):
   chains = config.chains
   parallel.check_divisible(**{'chains.num_chains': chains.num_chains})
-  shape = (*voxels.train.shape[1:], 1)
   memory = dnet_jax.persistent(
-    dnet_jax.noise_source(shape, chains.start_std),
+    parts.choice(SOURCES, chains.start, 'chains.start')(config, voxels),
     num_chains=chains.num_chains,
     num_slots=chains.num_slots,
     restart_probability=chains.restart_probability,
@@ -87,6 +102,8 @@ def _experiment(
   spec, extras = parts.model_parts(
     config, *datasets.seen(voxels), descriptors=(sizes,)
   )
+  if config.components.number:
+    extras['components'] = parts.components(config, voxels)
 
   def preview(model):
     chains = model.extras.get('chains')
@@ -154,33 +171,28 @@ def sample(request: base.Request) -> str:
     The new folder, `samples/<start>`, `_001`, ...: see `write_samples`.
   """
   model, settings = request.model, request.config.sample
-  arguments = parts.arguments(request.config, 'synthesize')
   num_shapes, seed = settings.num_samples, settings.seed
   if settings.start == 'chains':
     voxels = persistent(model, num_shapes)
     if settings.num_steps or settings.refinement_steps:
-      voxels = refine(model, voxels, seed, **arguments)
+      voxels = refine(model, voxels, seed)
   else:
-    voxels = synthesize(model, num_shapes, seed, **arguments)
+    voxels = synthesize(model, num_shapes, seed)
   return write_samples(request, voxels)
 
 
-def refine(
-  model: dnet_jax.Model, voxels: np.ndarray, seed: int, **arguments: Any
-) -> np.ndarray:
+def refine(model: dnet_jax.Model, voxels: np.ndarray, seed: int) -> np.ndarray:
   """Chains that begin at given shapes, some at a time.
 
   Args:
     model: with a descriptor.
     voxels: `(n, D, H, W)`.
     seed: of the chains.
-    **arguments: of `dnet_jax.synthesize`, but for its start.
   """
-  arguments = {x: a for x, a in arguments.items() if x != 'start'}
   keys = dnet_jax.chain_keys(jax.random.key(seed), len(voxels))
   return batches.map_batches(
     lambda keys, start: dnet_jax.synthesize(
-      keys, model, len(keys), start=start, **arguments
+      keys, model, len(keys), start=start
     ),
     keys,
     voxels,
@@ -253,13 +265,13 @@ def _evaluate(
   del folder  # Nothing is drawn.
   model, settings = request.model, request.config.evaluate
   sets = {}
-  if len(model.extras.get('chains', ())) > 1:
-    sets['persistent'] = persistent(model, settings.num_shapes)
+  there = min(len(model.extras.get('chains', ())), settings.num_shapes)
+  if there > 1:
+    sets['persistent'] = persistent(model, there)
   sets['fresh'] = synthesize(
     model,
     settings.num_shapes,
     settings.seed,
-    **parts.arguments(request.config, 'synthesize'),
   )
   return scored(request, data, sets)
 

@@ -521,6 +521,22 @@ def test_shapenet_and_other_trees(tmp_path):
   assert voxel_file.load(tmp_path / 'y.npz').classes == ('1627',)
 
 
+def test_solid_grids_of_shapenet_are_taken(tmp_path):
+  folder = tmp_path / 'ShapeNetCore.v2' / '03001627' / 'a1' / 'models'
+  folder.mkdir(parents=True)
+  solid = shape(8)
+  for kind, volume in (('solid', solid), ('surface', 1 - solid)):
+    path = folder / f'model_normalized.{kind}.binvox'
+    path.write_bytes(convert.write_voxels(volume, 'binvox'))
+  outcome = convert.convert(
+    tmp_path / 'ShapeNetCore.v2', tmp_path / 'x.npz', progress=False
+  )
+  assert outcome.notes == ['passed over: 1 .binvox']
+  found = voxel_file.load(tmp_path / 'x.npz')
+  assert found.names['train'].tolist() == ['a1']
+  np.testing.assert_array_equal(found.voxels['train'][0], solid)
+
+
 def test_marks_of_doubt_are_kept(tmp_path):
   cube = voxel_file.pack(shape(8)[None])
   voxel_file.save_stored(

@@ -126,6 +126,12 @@ OPEN = {
       *(sheet((0, 0, z), X, Y, 8) for z in (0.25, 0.5, 0.75)),
     ]
   ),
+  'an apron with a panel': np.concatenate(
+    [
+      sides(without=('bottom',)),
+      sheet((0.06, 0.06, 0.6), 0.88 * X, 0.88 * Y, 8),
+    ]
+  ),
   'a tube': sides(without=('front', 'back')),
   'a basin of thick walls': thick((0, 0, 0), (2, 1, 0.6), 0.1, 'top'),
   'a drawer': thick((0, 0, 0), (1, 1, 0.5), 0.08, 'top'),
@@ -158,6 +164,15 @@ def test_what_is_open_stays_empty(name, size, turn):
     height = rows[0] + (rows[-1] - rows[0]) * 3 // 8  # between two boards.
   assert not solid[middle][:, :, height].any()
   np.testing.assert_array_equal(solid, inside.flood(shell))
+
+
+def test_the_leaks_of_a_room_keep_it_open(monkeypatch):
+  apron = OPEN['an apron with a panel']
+  solid, _, doubt = filled(apron, 64)
+  assert 'it is open, and' in doubt
+  # Lines alone would fill it.
+  monkeypatch.setattr(inside, '_LEAK', 1.0)
+  assert filled(apron, 64)[0].sum() > 2 * solid.sum()
 
 
 def test_a_view_from_one_side_is_doubtful():

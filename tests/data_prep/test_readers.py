@@ -393,6 +393,30 @@ def test_points_without_faces():
     mesh_files.read_mesh(data, 'ply')
 
 
+CLOUD = [[0.5, -1, 2], [3, 4, 5.25], [6, 7, 8]]
+
+
+@pytest.mark.parametrize(
+  'data',
+  [
+    '0.5 -1 2\n3 4 5.25\n6 7 8',
+    '3\n0.5 -1 2 255 0 0\n3 4 5.25 0 0 0\n6 7 8 1 1 1\n',
+    'x,y,z\r\n0.5,-1,2\r\n3,4,5.25\r\n6,7,8\r\n',
+    '"X";"Y";"Z"\n0.5;-1;2\n3;4;5.25\n6;7;8\n',
+    '// scanned\n0.5\t-1\t2 # first\n\n3 4 5.25\n6 7 8\n',
+  ],
+)
+def test_points_as_text(data):
+  for some in (
+    data.encode(),
+    data.encode('utf-16'),
+    gzip.compress(data.encode()),
+  ):
+    points, faces = mesh_files.read_any(some, 'xyz')
+    assert points.tolist() == CLOUD
+    assert not len(faces)
+
+
 # Polygons.
 
 
@@ -604,6 +628,12 @@ BROKEN = {
     'line 2: a vertex outside of a facet',
   ),
   'empty_solid.stl': ('solid a\nendsolid a\n', 'no faces'),
+  'word.xyz': ('1 2 3\n4 5 six\n', "line 2: 'six' is not a number"),
+  'two.xyz': ('1 2 3\n4 5\n', "line 2: '4 5' has 2 numbers, not 3"),
+  'flat.xyz': ('1 2\n4 5\n', "line 1: '1 2' has 2 numbers, not 3"),
+  'count.xyz': ('3\n1 2 3\n', '3 points promised, but 1 lines follow'),
+  'none.xyz': ('# nothing\n', 'no points'),
+  'cloud.xyz': ('1 2 3\n', 'no faces: it is a cloud of 1 points'),
   'short.glb': (own_buffer()[:-30], 'truncated: .* bytes promised'),
   'one.glb': (b'glTF' + struct.pack('<II', 1, 20) + bytes(8), 'GLB version 1'),
   'one.gltf': (gltf(asset={'version': '1.0'})[0], "glTF version '1.0'"),

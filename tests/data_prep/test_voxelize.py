@@ -806,7 +806,7 @@ def test_shapes_with_holes_are_named_and_marked(tmp_path):
   assert result.returncode == 0, result.stderr
   assert 'passed over: 1 .txt' in result.stdout
   assert '1 meshes were doubtful:' in result.stderr
-  assert 'box/train/b at 64^3: it has holes, behind which' in result.stderr
+  assert 'box/train/b: at 64^3 it has holes, behind which' in result.stderr
   small, large = (voxel_file.read(tmp_path / f'{n}.npz') for n in (16, 64))
   assert small.doubtful['train'].tolist() == [False, False]
   assert large.doubtful['train'].tolist() == [False, True]

@@ -1,10 +1,13 @@
-"""The embedded furniture is made once: the same few shapes, for each run."""
+"""What is made once: the embedded furniture, and a tiny model of each task."""
 
 import functools
 
 import pytest
 
 from data_prep import furniture
+from experiments import export
+from experiments import train
+from tests.experiments import tiny
 
 
 @functools.cache
@@ -22,3 +25,29 @@ def furniture_made_once():
     make = functools.partial(_made, furniture.make_furniture)
     patch.setattr(furniture, 'make_furniture', make)
     yield
+
+
+@pytest.fixture(scope='session')
+def workdir_of(tmp_path_factory):
+  """`(name in tiny.CONFIGS) -> workdir` of its run; results may be added."""
+
+  @functools.cache
+  def workdir(name):
+    path = str(tmp_path_factory.mktemp('run') / name)
+    train.train(tiny.CONFIGS[name](), path)
+    return path
+
+  return workdir
+
+
+@pytest.fixture(scope='session')
+def folder_of(workdir_of, tmp_path_factory):
+  """`(name in tiny.CONFIGS) -> folder` of its exported model."""
+
+  @functools.cache
+  def folder(name):
+    path = str(tmp_path_factory.mktemp('model') / name)
+    export.export(workdir_of(name), path)
+    return path
+
+  return folder

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from experiments.configs import synthesis
+from experiments.configs import arguments
 from experiments.evaluation import paper
 from experiments.evaluation import tables
 
@@ -197,5 +197,5 @@ def test_unknown_tables_and_open_markers():
 
 def test_table_4_averages_as_printed():
   means = np.mean([*paper.RECOVERY_ERRORS.values()], axis=0)
-  assert {*paper.RECOVERY_ERRORS} == {*synthesis.CATEGORIES}
+  assert {*paper.RECOVERY_ERRORS} == {*arguments.CATEGORIES}
   np.testing.assert_allclose(means, [0.0092, 0.0127, 0.0259, 0.0956], atol=6e-5)

@@ -1,8 +1,14 @@
 """Data: histograms, orders of mini-batches, mirror images."""
 
+import os
+
+import jax
 import numpy as np
 import pytest
 
+from data_prep import voxel_file
+import dnet_jax
+from dnet_jax.uses import synthesis
 from experiments.files import datasets
 
 
@@ -10,7 +16,9 @@ def test_draws_are_from_the_histogram():
   voxels = (np.arange(8) < 2).astype(np.uint8).reshape(1, 2, 2, 2)
   voxels = np.concatenate([0 * voxels, voxels, voxels, voxels])
   histogram = datasets.histogram(voxels, bins=4)
-  draws = datasets.draw_averages(histogram, 4000, 0).ravel()
+  model = dnet_jax.Model(dnet_jax.Spec((2, 2, 2)), {}, {'histogram': histogram})
+  keys = dnet_jax.chain_keys(jax.random.key(0), 4000)
+  draws = np.asarray(synthesis.draw_averages(keys, model)).ravel()
   low = draws < 0.125
   # A quarter in the first bin, the rest in the last: 5 standard errors.
   assert abs(low.mean() - 0.25) < 5 * np.sqrt(0.25 * 0.75 / 4000)
@@ -19,7 +27,9 @@ def test_draws_are_from_the_histogram():
 
 
 def test_mean_is_one_number_of_the_training_set():
-  data = datasets.load('furniture', 'chair', furniture_size=8, furniture_shapes=3)
+  data = datasets.load(
+    'furniture', 'chair', furniture_size=8, furniture_shapes=3
+  )
   assert data.mean == pytest.approx(data.train.mean())
   centred = datasets.to_network(data.train, data.mean)
   assert abs(centred.mean()) < 1e-6 and centred.shape == (3, 8, 8, 8, 1)
@@ -41,8 +51,8 @@ def test_every_epoch_is_a_permutation():
 
 def test_held_out_shapes_stand_in_for_the_test_split():
   options = dict(furniture_size=8, furniture_shapes=20)
-  whole = datasets.load('', 'all', **options)
-  part = datasets.load('', 'all', hold_out=0.25, **options)
+  whole = datasets.load('furniture', 'all', **options)
+  part = datasets.load('furniture', 'all', hold_out=0.25, **options)
   assert len(part.test) == len(whole.train) / 4
   assert len(part.train) + len(part.test) == len(whole.train)
   together = np.concatenate([part.train, part.test]).reshape(
@@ -51,10 +61,10 @@ def test_held_out_shapes_stand_in_for_the_test_split():
   rows = sorted(map(bytes, together.astype(np.uint8)))
   expected = whole.train.reshape(len(whole.train), -1).astype(np.uint8)
   assert rows == sorted(map(bytes, expected))
-  again = datasets.load('', 'all', hold_out=0.25, **options)
+  again = datasets.load('furniture', 'all', hold_out=0.25, **options)
   np.testing.assert_array_equal(part.test, again.test)
   with pytest.raises(ValueError, match=r'1\.5'):
-    datasets.load('', 'all', hold_out=1.5, **options)
+    datasets.load('furniture', 'all', hold_out=1.5, **options)
 
 
 def test_augmented_shapes_are_moved_shapes():
@@ -87,3 +97,26 @@ def test_balanced_indices_are_balanced_and_a_function_of_the_step():
     drawn, datasets.balanced_indices(labels, 3000, 0, seed=1)
   )
   assert (drawn != datasets.balanced_indices(labels, 3000, 1, seed=1)).any()
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.float32])
+def test_another_shape_is_another_checksum(tmp_path, dtype):
+  def checksum(voxels, labels):
+    path = tmp_path / f'{len(os.listdir(tmp_path))}.npz'
+    data = voxel_file.VoxelData(
+      ('a', 'b'),
+      {'train': voxels},
+      {'train': labels},
+      {'train': np.array(['one', 'two'])},
+    )
+    voxel_file.save(path, data)
+    return datasets.load(str(path), 'all').checksum
+
+  voxels = np.zeros((2, 4, 4, 4), dtype)
+  voxels[:, 0] = 0.5 if dtype == np.float32 else 1
+  labels = np.array([0, 1])
+  first = checksum(voxels, labels)
+  assert first == checksum(voxels, labels)
+  assert first != checksum(voxels, labels[::-1].copy())
+  voxels[1, 2, 3, 1] = 1
+  assert first != checksum(voxels, labels)

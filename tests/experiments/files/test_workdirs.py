@@ -10,8 +10,10 @@ from experiments.files import workdirs
 CONFIG = {'train': {'steps': 10, 'rate': 0.1}, 'sizes': (1, 2), 'name': None}
 
 
-def test_config_is_written_once_and_compared(tmp_path):
+def test_config_is_written_and_compared(tmp_path):
   assert workdirs.check_config(tmp_path / 'run', CONFIG) == []
+  assert not (tmp_path / 'run').exists()
+  workdirs.write_config(tmp_path / 'run', CONFIG)
   written = (tmp_path / 'run' / 'config.json').read_text()
   assert json.loads(written)['train'] == CONFIG['train']
   assert workdirs.check_config(tmp_path / 'run', CONFIG) == []
@@ -34,7 +36,9 @@ def test_config_is_written_once_and_compared(tmp_path):
   assert workdirs.check_config(
     tmp_path / 'run', other, may_differ=['train', 'new']
   ) == ['new: (absent) -> 1', 'train.rate: 0.1 -> 0.2', 'train.steps: 10 -> 20']
-  # What may differ is rewritten: the file describes the run as it goes on.
+  # To compare writes nothing.
+  assert (tmp_path / 'run' / 'config.json').read_text() == written
+  workdirs.write_config(tmp_path / 'run', other)
   assert workdirs.check_config(tmp_path / 'run', other) == []
 
 
@@ -49,7 +53,7 @@ def test_an_unwritable_workdir_is_named(tmp_path):
   (tmp_path / 'file').write_text('')
   workdir = tmp_path / 'file' / 'run'
   with pytest.raises(OSError, match='cannot write to workdir'):
-    workdirs.check_config(workdir, {})
+    workdirs.write_config(workdir, {})
   with (
     pytest.raises(OSError, match='cannot write to workdir'),
     workdirs.only_writer(workdir),

@@ -1,6 +1,5 @@
 """Section 6.5: features, regression, few labels."""
 
-import json
 import os
 
 import jax
@@ -9,82 +8,86 @@ import numpy as np
 import pytest
 from sklearn import datasets as sk_datasets
 
-from experiments import build
-from experiments import classification
-from experiments import exported
-from experiments.configs import test as test_config
-from experiments.files import checkpoints
-from experiments.files import datasets
-from experiments.files import logs
-from experiments.files import workdirs
+from dnet_jax import uses
+from dnet_jax.uses import perception
+from experiments.tasks import classification
+from experiments.tasks import parts
 from tests import reference
+from tests.experiments import tiny
 
 
 @pytest.fixture(scope='module')
-def workdir(tmp_path_factory):
-  """A run that has not learned anything yet: this is not about learning."""
-  path = str(tmp_path_factory.mktemp('run') / 'run')
-  config = test_config.get_config()
-  config.data.category = 'all'
-  config.model.init_std = 0.1
-  workdirs.check_config(path, config.to_dict())
-  state = build.experiment(config).init()
-  checkpoints.save(path, 0, {'algorithm': state, 'rollbacks': 0}, keep=1)
-  logs.open_writer(path, 1).close()
-  return path
+def workdir(workdir_of):
+  """Of a run that has not learned anything yet: this is not about learning."""
+  return workdir_of('untrained')
 
 
-def test_features_are_pooled_feature_maps(workdir):
-  trained = exported.load(workdir)
-  voxels = build.data(trained.config).test
-  features = classification.extract(trained, trained.params, voxels, (2, 1))
-  y = datasets.to_network(voxels, trained.mean, trained.scale)
+@pytest.fixture(scope='module')
+def model(workdir):
+  return tiny.request(workdir).model
+
+
+def test_features_are_pooled_feature_maps(model):
+  voxels = parts.data(tiny.untrained()).test
+  features = classification.extract(model, voxels, (2, 1))
+  (sizes,) = model.spec.descriptors
   maps = reference.feature_maps(
-    jax.tree.map(np.asarray, trained.params), trained.descriptor.strides, y
+    jax.tree.map(np.asarray, model.params['descriptor']),
+    sizes.strides,
+    np.asarray(uses.to_network(model, voxels)),
   )
   # 4^3 by blocks of 2^3, and 2^3 as it is; 4 channels each.
+  n = len(voxels)
   first = maps[0].reshape(-1, 2, 2, 2, 2, 2, 2, 4).max((2, 4, 6))
   expected = np.concatenate(
-    [first.reshape(len(y), -1), maps[1].reshape(len(y), -1)], axis=1
+    [first.reshape(n, -1), maps[1].reshape(n, -1)], axis=1
   )
-  assert features.shape == (len(voxels), 1, 64)
+  assert features.shape == (n, 1, 64)
   np.testing.assert_allclose(features[:, 0], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_paper_has_8100_features():
-  config = test_config.get_config()
-  config.model.network = 'paper_3_layer'
-  descriptor = build.model(config).descriptor
+  config = tiny.synthesis(**{'model.network': 'paper_3_layer'})
+  sizes = parts.descriptor_sizes(config, config.model.network)
+  descriptor = parts.descriptor(config, sizes)
   none = jnp.zeros((0, 32, 32, 32, 1))
   params = jax.eval_shape(descriptor.init, jax.random.key(0), none)
   maps = jax.eval_shape(
     lambda p, y: descriptor.apply(p, y, method='feature_maps'), params, none
   )
-  windows = config.probe.windows
   number = sum(
     np.prod([-(-side // n) for side in h.shape[1:4]]) * h.shape[4]
-    for h, n in zip(maps, windows, strict=True)
+    for h, n in zip(maps, config.probe.windows, strict=True)
   )
   assert number == 8100
 
 
-def test_views_are_mirror_images(workdir):
-  trained = exported.load(workdir)
-  voxels = np.random.default_rng(0).random((3, *trained.shape[:3])) > 0.7
-
-  def features(voxels, mirrors=((),)):
-    return classification.extract(
-      trained, trained.params, voxels, (2, 1), mirrors
-    )
-
-  mirrors = ((), (1,), (2,), (1, 2))
-  views = features(voxels, mirrors)
+def test_views_are_mirror_images(model):
+  voxels = np.random.default_rng(0).random((3, 8, 8, 8)) > 0.7
+  mirrors = perception.MIRRORS
+  views = classification.extract(model, voxels, (2, 1), mirrors)
   for i, axes in enumerate(mirrors):
-    image = np.flip(voxels, axes)
-    np.testing.assert_allclose(
-      features(image)[:, 0], views[:, i], rtol=1e-4, atol=1e-5
-    )
+    image = classification.extract(model, np.flip(voxels, axes), (2, 1))
+    np.testing.assert_allclose(image[:, 0], views[:, i], rtol=1e-4, atol=1e-5)
   assert abs(views[:, 0] - views[:, 1]).max() > 1e-3
+
+
+def test_pooled_views_of_a_shape_and_of_its_mirror_images_are_equal(model):
+  shapes = np.random.default_rng(0).random((3, 8, 8, 8)) < 0.3
+
+  def features(shapes):
+    return classification.extract(model, shapes, (2, 1), perception.MIRRORS)
+
+  x = features(shapes)
+  for axes in perception.MIRRORS[1:]:
+    flipped = features(np.flip(shapes, axes))
+    assert np.abs(flipped[:, 0] - x[:, 0]).max() > 0.01
+    np.testing.assert_allclose(
+      classification.pool_views(flipped),
+      classification.pool_views(x),
+      rtol=1e-4,
+      atol=1e-6,
+    )
 
 
 @pytest.fixture
@@ -134,27 +137,6 @@ def test_rotation_keeps_the_solution():
   )
 
 
-def test_pooled_views_of_a_shape_and_of_its_mirror_images_are_equal(workdir):
-  trained = exported.load(workdir)
-  shapes = np.random.default_rng(0).random((3, *trained.shape[:3])) < 0.3
-
-  def features(shapes):
-    return classification.extract(
-      trained, trained.params, shapes, (2, 1), datasets.MIRRORS
-    )
-
-  x = features(shapes)
-  for axes in datasets.MIRRORS[1:]:
-    flipped = features(np.flip(shapes, axes))
-    assert np.abs(flipped[:, 0] - x[:, 0]).max() > 0.01
-    np.testing.assert_allclose(
-      classification.pool_views(flipped),
-      classification.pool_views(x),
-      rtol=1e-4,
-      atol=1e-6,
-    )
-
-
 def test_few_labels_are_stratified():
   labels = np.repeat([0, 1, 2], [100, 50, 3])
   chosen = classification.few(labels, 0.1, seed=0)
@@ -167,18 +149,19 @@ def test_few_labels_are_stratified():
 
 
 def test_probe_writes_a_result(workdir, tmp_path, capsys, two_strengths):
-  config = exported.load(workdir).config
-  config.probe.windows = (2, 1)
-  config.probe.fractions = (0.2, 1.0)
-  config.probe.draws = 2
-  config.probe.more_windows = (1, 1)
-  config.probe.mirror = True
+  config = tiny.untrained(
+    **{
+      'probe.windows': (2, 1),
+      'probe.fractions': (0.2, 1.0),
+      'probe.draws': 2,
+      'probe.more_windows': (1, 1),
+      'probe.mirror': True,
+    }
+  )
   out = str(tmp_path / 'classification.json')
-  result = classification.probe(config, workdir, out)
-  with open(out) as file:
-    assert json.load(file) == result
-  folder = os.path.join(workdir, 'evaluations')
-  assert os.listdir(folder) == ['classification.json']
+  result = classification.probe(tiny.request(workdir, config, out=out))
+  assert tiny.content(tmp_path, 'classification.json') == result
+  assert 'probe.json' in os.listdir(os.path.join(workdir, 'evaluations'))
   assert {*result['scores']} == {
     'ours',
     'ours, finer pooling',
@@ -199,7 +182,7 @@ def test_probe_writes_a_result(workdir, tmp_path, capsys, two_strengths):
   assert sizes['ours'] < sizes['ours, finer pooling']
   assert sizes['ours, pooled over mirror images'] == 2 * sizes['ours']
   with pytest.raises(FileExistsError, match='classification'):
-    classification.probe(config, workdir, out)
+    classification.probe(tiny.request(workdir, config, out=out))
   config.data.category = 'chair'
   with pytest.raises(ValueError, match='chair of the'):
-    classification.probe(config, workdir)
+    classification.probe(tiny.request(workdir, config))

@@ -1,0 +1,137 @@
+"""Section 6.2: recovery of shapes of a file, and of the test split."""
+
+import os
+
+import jax
+import numpy as np
+import pytest
+
+import dnet_jax
+from experiments import evaluate
+from experiments.evaluation import paper
+from experiments.evaluation import scores
+from experiments.tasks import parts
+from experiments.tasks import recovery
+from tests.experiments import tiny
+
+
+@pytest.fixture(scope='module')
+def workdir(workdir_of):
+  return workdir_of('recovery')
+
+
+@pytest.fixture
+def chair(tmp_path):
+  """One shape of 8^3, as a file."""
+  path = str(tmp_path / 'chair.npy')
+  np.save(path, parts.data(tiny.synthesis()).test[0])
+  return path
+
+
+def recover(workdir, source, config=None, visible=None):
+  return recovery.recover(
+    tiny.request(workdir, config, input=source, visible=visible)
+  )
+
+
+def test_recover_a_file(workdir, chair):
+  first, second = recover(workdir, chair), recover(workdir, chair)
+  assert first != second
+  assert {'voxels.npz', 'picture.png', 'record.json'} <= {*os.listdir(first)}
+  got = tiny.arrays(first)
+  seen = got['visible']
+  assert seen.shape == (1, 8, 8, 8) and (~seen).sum() == round(0.7 * 512)
+  np.testing.assert_array_equal(got['voxels'][seen], got['input'][seen])
+  assert (got['voxels'][~seen] != got['input'][~seen]).mean() > 0.9
+  np.testing.assert_array_equal(got['voxels'], tiny.arrays(second)['voxels'])
+  error = np.abs(got['voxels'] - got['input'])[~seen].mean()
+  found = tiny.content(first)['scores']['error']
+  assert found == pytest.approx(error, abs=1e-4)
+
+
+def test_recover_with_ones_own_mask(workdir, chair, tmp_path):
+  seen = np.ones((8, 8, 8), bool)
+  seen[:, 4:] = False
+  mask = str(tmp_path / 'mask.npy')
+  np.save(mask, seen.astype(np.uint8))
+  got = tiny.arrays(recover(workdir, chair, visible=mask))
+  np.testing.assert_array_equal(got['visible'][0], seen)
+  np.testing.assert_array_equal(got['voxels'][0][seen], got['input'][0][seen])
+  # What is hidden in the file is not looked at.
+  other = np.load(chair)
+  other[:, 4:] = 1 - other[:, 4:]
+  np.save(chair, other)
+  again = tiny.arrays(recover(workdir, chair, visible=mask))
+  np.testing.assert_array_equal(got['voxels'], again['voxels'])
+
+
+@pytest.mark.parametrize(
+  ('mask', 'message'),
+  [
+    (np.ones((8, 8, 8), bool), 'nothing is hidden'),
+    (np.zeros((8, 8, 8), bool), 'everything is hidden'),
+    (np.ones((4, 8, 8), bool), r'\(4, 8, 8\)'),
+    (np.ones((8, 8), bool), r'\(8, 8\)'),
+    (np.full((8, 8, 8), 0.5), '0.5'),
+    (np.array([{}]), 'visible='),
+  ],
+)
+def test_masks_that_cannot_be(workdir, chair, tmp_path, mask, message):
+  path = str(tmp_path / 'mask.npy')
+  np.save(path, mask, allow_pickle=True)
+  with pytest.raises(ValueError, match=message):
+    recover(workdir, chair, visible=path)
+
+
+@pytest.mark.parametrize(
+  ('fraction', 'message'), [(0.0, 'nothing'), (1.0, 'everything'), (1.5, '1.5')]
+)
+def test_corruptions_that_cannot_be(workdir, chair, fraction, message):
+  config = tiny.recovery(**{'corruption.fraction': fraction})
+  with pytest.raises(ValueError, match=message):
+    recover(workdir, chair, config)
+
+
+def test_a_model_of_another_task_recovers_too(folder_of, chair):
+  # What a model can do follows from its networks.
+  got = tiny.arrays(recover(folder_of('synthesis'), chair))
+  seen = got['visible']
+  np.testing.assert_array_equal(got['voxels'][seen], got['input'][seen])
+
+
+def test_scores_by_hand():
+  y = np.zeros((2, 4, 4, 4), np.float32)
+  y[:, :2] = 1
+  visible = np.zeros(y.shape, bool)
+  visible[:, :, :2] = True
+  guess = np.where(visible, y, 0.6).astype(np.float32)
+  found = scores.recovery_scores(guess, y, visible)
+  assert found == {'error': 0.5, 'error_binary': 0.5, 'iou': 0.66667}
+  perfect = {'error': 0.0, 'error_binary': 0.0, 'iou': 1.0}
+  assert scores.recovery_scores(y, y, visible) == perfect
+
+
+def test_evaluation_is_a_row_of_table_4(workdir, tmp_path):
+  out = str(tmp_path / 'result.json')
+  result = evaluate.evaluate(tiny.request(workdir, out=out))
+  assert result['table'] == 'recovery' and result['test_shapes'] == 3
+  methods = {'mean shape', 'nearest training shape', 'local average'}
+  assert methods | {'model', *paper.RECOVERY_METHODS} <= {*result['scores']}
+  assert tiny.content(tmp_path, 'result.json')['scores'] == result['scores']
+  assert {*result['budget']} == {'iterations', 'seconds', 'device'}
+  assert 'evaluation.png' in os.listdir(os.path.join(workdir, 'evaluations'))
+
+
+def test_fill_begins_near_the_truth():
+  y = np.zeros((1, 8, 8, 8, 1), np.float32)
+  y[:, :4] = 1
+  visible = dnet_jax.random_voxels(0.7)(
+    dnet_jax.chain_keys(jax.random.key(0), 1), y.shape[1:]
+  )
+  assert parts.fill(tiny.recovery()) is None
+  fill = parts.fill(tiny.recovery(**{'corruption.fill_std': 1.0}))
+  start, _ = dnet_jax.recovery_start(y, visible, True, fill)
+  error = np.abs(np.asarray(start.position) - y)[~np.asarray(visible)].mean()
+  assert error < 0.2
+  with pytest.raises(ValueError, match='-1'):
+    parts.fill(tiny.recovery(**{'corruption.fill_std': -1.0}))
