@@ -90,6 +90,8 @@ def convert_config(old: Mapping[str, Any]) -> dict[str, Any]:
     config[_GROUPS[task]] = conditioned | {
       name: fresh[name] for name in _CHAINS if name in fresh
     }
+    # It has never made new shapes: as today's configs of these tasks do.
+    sample |= {'start': 'noise', 'num_steps': 200, 'noise_steps': 100}
   if task == 'synthesis':
     sample |= fresh | {'start': 'noise'}
   if task == 'multi_grid':
