@@ -52,7 +52,8 @@ def export(
   else:
     model, card = models.open_model(workdir)
   model = _fewer_chains(model, num_chains)
-  card = card | {'config': _portable(card['config'])}
+  if 'config' in card:
+    card = card | {'config': _portable(card['config'])}
   out = os.path.abspath(out)
   os.makedirs(os.path.dirname(out), exist_ok=True)
   partial = tempfile.mkdtemp(prefix='.export.', dir=os.path.dirname(out))

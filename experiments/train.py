@@ -147,8 +147,10 @@ def train(
   # Before its first checkpoint a workdir belongs to no config.
   if begun is not None and not accept_changes:
     workdirs.check_config(workdir, config.to_dict(), may_differ=MAY_DIFFER)
-    config = _found_again(config, workdir, begun[1]['data'])
-  experiment = task.experiment(config, parts.data(config))
+    config, data = _found_again(config, workdir, begun[1]['data'])
+  else:
+    data = parts.data(config)
+  experiment = task.experiment(config, data)
   devices = tuple(
     parallel.make(
       config.parallel, phase.algorithm.step, phase.algorithm.chain_axes
@@ -169,7 +171,7 @@ def train(
 
 
 def _found_again(config, workdir, told):
-  """The config with the path of the shapes that a run has learned from.
+  """The shapes that a run has learned from, and the config with their path.
 
   They are where they were, or where the config says that they are now.
   """
@@ -187,7 +189,7 @@ def _found_again(config, workdir, told):
       missing = error
       continue
     if data.checksum == told['checksum']:
-      return there
+      return there, data
     found.append(f'{data.checksum}: {data.source}')
   if not found:
     raise missing

@@ -95,21 +95,16 @@ def test_models_of_two_categories_trace_once(name):
   assert len(traces) == 2
 
 
-@pytest.mark.parametrize(
-  ('function', 'name'),
-  [
-    ('synthesis._synthesize', 'synthesize'),
-    ('conditioned._recover', 'recover'),
-    ('conditioned._super_resolve', 'super_resolve'),
-  ],
-)
-def test_called_by_hand_they_compile_once_a_spec(function, name):
-  module, attribute = function.split('.')
-  jitted = getattr(getattr(dnet_jax.uses, module), attribute)
+@pytest.mark.parametrize('name', CALLS)
+def test_called_by_hand_they_compile_once_a_spec(name):
+  # What is compiled stands beside the public function.
+  jitted = getattr(dnet_jax, name).__globals__[f'_{name}']
   jitted.clear_cache()
   for seed in (0, 1):
     CALLS[name](jax.random.key(seed), models.descriptor(seed))
   assert jitted._cache_size() == 1
+  CALLS[name](jax.random.key(0), models.descriptor(0, USES))
+  assert jitted._cache_size() == 2
 
 
 def large(key=0):

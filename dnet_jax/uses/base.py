@@ -118,10 +118,8 @@ def energy_fn(
   if spec.reference != 'uniform':
     std = model.extras['reference_std']
     std = std if reference_std is None else reference_std
-  # Flax cannot say what its networks return.
-  apply: Callable[..., Any] = descriptor(spec, grid).apply
   function = energy.descriptor_energy(
-    apply, std, model.extras['reference_means']
+    descriptor(spec, grid).apply, std, model.extras['reference_means']
   )
   params = model.params[network_name(spec, grid)]
   return lambda y: function(params, y)

@@ -10,7 +10,10 @@ from data_prep import voxel_file
 from dnet_jax import metrics
 from experiments.evaluation import classifier as classifiers
 
+# Compiled as a whole: a loop that runs op by op is compiled in every call.
+_iou = jax.jit(metrics.iou)
 _chamfer = jax.jit(metrics.chamfer_distances)
+_jensen_shannon = jax.jit(metrics.jensen_shannon_divergence)
 # What compares with the test shapes, and so says nothing of themselves.
 _AGAINST_TEST = (
   'one_nn_accuracy',
@@ -63,16 +66,14 @@ def scores(
     splits.
   """
   shapes, test_shapes = jnp.asarray(shapes), jnp.asarray(test_shapes)
-  within = metrics.iou(shapes, shapes)
-  nearest = jnp.sort(metrics.iou(shapes, train_shapes), axis=1)
+  within = _iou(shapes, shapes)
+  nearest = jnp.sort(_iou(shapes, train_shapes), axis=1)
   nearest = nearest[:, -2 if same else -1]
   result = {}
-  distances = {'': lambda a, b: 1 - metrics.iou(a, b)}
+  distances = {'': lambda a, b: 1 - _iou(a, b)}
   if surfaces:
-    distances['_chamfer'] = metrics.chamfer_distances
-    result['jensen_shannon'] = metrics.jensen_shannon_divergence(
-      shapes, test_shapes
-    )
+    distances['_chamfer'] = _chamfer
+    result['jensen_shannon'] = _jensen_shannon(shapes, test_shapes)
   for suffix, distance in distances.items():
     between = distance(shapes, test_shapes)
     result |= {

@@ -92,14 +92,15 @@ def open_model(folder: str) -> tuple[dnet_jax.Model, dict[str, Any]]:
     folder: as for `dnet_jax.load`, or the workdir of a run.
 
   Returns:
-    The model and its card.
+    The model and its card; a card without a name has that of the folder.
 
   Raises:
     FileNotFoundError: when there is none.
     ValueError: when its files are damaged, or of an older format.
   """
   if not os.path.isdir(os.path.join(folder, 'checkpoints')):
-    return dnet_jax.load(folder), models.read_card(folder)
+    name = os.path.basename(os.path.normpath(folder))
+    return dnet_jax.load(folder), {'name': name} | models.read_card(folder)
   found = checkpoints.read(folder, _PREFIXES)
   config = workdirs.read_config(folder)
   if found is None or config is None:

@@ -15,6 +15,8 @@ import dnet_jax
 from dnet_jax import algorithms
 from dnet_jax import models
 from dnet_jax import specs
+from experiments.configs import default
+from experiments.files import datasets
 from experiments.files import models as files
 from experiments.tasks import parts
 
@@ -31,6 +33,8 @@ _TASKS = {
   'alternating_back_propagation': 'cooperative',
   'classify': 'evaluation_classifier',
 }
+# Where the steps of a task stand in a config.
+_GROUPS = {'recovery': 'recover', 'super_resolution': 'super_resolve'}
 _CHAINS = (
   'num_steps',
   'noise_steps',
@@ -62,6 +66,8 @@ def convert_config(old: Mapping[str, Any]) -> dict[str, Any]:
     'sharp_steps': 'refinement_steps',
     'sharp_std': 'refinement_std',
   }
+  data = _renamed(config['data'], {'furniture_size': 'size'})
+  config['data'] = data | {'path': data['path'] or datasets.FURNITURE}
   config['limits'] = _renamed(config['limits'], {'value': 'energy_gap'})
   classifier = _renamed(config['classifier'], {'junk_share': 'negative_share'})
   name = classifier['network']
@@ -79,18 +85,29 @@ def convert_config(old: Mapping[str, Any]) -> dict[str, Any]:
     if name in evaluate
   }
   conditioned = {name: sample[name] for name in _CHAINS if name in sample}
-  if task in ('recovery', 'super_resolution'):
+  if task in _GROUPS:
     # Of a model that has learned this, chains move as in its evaluation.
-    config[task] = conditioned | {
+    config[_GROUPS[task]] = conditioned | {
       name: fresh[name] for name in _CHAINS if name in fresh
     }
+    # It has never made new shapes: as today's configs of these tasks do.
+    sample |= {'start': 'noise', 'num_steps': 200, 'noise_steps': 100}
   if task == 'synthesis':
     sample |= fresh | {'start': 'noise'}
   if task == 'multi_grid':
     sample |= {'start': 'grids', 'noise_steps': 0}
     sample['num_steps'] = sample['num_steps'] or config['chains']['num_steps']
   config |= {'sample': sample, 'evaluate': evaluate}
-  return config
+  return _known(config, default.get_config().to_dict())
+
+
+def _known(config, known):
+  """The fields that there still are."""
+  return {
+    name: _known(x, known[name]) if isinstance(x, Mapping) else x
+    for name, x in config.items()
+    if name in known
+  }
 
 
 def open_old(folder: str) -> tuple[dnet_jax.Model, dict[str, Any]]:

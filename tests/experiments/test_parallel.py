@@ -14,19 +14,19 @@ import pytest
 
 from experiments import parallel
 from experiments import train
-from experiments.configs import test as test_config
 from experiments.files import checkpoints
 from tests import devices
+from tests import runs
 
 MODES = ('shard_map', 'pmap')
 
 
 def run(folder, mode):
-  config = test_config.get_config()
-  config.parallel = mode
-  config.train.picture_every = 1000
-  state = train.train(config, os.path.join(folder, mode))
-  return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
+  """The leaves of the last checkpoint."""
+  workdir = os.path.join(folder, mode)
+  train.train(runs.config(parallel=mode), workdir)
+  leaves = checkpoints.read(workdir)[2]
+  return [leaves[name] for name in sorted(leaves)]
 
 
 @pytest.fixture(scope='module')
