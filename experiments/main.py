@@ -286,15 +286,7 @@ def _check_there(folder):
   """Says where a model may be that is not in the folder that was named."""
   if os.path.isdir(folder) or folder == 'demo' or folder.startswith('hf://'):
     return
-  text = f"there is no folder {folder}; a model is a folder, 'demo' or "
-  text += "'hf://owner/name'"
-  name = os.path.basename(os.path.normpath(folder))
-  run = os.path.join('runs', name)
-  if os.path.isdir(run) and run != folder:
-    text = f'there is no folder {folder}; did you mean {run}?'
-  elif name in command.config_names():
-    text = f'there is no run {folder} yet; first learn it: train {name}'
-  raise command.UsageError(text)
+  raise command.UsageError(command.no_model(folder))
 
 
 def request(

@@ -203,23 +203,23 @@ def optimizer(
   """
   settings = config.optimizer
   rest = config.train.num_iterations - settings.constant_iterations
-  rate: Any = settings.learning_rate if learning_rate is None else learning_rate
+  rate = settings.learning_rate if learning_rate is None else learning_rate
+  # Also where it never falls: a schedule has a state, which has to be there
+  # when the run goes on with more iterations.
+  schedule = optax.constant_schedule(rate)
   if rest > 0 and not constant:
-    rate = optax.join_schedules(
-      [
-        optax.constant_schedule(rate),
-        optax.cosine_decay_schedule(rate, rest, settings.final_fraction),
-      ],
-      [settings.constant_iterations],
+    falling = optax.cosine_decay_schedule(rate, rest, settings.final_fraction)
+    schedule = optax.join_schedules(
+      [schedule, falling], [settings.constant_iterations]
     )
   moments = (
     settings.b1 if b1 is None else b1,
     settings.b2 if b2 is None else b2,
   )
   if weight_decay:
-    adam = optax.adamw(rate, *moments, weight_decay=weight_decay)
+    adam = optax.adamw(schedule, *moments, weight_decay=weight_decay)
   else:
-    adam = optax.adam(rate, *moments)
+    adam = optax.adam(schedule, *moments)
   if not settings.clip_norm:
     return adam
   return optax.chain(optax.clip_by_global_norm(settings.clip_norm), adam)
@@ -306,6 +306,9 @@ def data(config: ml_collections.ConfigDict) -> datasets.Dataset:
     if not os.path.exists(path):
       path = datasets.FURNITURE
     logging.info('Data: %s.', path)
+  elif not os.path.exists(path) and os.path.exists(f'data/{path}'):
+    # A saved model names the file without its folder.
+    path = f'data/{path}'
   if path != datasets.FURNITURE and not os.path.exists(path):
     raise FileNotFoundError(
       f'there is no data at {path}: point --config.data.path at a voxel file '

@@ -16,6 +16,7 @@ from experiments.configs import arguments
 from experiments.files import datasets
 from experiments.files import logs
 from experiments.tasks import checks
+from experiments.tasks import parts
 
 ROOT = pathlib.Path(__file__).parents[2]
 BY_CATEGORY = {
@@ -219,6 +220,10 @@ def test_modelnet_is_taken_where_it_is(tmp_path, monkeypatch, caplog):
   _learned(tmp_path, 'synthesis:toilet', settings)
   assert 'Data: data/modelnet10_8.npz.' in caplog.messages
   caplog.clear()
+  # So it is of a model that names it without its folder.
+  config = command.load_config('synthesis:toilet')
+  config.data.path = 'modelnet10_8.npz'
+  assert parts.data(config).source == 'toilet of modelnet10_8.npz'
   # Demo and test are of the furniture wherever they run.
   for name in ('demo', 'test'):
     assert command.load_config(name).data.path == 'furniture'

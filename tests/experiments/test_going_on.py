@@ -152,6 +152,14 @@ def test_changed_data_is_noticed_and_may_be_accepted(elsewhere, capfd):
   assert run(f'train {workdir}') == 0
 
 
+def test_a_rate_that_never_fell_falls_when_there_are_more_iterations(tmp_path):
+  line = f'train test {NO_PICTURES} --workdir={tmp_path}/run'
+  # Both constant to the end, and then not.
+  assert run(f'{line} --config.train.num_iterations=2') == 0
+  assert run(f'{line} --config.train.num_iterations=5') == 0
+  assert len(logs.read_metrics(tmp_path / 'run')) == 5
+
+
 def test_what_changes_no_result_may_differ(elsewhere):
   settings = {
     'parallel': 'pmap',
