@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn import datasets as sk_datasets
+import threadpoolctl
 
 from dnet_jax import uses
 from dnet_jax.uses import perception
 from experiments.tasks import classification
+from experiments.tasks import networks
 from experiments.tasks import parts
 from tests import reference
 from tests.experiments import tiny
@@ -48,8 +50,8 @@ def test_features_are_pooled_feature_maps(model):
 
 def test_the_paper_has_8100_features():
   config = tiny.synthesis(**{'model.network': 'paper_3_layer'})
-  sizes = parts.descriptor_sizes(config, config.model.network)
-  descriptor = parts.descriptor(config, sizes)
+  sizes = networks.descriptor_sizes(config, config.model.network)
+  descriptor = networks.descriptor(config, sizes)
   none = jnp.zeros((0, 32, 32, 32, 1))
   params = jax.eval_shape(descriptor.init, jax.random.key(0), none)
   maps = jax.eval_shape(
@@ -128,6 +130,9 @@ def test_rotation_keeps_the_solution():
   rotate = classification._rotation(x)
   assert rotate(x).shape == (30, 30)
   np.testing.assert_allclose(rotate(x) @ rotate(x).T, x @ x.T, atol=1e-9)
+  np.testing.assert_allclose(
+    rotate(other) @ rotate(x).T, other @ x.T, atol=1e-9
+  )
   plain = classification._fit(0.01, x, labels)
   turned = classification._fit(0.01, rotate(x), labels)
   np.testing.assert_allclose(
@@ -135,6 +140,27 @@ def test_rotation_keeps_the_solution():
     plain.decision_function(other),
     atol=2e-2,
   )
+
+
+def test_fits_on_several_cores_are_those_on_one(two_strengths, monkeypatch):
+  x, labels = sk_datasets.load_digits(return_X_y=True, n_class=4)
+  x = x.astype(np.float32)
+  split = (x[:200], labels[:200], x[200:], labels[200:])
+  found, threads = [], set()
+  fit = classification._fit
+
+  def watched(*args):
+    pools = threadpoolctl.threadpool_info()
+    threads.update(p['num_threads'] for p in pools if p['user_api'] == 'blas')
+    return fit(*args)
+
+  monkeypatch.setattr(classification, '_fit', watched)
+  for cores in (1, 3):
+    monkeypatch.setattr(classification, '_CORES', cores)
+    found.append(classification.accuracy(*split))
+  assert found[0] == found[1]
+  # No more threads than cores: each fit has one.
+  assert threads == {1}
 
 
 def test_few_labels_are_stratified():
