@@ -22,6 +22,7 @@ try:
   from experiments import command
   from experiments import evaluate
   from experiments import export
+  from experiments import signals
   from experiments import tasks
   from experiments import train
   from experiments.files import models
@@ -81,7 +82,7 @@ def run(argv: Sequence[str]) -> int:
   _plain_log()
   try:
     _run(argv)
-  except train.Stopped as stopped:
+  except signals.Stopped as stopped:
     print(stopped, file=sys.stderr)
     return 128 + stopped.signal
   except KeyboardInterrupt:

@@ -428,7 +428,9 @@ def test_nan_is_refused_anywhere(name):
 
 
 def test_a_gpu_that_jax_does_not_see(monkeypatch, caplog):
+  outputs.device()  # jax itself looks for devices, once.
   monkeypatch.setattr(outputs.glob, 'glob', lambda pattern: ['/dev/nvidia0'])
+  caplog.set_level('INFO', logger='absl')
   outputs.tell_devices()
   assert caplog.messages[0].startswith('Devices: ')
   assert 'jax[cuda' in caplog.messages[1]

@@ -22,7 +22,7 @@ from experiments.files import datasets
 from experiments.files import logs
 from experiments.files import models
 from experiments.tasks import base
-from experiments.tasks import cooperative
+from experiments.tasks import latent
 from experiments.tasks import parts
 from tests import runs
 
@@ -230,8 +230,8 @@ def test_alternating_back_propagation_rebuilds_shapes(tmp_path):
   # It rebuilds training shapes better than their mean does.
   train_voxels = parts.data(config).train
   voxels = train_voxels[:4].astype(np.float32)
-  z = cooperative.infer(config, model, voxels, np.ones(voxels.shape, bool), 0)
-  error = np.mean((cooperative.shapes(model, z) - voxels) ** 2)
+  z = latent.infer(model, voxels, np.ones(voxels.shape, bool), 0)
+  error = np.mean((latent.shapes(model, z) - voxels) ** 2)
   mean = train_voxels.mean(axis=0, dtype=np.float32)
   assert error < np.mean((voxels - mean) ** 2)
 
