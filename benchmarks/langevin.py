@@ -273,7 +273,7 @@ def _g_ours(case: Case):
           'mean': jnp.zeros_like(p['shift']),
           'var': jnp.ones_like(p['scale']),
         }
-    return g(tree, {'batch_stats': running}, z)[0]
+    return g({'params': tree}, {'batch_stats': running}, z)[0]
 
   return generate
 
@@ -325,13 +325,16 @@ def _learn_jax(case: Case, label: str, params, y, observed):
     dnet_jax.make_learner(
       dnet_jax.contrastive_loss(energy_fn), optax.adam(1e-3, b1=0.5)
     ),
-    shape=y.shape[1:],
-    num_chains=len(y),
-    num_steps=case.num_steps,
-    step_size=case.step_size,
+    dnet_jax.make_sampler(num_steps=case.num_steps, step_size=case.step_size),
+    dnet_jax.persistent(
+      dnet_jax.noise_source(y.shape[1:]),
+      num_chains=len(y),
+      positions=jnp.array(y)[None],
+    ),
   )
-  state = algorithm.init(jax.random.key(0), params, y)
-  return algorithm.step, (jax.random.key(1), state, observed, 1.0), 1
+  state = algorithm.init(jax.random.key(0), {'descriptor': params})
+  schedule = dnet_jax.Schedule(jnp.float32(1), jnp.float32(1))
+  return algorithm.step, (jax.random.key(1), state, observed, schedule), 1
 
 
 def _compile(function, args, state: int | None):

@@ -67,10 +67,10 @@ def descriptor_energy(
 
   def reference(y, s):
     # Of each voxel, up to a constant.
-    wells = [(y - m) ** 2 / (2 * s**2) for m in reference_means]
-    if len(wells) == 1:
-      return wells[0]
-    return -jax.nn.logsumexp(-jnp.stack(wells), axis=0)
+    terms = [(y - m) ** 2 / (2 * s**2) for m in reference_means]
+    if len(terms) == 1:
+      return terms[0]
+    return -jax.nn.logsumexp(-jnp.stack(terms), axis=0)
 
   return energy
 

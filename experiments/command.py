@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import difflib
 import importlib.util
 import inspect
+import itertools
 import os
 import pathlib
 import re
@@ -142,13 +143,10 @@ def _with_positional(given, positional, modes):
     mode, *what = positional
   if mode == 'help' and not what:
     return given | {'help': True}
-  if len(what) > 1:
-    raise UsageError(
-      f'unexpected argument {what[1]!r}: a command is MODE and one config or '
-      'folder; a value with spaces needs quotes'
-    )
   if mode not in modes:
     raise UsageError(_no_mode(mode, modes, *what))
+  if len(what) > 1:
+    raise UsageError(_unexpected(*what))
   if not what:
     return given | {'mode': mode}
   name = 'workdir'
@@ -161,8 +159,21 @@ def _with_positional(given, positional, modes):
   return given | {'mode': mode, name: what[0]}
 
 
+def _unexpected(first, second, *others):
+  del others
+  near = ''
+  if '=' in second:
+    near = f' (did you mean --{second}?)'
+  elif f'{first}_{second}' in _all_names():
+    near = f' (did you mean {first}_{second}?)'
+  return (
+    f'unexpected argument {second!r}{near}: a command is MODE and one config '
+    'or folder; all else has a flag, and a value with spaces needs quotes'
+  )
+
+
 def _no_mode(word, modes, *what):
-  if what and what[0] in modes:
+  if len(what) == 1 and what[0] in modes:
     return f'the mode comes first: {what[0]} {word}'
   if word.partition(':')[0].removesuffix('.py') in config_names():
     return f'{word} is a config and no mode: train {word}'
@@ -176,9 +187,16 @@ def _unknown_flag(text):
   if match is None:
     return text.rstrip('.')
   near = _nearest(match[1], FLAGS)
-  if not near and match[1] in fields(default.get_config()):
-    near = f' (did you mean config.{match[1]}?)'
+  # Often a field, whole or its last part.
+  known = fields(default.get_config())
+  own = [f'config.{name}' for name in known if _ends(name, match[1])]
+  if own:
+    near = f' (did you mean --{" or --".join(own[:3])}?)'
   return f'there is no flag --{match[1]}{near or "; --help shows all"}'
+
+
+def _ends(name, word):
+  return name == word or name.endswith(f'.{word}')
 
 
 def _nearest(word, words):
@@ -261,6 +279,13 @@ def _ours(name):
   return None, ''
 
 
+def _all_names():
+  """Names of configs: of their files, and with each category."""
+  pairs = itertools.product(_KINDS, arguments.CATEGORIES)
+  by_category = [f'{kind}_{category}' for kind, category in pairs]
+  return [*dict.fromkeys([*config_names(), *by_category])]
+
+
 def _no_config(name, text):
   if os.path.isdir(name):
     return f'{name} is a folder, and no config'
@@ -305,7 +330,7 @@ def _no_field(field, known):
     return f'{field} is a group of fields: {", ".join(inside)}'
   # Often only the group is missing, or another one is meant.
   last = field.rpartition('.')[2]
-  same = [name for name in known if name.rpartition('.')[2] == last]
+  same = [name for name in known if _ends(name, last)]
   near = f' (did you mean {" or ".join(same[:3])}?)' if same else ''
   return (
     f'there is no field {field}{near or _nearest(field, known)}; '
@@ -405,6 +430,24 @@ def help_text(modes: Mapping[str, Any]) -> str:
   lines += ['', 'Configs: ' + ', '.join(config_names())]
   lines += ['Models: demo, ' + ', '.join(_saved_models())]
   return '\n'.join(lines)
+
+
+def no_model(folder: str) -> str:
+  """What to say of a model that is not there: which others are near."""
+  name = os.path.basename(os.path.normpath(folder))
+  runs = [
+    str(path.parent) for path in pathlib.Path('runs').glob('*/config.json')
+  ]
+  there = {os.path.basename(path): path for path in (*_saved_models(), *runs)}
+  near = difflib.get_close_matches(name, there, 1)
+  if near:
+    return f'there is no folder {folder}; did you mean {there[near[0]]}?'
+  if name in _all_names():
+    return f'there is no run {folder} yet; first learn it: train {name}'
+  return (
+    f"there is no folder {folder}; a model is a folder, 'demo' or "
+    "'hf://owner/name'"
+  )
 
 
 def _saved_models():

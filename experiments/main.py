@@ -6,6 +6,7 @@ A mistake is answered by one sentence and an exit status that is not zero;
 
 from collections.abc import Sequence
 import contextlib
+import errno
 import json
 import logging as standard_logging
 import os
@@ -21,6 +22,7 @@ try:
   from experiments import command
   from experiments import evaluate
   from experiments import export
+  from experiments import signals
   from experiments import tasks
   from experiments import train
   from experiments.files import models
@@ -80,7 +82,7 @@ def run(argv: Sequence[str]) -> int:
   _plain_log()
   try:
     _run(argv)
-  except train.Stopped as stopped:
+  except signals.Stopped as stopped:
     print(stopped, file=sys.stderr)
     return 128 + stopped.signal
   except KeyboardInterrupt:
@@ -237,14 +239,19 @@ def _train(typed):
 
 @contextlib.contextmanager
 def _naming(folder):
-  """Of an error of the system that names no file, where it was written to."""
+  """Says of a full disk where was written to: the system says a number only."""
   try:
     yield
-  except OSError as error:
-    # Of a full disk, only the number comes.
-    if error.errno is None or error.filename is not None:
+  except Exception as error:
+    nameless = isinstance(error, OSError) and not error.filename
+    if nameless and error.strerror:
+      reason = error.strerror
+    elif os.strerror(errno.ENOSPC) in str(error) and not nameless:
+      # As libraries pass it on.
+      reason = os.strerror(errno.ENOSPC)
+    else:
       raise
-    raise OSError(f'cannot write to {folder}: {error.strerror}') from error
+    raise OSError(f'cannot write to {folder}: {reason}') from error
 
 
 def _use(typed):
@@ -280,15 +287,7 @@ def _check_there(folder):
   """Says where a model may be that is not in the folder that was named."""
   if os.path.isdir(folder) or folder == 'demo' or folder.startswith('hf://'):
     return
-  text = f"there is no folder {folder}; a model is a folder, 'demo' or "
-  text += "'hf://owner/name'"
-  name = os.path.basename(os.path.normpath(folder))
-  run = os.path.join('runs', name)
-  if os.path.isdir(run) and run != folder:
-    text = f'there is no folder {folder}; did you mean {run}?'
-  elif name in command.config_names():
-    text = f'there is no run {folder} yet; first learn it: train {name}'
-  raise command.UsageError(text)
+  raise command.UsageError(command.no_model(folder))
 
 
 def request(

@@ -1,13 +1,10 @@
 """The one training loop: batch, step, check, log, checkpoint, look."""
 
 from collections.abc import Mapping
-import contextlib
 import datetime
 import math
 import os
 import signal
-import sys
-import threading
 import time
 from typing import Any
 from typing import NamedTuple
@@ -20,6 +17,7 @@ import numpy as np
 
 import dnet_jax
 from experiments import parallel
+from experiments import signals
 from experiments import tasks
 from experiments.files import checkpoints
 from experiments.files import figures
@@ -29,6 +27,7 @@ from experiments.files import outputs
 from experiments.files import workdirs
 from experiments.tasks import base
 from experiments.tasks import beginnings
+from experiments.tasks import networks
 from experiments.tasks import parts
 
 # Fields that a run may be resumed with other values of: they change no result
@@ -59,21 +58,6 @@ _SHOWN = {
 
 class DivergedError(RuntimeError):
   """The run diverged again and again; the message says what to change."""
-
-
-class Stopped(Exception):
-  """A signal stopped the run, and it was saved.
-
-  Attributes:
-    signal: its number.
-  """
-
-  def __init__(self, number: int, step: int, workdir: str):
-    name = signal.Signals(number).name
-    super().__init__(
-      f'{name}: saved step {step} in {workdir}; the same command goes on there.'
-    )
-    self.signal = number
 
 
 class _Saved(NamedTuple):
@@ -141,14 +125,16 @@ def train(
     Stopped: when SIGTERM or SIGINT came; all is saved.
     OSError: where the workdir cannot be written, or another run writes to it.
   """
-  task = parts.choice(tasks.TASKS, config.task, 'task')
+  task = networks.choice(tasks.TASKS, config.task, 'task')
   # All that can be wrong is said before anything is written.
   begun = checkpoints.about(workdir)
   # Before its first checkpoint a workdir belongs to no config.
   if begun is not None and not accept_changes:
     workdirs.check_config(workdir, config.to_dict(), may_differ=MAY_DIFFER)
-    config = _found_again(config, workdir, begun[1]['data'])
-  experiment = task.experiment(config, parts.data(config))
+    config, data = _found_again(config, workdir, begun[1]['data'])
+  else:
+    data = parts.data(config)
+  experiment = task.experiment(config, data)
   devices = tuple(
     parallel.make(
       config.parallel, phase.algorithm.step, phase.algorithm.chain_axes
@@ -162,14 +148,14 @@ def train(
     # All will be restored: train.init_from may be gone.
     params = experiment.params()
   changes = workdirs.check_config(workdir, config.to_dict(), accept=True)
-  with workdirs.only_writer(workdir), _signals() as caught:
+  with workdirs.only_writer(workdir), signals.caught_signals() as caught:
     workdirs.write_config(workdir, config.to_dict())
     run = _Run(config, workdir, experiment, devices, None, caught)
     return _train(run, params, changes if begun is not None else [])
 
 
 def _found_again(config, workdir, told):
-  """The config with the path of the shapes that a run has learned from.
+  """The shapes that a run has learned from, and the config with their path.
 
   They are where they were, or where the config says that they are now.
   """
@@ -187,7 +173,7 @@ def _found_again(config, workdir, told):
       missing = error
       continue
     if data.checksum == told['checksum']:
-      return there
+      return there, data
     found.append(f'{data.checksum}: {data.source}')
   if not found:
     raise missing
@@ -201,7 +187,7 @@ def _found_again(config, workdir, told):
 
 def _check_goes_on(workdir, experiment, step, told):
   """Refuses a run that has no phase or iteration to go on with."""
-  parts.choice(
+  networks.choice(
     [phase.name for phase in experiment.phases],
     told['phase'],
     f'the phase that {workdir} is in',
@@ -212,51 +198,6 @@ def _check_goes_on(workdir, experiment, step, told):
       f'{workdir} has learned for {step} iterations already, and the config '
       f'asks for {total}: raise train.num_iterations, or take another workdir'
     )
-
-
-@contextlib.contextmanager
-def _signals():
-  """Catches the first SIGTERM or SIGINT: a list gets its number.
-
-  A SIGINT after it stops at once.
-  """
-  caught: list[int] = []
-
-  def catch(number, frame):
-    del frame
-    caught.append(number)
-
-  try:
-    before = {
-      number: signal.signal(number, catch)
-      for number in (signal.SIGTERM, signal.SIGINT)
-    }
-  except ValueError:  # Not in the main thread.
-    yield caught
-    return
-  # Python calls `catch` when the step is done; this pipe is told at once.
-  end, told = os.pipe()
-  os.set_blocking(told, False)
-  other = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
-  threading.Thread(target=_watch, args=(end,), daemon=True).start()
-  try:
-    yield caught
-  finally:
-    signal.set_wakeup_fd(other)
-    os.close(told)
-    for number, handler in before.items():
-      signal.signal(number, handler)
-
-
-def _watch(end):
-  """Ends the process at the second signal, where that is SIGINT."""
-  with open(end, 'rb', buffering=0) as pipe:
-    pipe.read(1)
-    while number := pipe.read(1):
-      if number[0] == signal.SIGINT:
-        sys.stderr.write('Stopped; the last checkpoint stays.\n')
-        sys.stderr.flush()
-        os._exit(128 + signal.SIGINT)
 
 
 def _first(config, experiment, number, params) -> _Saved:
@@ -375,7 +316,7 @@ def _phase(run, number, step, saved):
     if stop:
       name = signal.Signals(run.caught[0]).name
       writer.event(step, 'stopped', signal=name)
-      raise Stopped(run.caught[0], step, run.workdir)
+      raise signals.Stopped(run.caught[0], step, run.workdir)
     if step == end or _due(step, config.train.picture_every):
       _picture(run, saved._replace(state=devices.get(state)), step)
   return step, saved._replace(state=devices.get(state))

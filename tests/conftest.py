@@ -32,27 +32,38 @@ def _knows(flag):
   return done.returncode == 0
 
 
+def _settle():
+  """Sets what JAX and NumPy read once; returns the folder that was made."""
+  # Another session's, or that of the one whose worker this is.
+  if _CACHE in os.environ:
+    return None
+  folder = tempfile.mkdtemp(prefix='dnet_jax_tests_')
+  os.environ[_CACHE] = folder
+  os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
+  os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
+  os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
+  if _knows(flag := f'--{_EMITTERS}=false'):
+    os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {flag}'
+  # One worker a core: more threads only wait for each other, and spin.
+  os.environ['OPENBLAS_NUM_THREADS'] = os.environ['OMP_NUM_THREADS'] = '1'
+  return folder
+
+
+# Now, since a conftest.py of a folder below may import JAX, which is read
+# before any hook is called.
+_FOLDER = _settle()
+
+
 def pytest_configure(config):
   # One that another process is writing just now: it is compiled anew.
   config.addinivalue_line('filterwarnings', f'ignore:{devices.HALF_WRITTEN}')
-  # Before anything imports JAX or NumPy, which read these once.
-  if _CACHE not in os.environ:
-    config.stash_dir = tempfile.mkdtemp(prefix='dnet_jax_tests_')
-    os.environ[_CACHE] = config.stash_dir
-    os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
-    os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
-    os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
-    if _knows(flag := f'--{_EMITTERS}=false'):
-      os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {flag}'
-    # One worker a core: more threads only wait for each other, and spin.
-    os.environ['OPENBLAS_NUM_THREADS'] = os.environ['OMP_NUM_THREADS'] = '1'
 
 
 def pytest_unconfigure(config):
+  del config
   # Only the process that made it: workers of xdist inherit the variable.
-  folder = getattr(config, 'stash_dir', None)
-  if folder is not None:
-    shutil.rmtree(folder, ignore_errors=True)
+  if _FOLDER is not None:
+    shutil.rmtree(_FOLDER, ignore_errors=True)
     os.environ.pop(_CACHE, None)
 
 

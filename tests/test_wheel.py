@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -14,26 +15,25 @@ import setuptools
 
 ROOT = pathlib.Path(__file__).parents[1]
 _MOST = 4 * 2**20  # Bytes of a wheel.
-# README's first example, with few steps.
-_EXAMPLE = """
+_CHECKS = """
 import pathlib
 import sys
 
-import dnet_jax, jax
-
 assert pathlib.Path(dnet_jax.__file__).is_relative_to(sys.argv[1])
-model = dnet_jax.load('demo')
-key = jax.random.key(0)
-shapes = dnet_jax.synthesize(key, model, 8, num_steps=2)
 assert shapes.shape == (8, *model.spec.grid)
-voxels = shapes > 0.5
-visible = jax.random.bernoulli(key, 0.3, voxels.shape)
-whole = dnet_jax.recover(key, model, voxels, visible, num_steps=2)
-assert (whole[visible] == voxels[visible]).all()
-coarse = dnet_jax.downscale(shapes[..., None], 4)[..., 0]
-fine = dnet_jax.super_resolve(key, model, coarse, num_steps=2)
+assert (whole[visible] == shapes[visible]).all()
 assert abs(dnet_jax.downscale(fine[..., None], 4)[..., 0] - coarse).max() < 1e-3
 """
+
+
+def _readme_example():
+  """README's first example, with few steps."""
+  text = (ROOT / 'README.md').read_text()
+  block = re.search(r'```python\n(.*?)```', text, re.DOTALL)[1]
+  calls = r'(synthesize|recover|super_resolve)\((.*)\)'
+  block, number = re.subn(calls, r'\1(\2, num_steps=2)', block)
+  assert number == 3
+  return block + _CHECKS
 
 
 def _run(*command, **options):
@@ -95,7 +95,13 @@ def _example(python, place, folder, **environment):
   kept = {x: v for x, v in os.environ.items() if x != 'PYTHONPATH'}
   # -I: neither the current folder nor the user's packages.
   _run(
-    *(python, '-I', '-c', environment.pop('prelude', '') + _EXAMPLE, place),
+    *(
+      python,
+      '-I',
+      '-c',
+      environment.pop('prelude', '') + _readme_example(),
+      place,
+    ),
     cwd=folder,
     env=kept | environment,
   )

@@ -123,9 +123,9 @@ def get_config() -> ml_collections.ConfigDict:
   chains.settle_iterations = 50  # the last ones, without restarts
   chains.start_std = 0.3  # of the noise where they begin
 
-  # Principal components of the training shapes, which the model keeps.
-  config.components = ml_collections.ConfigDict()
-  config.components.number = 0  # 0: none
+  # Principal components of the training shapes.
+  config.components = components = ml_collections.ConfigDict()
+  components.number = 0  # that the model keeps; 0: none
 
   # Adam, of the descriptor or the classifier.
   config.optimizer = optimizer = ml_collections.ConfigDict()

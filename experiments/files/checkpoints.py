@@ -23,6 +23,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -39,6 +40,7 @@ from experiments.files import manifests
 
 _STEP = re.compile(r'\d{8,}')
 _ARRAYS = 'arrays'
+_OVERHEAD = 2**18  # Bytes of a checkpoint beside its arrays, at most.
 
 
 def save(
@@ -90,6 +92,7 @@ def save(
       name: x if isinstance(x, jax.Array) else np.asarray(x)
       for name, x in arrays.items()
     }
+    _check_room(folder, arrays.values())
     # An empty tree cannot be saved, nor can empty arrays.
     if arrays:
       with _checkpointer() as checkpointer:
@@ -263,6 +266,17 @@ def _folder(workdir):
   return os.path.join(os.path.abspath(workdir), 'checkpoints')
 
 
+def _check_room(folder, arrays):
+  """Raises OSError for a disk that is too full; orbax would say it at length.
+
+  Where orbax fails amid its work, tasks that it has left print their errors,
+  as many lines as there are arrays.
+  """
+  disk = shutil.disk_usage(folder)
+  if disk.total and disk.free < sum(x.nbytes for x in arrays) + _OVERHEAD:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def _reason(error):
   """What the system says of an error, also where others wrap it in theirs."""
   code = re.search(r"os_error_code='(\d+)'", str(error))
@@ -282,9 +296,9 @@ def _wait_for_all(name):
 
 @contextlib.contextmanager
 def _checkpointer():
-  """Opens orbax, whose many lines of level INFO would drown the run's own."""
+  """Opens orbax, silenced: what it cannot do it also raises, and we tell it."""
   verbosity = logging.get_verbosity()
-  logging.set_verbosity(min(verbosity, logging.WARNING))
+  logging.set_verbosity(logging.FATAL)
   try:
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
       yield checkpointer

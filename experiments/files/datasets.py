@@ -191,14 +191,17 @@ def histogram(voxels: np.ndarray, bins: int = 32) -> dict[str, np.ndarray]:
     bins: of equal width between the least and the largest average.
 
   Returns:
-    `edges` (bins + 1,) and `probabilities` (bins,).
+    `edges` (bins + 1,) and `probabilities` (bins,), float32 as in a model.
 
   >>> histogram(np.ones((2, 4, 4, 4)), bins=1)['probabilities'].tolist()
   [1.0]
   """
   averages = voxels.reshape(len(voxels), -1).mean(axis=1, dtype=np.float64)
   counts, edges = np.histogram(averages, bins)
-  return {'edges': edges, 'probabilities': counts / counts.sum()}
+  return {
+    'edges': edges.astype(np.float32),
+    'probabilities': (counts / counts.sum()).astype(np.float32),
+  }
 
 
 def augment(

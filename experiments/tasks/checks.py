@@ -18,6 +18,7 @@ from experiments import tasks
 from experiments.files import datasets
 from experiments.files import outputs
 from experiments.tasks import cooperative
+from experiments.tasks import networks
 from experiments.tasks import parts
 from experiments.tasks import synthesis
 
@@ -91,8 +92,8 @@ _RULES = {
     'strides': _SIZES,
     'padding': _one_of(('SAME', 'VALID')),
     'init_std': _NOT_NEGATIVE,
-    'dtype': _one_of((*parts.DTYPES,)),
-    'reference': _one_of(parts.REFERENCES),
+    'dtype': _one_of((*networks.DTYPES,)),
+    'reference': _one_of(networks.REFERENCES),
     'reference_std': _POSITIVE,
     'reference_means': Rule('one or more numbers', lambda x: x and _numbers(x)),
     'grids': _SIZES,
@@ -279,11 +280,11 @@ def _check_network(fields):
       "model.network='custom' needs one number for each layer, got "
       + ', '.join(f'{name} = {fields[name]}' for name in names)
     )
-  grids, networks = fields['model.grids'], fields['model.grid_networks']
-  if len(grids) != len(networks):
+  grids, names = fields['model.grids'], fields['model.grid_networks']
+  if len(grids) != len(names):
     raise ValueError(
       'model.grid_networks must be one name for each of model.grids = '
-      f'{grids}, got {networks}'
+      f'{grids}, got {names}'
     )
 
 

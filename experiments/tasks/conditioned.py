@@ -12,6 +12,7 @@ from experiments.files import datasets
 from experiments.files import figures
 from experiments.files import outputs
 from experiments.tasks import base
+from experiments.tasks import networks
 from experiments.tasks import parts
 
 _COLUMNS = 10  # Of a picture.
@@ -32,9 +33,9 @@ def experiment(
     **arguments: further ones.
   """
   shape = (*voxels.train.shape[1:], 1)
-  sizes = parts.descriptor_sizes(config, config.model.network)
-  network = parts.descriptor(config, sizes)
-  energy_fn = parts.energy_fn(config, network)
+  sizes = networks.descriptor_sizes(config, config.model.network)
+  network = networks.descriptor(config, sizes)
+  energy_fn = networks.energy_fn(config, network)
   algorithm = make(
     energy_fn,
     parts.contrastive_learner(config, energy_fn),
@@ -49,7 +50,7 @@ def experiment(
     voxels,
     spec,
     extras,
-    lambda: {'descriptor': parts.init_descriptor(config, network, shape)},
+    lambda: {'descriptor': networks.init_descriptor(config, network, shape)},
     (parts.one_phase(config, ('descriptor',), algorithm, batch),),
     lambda model: None,
   )

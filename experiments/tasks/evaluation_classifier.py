@@ -16,6 +16,7 @@ from experiments.files import datasets
 from experiments.files import inputs
 from experiments.files import outputs
 from experiments.tasks import base
+from experiments.tasks import networks
 from experiments.tasks import parts
 
 
@@ -32,7 +33,7 @@ def _sizes(config, classes):
       )
   return specs.ClassifierSizes(
     classes=tuple(classes),
-    **parts.choice(
+    **networks.choice(
       dnet_jax.CLASSIFIERS, settings.network, 'classifier.network'
     ),
     negatives=settings.negative_share > 0,

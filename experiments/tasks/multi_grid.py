@@ -28,6 +28,7 @@ from experiments.files import figures
 from experiments.files import inputs
 from experiments.files import models
 from experiments.tasks import base
+from experiments.tasks import networks
 from experiments.tasks import parts
 from experiments.tasks import speed
 from experiments.tasks import synthesis
@@ -51,9 +52,9 @@ def _experiment(
       f'{voxels.train.shape[1:]}, got {sides}'
     )
   factors = parts.grid_factors(config)
-  sizes = tuple(parts.descriptor_sizes(config, name) for name in names)
-  networks = [parts.descriptor(config, one) for one in sizes]
-  energies = [parts.energy_fn(config, network) for network in networks]
+  sizes = tuple(networks.descriptor_sizes(config, name) for name in names)
+  nets = [networks.descriptor(config, one) for one in sizes]
+  energies = [networks.energy_fn(config, network) for network in nets]
   algorithm = dnet_jax.multi_grid(
     energies,
     [parts.contrastive_learner(config, energy_fn) for energy_fn in energies],
@@ -64,9 +65,9 @@ def _experiment(
 
   def params():
     return {
-      name: parts.init_descriptor(config, network, (side,) * 3 + (1,), grid)
+      name: networks.init_descriptor(config, network, (side,) * 3 + (1,), grid)
       for grid, (name, network, side) in enumerate(
-        zip(grid_names, networks, sides, strict=True), 1
+        zip(grid_names, nets, sides, strict=True), 1
       )
     }
 

@@ -18,6 +18,7 @@ from dnet_jax import specs
 from experiments.configs import default
 from experiments.files import datasets
 from experiments.files import models as files
+from experiments.tasks import networks
 from experiments.tasks import parts
 
 _FILE = 'model.npz'
@@ -136,23 +137,23 @@ def open_old(folder: str) -> tuple[dnet_jax.Model, dict[str, Any]]:
   histogram = params.pop('histogram', None)
   for i, (_, grid) in enumerate(sorted(params.pop('grids', {}).items())):
     params[algorithms.grid_name(i)] = grid
-  networks: dict[str, Any] = {}
+  sizes: dict[str, Any] = {}
   if config.task == 'multi_grid':
-    networks['grids'] = tuple(config.model.grids)
-    networks['descriptors'] = tuple(
-      parts.descriptor_sizes(config, name)
+    sizes['grids'] = tuple(config.model.grids)
+    sizes['descriptors'] = tuple(
+      networks.descriptor_sizes(config, name)
       for name in config.model.grid_networks
     )
   elif 'descriptor' in params:
-    networks['descriptors'] = (
-      parts.descriptor_sizes(config, config.model.network),
+    sizes['descriptors'] = (
+      networks.descriptor_sizes(config, config.model.network),
     )
   if 'generator' in params:
-    networks['generator'] = parts.generator_sizes(config)
+    sizes['generator'] = networks.generator_sizes(config)
   if 'classifier' in params:
-    networks['classifier'] = _classifier(config, card)
+    sizes['classifier'] = _classifier(config, card)
   spec, extras = parts.model_parts(
-    config, card['shape'][:3], card['mean'], card['scale'], **networks
+    config, card['shape'][:3], card['mean'], card['scale'], **sizes
   )
   if config.task == 'synthesis' and len(chains):
     extras['chains'] = chains

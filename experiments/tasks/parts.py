@@ -4,7 +4,6 @@ Each string becomes an object here, once, from a literal dict.
 """
 
 from collections.abc import Callable
-from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import functools
@@ -14,149 +13,23 @@ from typing import Any
 
 from absl import logging
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
 
 import dnet_jax
 from dnet_jax import corruptions
-from dnet_jax import specs
 from experiments import parallel
 from experiments.files import datasets
 from experiments.tasks import base
+from experiments.tasks import networks
 
 KERNELS = {'langevin': dnet_jax.langevin, 'mala': dnet_jax.mala}
-DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 CORRUPTIONS = {
   'random_voxels': corruptions.random_voxels,
   'random_box': corruptions.random_box,
   'half_space': corruptions.half_space,
 }
-REFERENCES = ('gaussian', 'uniform')
-
-
-def choice(table: Any, name: str, field: str) -> Any:
-  """The entry of a table, or of a sequence the name itself.
-
-  Raises:
-    ValueError: when there is none; says what there is.
-  """
-  if name not in table:
-    raise ValueError(f'{field} must be one of {[*table]}, got {name!r}')
-  return table[name] if isinstance(table, Mapping) else name
-
-
-# Networks.
-
-
-def descriptor_sizes(
-  config: ml_collections.ConfigDict, network: str
-) -> specs.DescriptorSizes:
-  """Sizes of a descriptor by its name in `DESCRIPTORS`, or 'custom'."""
-  settings = config.model
-  if network == 'custom':
-    names = 'features', 'kernel_sizes', 'strides'
-    sizes = {name: settings[name] for name in names}
-  else:
-    sizes = choice(dnet_jax.DESCRIPTORS, network, 'model.network')
-  return specs.DescriptorSizes(
-    **{name: tuple(x) for name, x in sizes.items()}, padding=settings.padding
-  )
-
-
-def generator_sizes(
-  config: ml_collections.ConfigDict,
-) -> specs.GeneratorSizes:
-  """Sizes of the generator of `config.generator`."""
-  settings = config.generator
-  if settings.latent_dim < 1:
-    raise ValueError(
-      f'generator.latent_dim must be at least 1, got {settings.latent_dim}'
-    )
-  sizes = choice(dnet_jax.GENERATORS, settings.network, 'generator.network')
-  return specs.GeneratorSizes(**sizes, latent_dim=settings.latent_dim)
-
-
-def dtype(config: ml_collections.ConfigDict) -> Any:
-  """Of the computation, `model.dtype`."""
-  return choice(DTYPES, config.model.dtype, 'model.dtype')
-
-
-def descriptor(
-  config: ml_collections.ConfigDict, sizes: specs.DescriptorSizes
-) -> dnet_jax.Descriptor:
-  """A descriptor in learning."""
-  return dnet_jax.Descriptor(
-    **sizes._asdict(), init_std=config.model.init_std, dtype=dtype(config)
-  )
-
-
-def generator(
-  config: ml_collections.ConfigDict, sizes: specs.GeneratorSizes
-) -> dnet_jax.Generator:
-  """A generator in learning."""
-  arguments = sizes._asdict()
-  del arguments['latent_dim']
-  return dnet_jax.Generator(
-    **arguments,
-    init_std=config.generator.init_std,
-    dtype=dtype(config),
-    axis_name=parallel.AXIS,
-  )
-
-
-def energy_fn(
-  config: ml_collections.ConfigDict, network: dnet_jax.Descriptor
-) -> Callable[[Any, Any], Any]:
-  """The energy of a descriptor, eq. (3), with the reference of the config."""
-  settings = config.model
-  std = settings.reference_std
-  if choice(REFERENCES, settings.reference, 'model.reference') == 'uniform':
-    std = None
-  return dnet_jax.descriptor_energy(
-    network.apply, std, tuple(settings.reference_means)
-  )
-
-
-def init_descriptor(
-  config: ml_collections.ConfigDict,
-  network: dnet_jax.Descriptor,
-  shape: Sequence[int],
-  grid: int = 0,
-) -> Any:
-  """Initial variables for a grid `(D, H, W, C)`; checks that it fits."""
-  key = jax.random.fold_in(jax.random.key(config.seed), 0)
-  if grid:
-    key = jax.random.fold_in(key, grid)
-  # No chain at all: parameters need shapes only, and compile faster so.
-  none = jnp.zeros((0, *shape))
-  try:
-    return jax.jit(network.init)(key, none)
-  except ValueError as error:
-    raise ValueError(
-      f'network {config.model.network!r} does not take a grid of sides '
-      f'{tuple(shape[:3])}: {error}'
-    ) from error
-
-
-def init_generator(
-  config: ml_collections.ConfigDict,
-  network: dnet_jax.Generator,
-  shape: Sequence[int],
-) -> Any:
-  """Initial variables; checks the shape `(D, H, W, C)` that it makes."""
-  key = jax.random.fold_in(jax.random.key(config.seed), 3)
-  none = jnp.zeros((0, config.generator.latent_dim))
-  made = jax.eval_shape(
-    lambda key: network.init_with_output(key, none, train=False)[0], key
-  )
-  if made.shape[1:] != tuple(shape):
-    raise ValueError(
-      f'generator {config.generator.network!r} makes shapes {made.shape[1:4]}, '
-      f'the data has {tuple(shape[:3])}'
-    )
-  return jax.jit(lambda key: network.init(key, none, train=False))(key)
 
 
 # Chains and learning.
@@ -168,7 +41,7 @@ def sampler(config: ml_collections.ConfigDict) -> dnet_jax.Sampler:
   return dnet_jax.make_sampler(
     num_steps=chains.num_steps,
     step_size=chains.step_size,
-    kernel=choice(KERNELS, chains.kernel, 'chains.kernel'),
+    kernel=networks.choice(KERNELS, chains.kernel, 'chains.kernel'),
     axis_name=parallel.AXIS,
   )
 
@@ -203,23 +76,23 @@ def optimizer(
   """
   settings = config.optimizer
   rest = config.train.num_iterations - settings.constant_iterations
-  rate: Any = settings.learning_rate if learning_rate is None else learning_rate
+  rate = settings.learning_rate if learning_rate is None else learning_rate
+  # Also where it never falls: a schedule has a state, which has to be there
+  # when the run goes on with more iterations.
+  schedule = optax.constant_schedule(rate)
   if rest > 0 and not constant:
-    rate = optax.join_schedules(
-      [
-        optax.constant_schedule(rate),
-        optax.cosine_decay_schedule(rate, rest, settings.final_fraction),
-      ],
-      [settings.constant_iterations],
+    falling = optax.cosine_decay_schedule(rate, rest, settings.final_fraction)
+    schedule = optax.join_schedules(
+      [schedule, falling], [settings.constant_iterations]
     )
   moments = (
     settings.b1 if b1 is None else b1,
     settings.b2 if b2 is None else b2,
   )
   if weight_decay:
-    adam = optax.adamw(rate, *moments, weight_decay=weight_decay)
+    adam = optax.adamw(schedule, *moments, weight_decay=weight_decay)
   else:
-    adam = optax.adam(rate, *moments)
+    adam = optax.adam(schedule, *moments)
   if not settings.clip_norm:
     return adam
   return optax.chain(optax.clip_by_global_norm(settings.clip_norm), adam)
@@ -258,7 +131,7 @@ def corruption(kind: str, fraction: float) -> corruptions.Corruption:
         corruptions.half_space(),
       ]
     )
-  return choice(CORRUPTIONS, kind, 'corruption.kind')(fraction)
+  return networks.choice(CORRUPTIONS, kind, 'corruption.kind')(fraction)
 
 
 def fill(config: ml_collections.ConfigDict) -> Callable[..., Any] | None:
@@ -306,6 +179,9 @@ def data(config: ml_collections.ConfigDict) -> datasets.Dataset:
     if not os.path.exists(path):
       path = datasets.FURNITURE
     logging.info('Data: %s.', path)
+  elif not os.path.exists(path) and os.path.exists(f'data/{path}'):
+    # A saved model names the file without its folder.
+    path = f'data/{path}'
   if path != datasets.FURNITURE and not os.path.exists(path):
     raise FileNotFoundError(
       f'there is no data at {path}: point --config.data.path at a voxel file '
@@ -372,7 +248,7 @@ def uses(
   chains, sample = config.chains, config.sample
   last = temperature_at(config, config.train.num_iterations - 1)
   grid_heat = sample.temperature * np.asarray(last, np.float32)
-  kernel = choice(KERNELS, chains.kernel, 'chains.kernel') and chains.kernel
+  networks.choice(KERNELS, chains.kernel, 'chains.kernel')
 
   def use(settings, start, **more):
     return dnet_jax.Use(
@@ -380,7 +256,7 @@ def uses(
       num_steps=settings.num_steps,
       noise_steps=settings.noise_steps,
       refinement_steps=settings.refinement_steps,
-      kernel=kernel,
+      kernel=chains.kernel,
       **more,
     )
 
@@ -444,7 +320,7 @@ def model_parts(
   grid: Sequence[int],
   mean: float,
   scale: float,
-  **networks: Any,
+  **sizes: Any,
 ) -> tuple[dnet_jax.Spec, dict[str, Any]]:
   """The spec and the extras of a model of this config.
 
@@ -453,15 +329,17 @@ def model_parts(
     grid: `(D, H, W)`.
     mean: of its data.
     scale: likewise.
-    **networks: `descriptors`, `grids`, `generator`, `classifier` of the spec.
+    **sizes: `descriptors`, `grids`, `generator`, `classifier` of the spec.
   """
   settings = config.model
   how, numbers = uses(config)
   spec = dnet_jax.Spec(
     grid=tuple(map(int, grid)),
-    reference=choice(REFERENCES, settings.reference, 'model.reference'),
+    reference=networks.choice(
+      networks.REFERENCES, settings.reference, 'model.reference'
+    ),
     uses=how,
-    **networks,
+    **sizes,
   )
   extras = {
     'mean': np.float32(mean),
@@ -490,7 +368,7 @@ def fixed_key(config: ml_collections.ConfigDict) -> jax.Array:
 
 def one_phase(
   config: ml_collections.ConfigDict,
-  networks: tuple[str, ...],
+  names: tuple[str, ...],
   algorithm: dnet_jax.Algorithm,
   batch: Callable[[int, int], Any],
 ) -> base.Phase:
@@ -498,7 +376,7 @@ def one_phase(
   return base.Phase(
     config.algorithm or config.task,
     config.train.num_iterations,
-    networks,
+    names,
     algorithm,
     batch,
     functools.partial(temperature_at, config),

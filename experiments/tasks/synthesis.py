@@ -21,6 +21,7 @@ from experiments.files import datasets
 from experiments.files import figures
 from experiments.files import outputs
 from experiments.tasks import base
+from experiments.tasks import networks
 from experiments.tasks import parts
 
 _COLUMNS = 10  # Of a picture.
@@ -46,7 +47,7 @@ def _maximum_likelihood(config, voxels, energy_fn, learner):
   chains = config.chains
   parallel.check_divisible(**{'chains.num_chains': chains.num_chains})
   memory = dnet_jax.persistent(
-    parts.choice(SOURCES, chains.start, 'chains.start')(config, voxels),
+    networks.choice(SOURCES, chains.start, 'chains.start')(config, voxels),
     num_chains=chains.num_chains,
     num_slots=chains.num_slots,
     restart_probability=chains.restart_probability,
@@ -92,11 +93,11 @@ ALGORITHMS = {
 def _experiment(
   config: ml_collections.ConfigDict, voxels: datasets.Dataset
 ) -> base.Experiment:
-  make = parts.choice(ALGORITHMS, config.algorithm, 'algorithm')
+  make = networks.choice(ALGORITHMS, config.algorithm, 'algorithm')
   shape = (*voxels.train.shape[1:], 1)
-  sizes = parts.descriptor_sizes(config, config.model.network)
-  network = parts.descriptor(config, sizes)
-  energy_fn = parts.energy_fn(config, network)
+  sizes = networks.descriptor_sizes(config, config.model.network)
+  network = networks.descriptor(config, sizes)
+  energy_fn = networks.energy_fn(config, network)
   learner = parts.contrastive_learner(config, energy_fn)
   algorithm, batch = make(config, voxels, energy_fn, learner)
   spec, extras = parts.model_parts(
@@ -117,7 +118,7 @@ def _experiment(
     voxels,
     spec,
     extras,
-    lambda: {'descriptor': parts.init_descriptor(config, network, shape)},
+    lambda: {'descriptor': networks.init_descriptor(config, network, shape)},
     (parts.one_phase(config, ('descriptor',), algorithm, batch),),
     preview,
   )

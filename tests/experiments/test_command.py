@@ -84,10 +84,15 @@ WRONG = [
   ('sample demo --workdir=runs/test', '--workdir=runs/test'),
   ('train test --config.model.features=32, 64', "'64'"),
   ('sample', '--workdir'),
+  ('dnet train test', "'dnet'"),
+  ('train coop sofa', 'did you mean coop_sofa?'),
+  ('train test config.seed=3', 'did you mean --config.seed=3?'),
+  ('recover runs/test shapes.npz', "'shapes.npz'"),
   # Flags.
   ('train test --wordkir=x', '--wordkir (did you mean workdir?)'),
   ('train test --iterations=3', '--iterations'),
   ('train test --seed=3', 'config.seed'),
+  ('train test --batch_size=5', 'config.data.batch_size'),
   ('train test --train.num_iterations=3', 'config.train.num_iterations'),
   ('train test --debugging', '--debugging'),
   ('train test --accept_changes=perhaps', 'perhaps'),
@@ -137,6 +142,7 @@ WRONG = [
   # Models and files.
   ('sample nowhere', 'nowhere'),
   ('sample test', 'did you mean runs/test?'),
+  ('sample runs/tets', 'did you mean runs/test?'),
   ('sample coop_sofa', 'train coop_sofa'),
   ('sample --config=coop_sofa', 'train coop_sofa'),
   ('sample folder', 'folder'),
@@ -422,7 +428,9 @@ def test_nan_is_refused_anywhere(name):
 
 
 def test_a_gpu_that_jax_does_not_see(monkeypatch, caplog):
+  outputs.device()  # jax itself looks for devices, once.
   monkeypatch.setattr(outputs.glob, 'glob', lambda pattern: ['/dev/nvidia0'])
+  caplog.set_level('INFO', logger='absl')
   outputs.tell_devices()
   assert caplog.messages[0].startswith('Devices: ')
   assert 'jax[cuda' in caplog.messages[1]

@@ -93,22 +93,40 @@ def events(workdir):
     return []
 
 
+def rows(workdir):
+  try:
+    return logs.read_metrics(workdir)
+  except FileNotFoundError:
+    return []
+
+
 def of_kind(workdir, kind):
   return [event for event in events(workdir) if event['kind'] == kind]
 
 
 @pytest.mark.parametrize(
-  ('number', 'status'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
+  ('number', 'status', 'times'),
+  [
+    (signal.SIGTERM, 143, 3),
+    (signal.SIGINT, 130, 3),
+    pytest.param(signal.SIGTERM, 143, 10, marks=pytest.mark.slow),
+    pytest.param(signal.SIGINT, 130, 10, marks=pytest.mark.slow),
+  ],
 )
-def test_at_random_moments(tmp_path, server, monkeypatch, number, status):
-  """Ten times; the run that goes on each time is the undisturbed one."""
+def test_at_random_moments(
+  tmp_path, server, monkeypatch, number, status, times
+):
+  """The run that goes on each time is one that nothing disturbed."""
   workdir = tmp_path / 'run'
   argv = [*LINE, f'--workdir={workdir}']
   rng = random.Random(status)
-  for count in range(10):
+  for count in range(times):
     pid = server.start(argv)
-    # It has begun, or goes on.
+    # It has begun, or goes on; it compiles, learns or writes a checkpoint.
     wait_for(lambda n=count: len(events(workdir)) > 2 * n)
+    if rng.random() < 0.7:
+      before = len(rows(workdir))
+      wait_for(lambda n=before: len(rows(workdir)) > n)
     time.sleep(rng.uniform(0, 0.5))
     os.kill(pid, number)
     found, lines = server.end()

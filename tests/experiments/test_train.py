@@ -17,6 +17,7 @@ from data_prep import furniture
 from data_prep import voxel_file
 import dnet_jax
 from experiments import parallel
+from experiments import signals
 from experiments import tasks
 from experiments import train
 from experiments.files import checkpoints
@@ -374,7 +375,7 @@ def test_a_signal_saves_and_stops(tmp_path, whole, number):
   workdir = str(tmp_path / 'run')
   with pytest.MonkeyPatch.context() as patch:
     runs.change_step(patch, change)
-    with pytest.raises(train.Stopped, match='saved step 3') as info:
+    with pytest.raises(signals.Stopped, match='saved step 3') as info:
       train.train(_config(), workdir)
   assert info.value.signal == number
   assert checkpoints.steps(workdir)[-1] == 3

@@ -12,6 +12,7 @@ import threadpoolctl
 from dnet_jax import uses
 from dnet_jax.uses import perception
 from experiments.tasks import classification
+from experiments.tasks import networks
 from experiments.tasks import parts
 from tests import reference
 from tests.experiments import tiny
@@ -49,8 +50,8 @@ def test_features_are_pooled_feature_maps(model):
 
 def test_the_paper_has_8100_features():
   config = tiny.synthesis(**{'model.network': 'paper_3_layer'})
-  sizes = parts.descriptor_sizes(config, config.model.network)
-  descriptor = parts.descriptor(config, sizes)
+  sizes = networks.descriptor_sizes(config, config.model.network)
+  descriptor = networks.descriptor(config, sizes)
   none = jnp.zeros((0, 32, 32, 32, 1))
   params = jax.eval_shape(descriptor.init, jax.random.key(0), none)
   maps = jax.eval_shape(

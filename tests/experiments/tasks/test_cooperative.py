@@ -14,7 +14,7 @@ from dnet_jax.uses import latent
 from experiments import evaluate
 from experiments import train
 from experiments.tasks import arithmetic
-from experiments.tasks import cooperative
+from experiments.tasks import latent as modes
 from experiments.tasks import parts
 from experiments.tasks import synthesis
 from tests.experiments import tiny
@@ -47,12 +47,12 @@ def test_generate_is_one_pass_of_the_generator(folder_of, model):
   folder = folder_of('cooperative')
   assert os.path.getsize(os.path.join(folder, 'curves.png'))
   config = tiny.cooperative(**{'sample.num_steps': 2, 'sample.num_samples': 3})
-  first = cooperative.generate(tiny.request(folder, config))
-  assert first != cooperative.generate(tiny.request(folder, config))
+  first = modes.generate(tiny.request(folder, config))
+  assert first != modes.generate(tiny.request(folder, config))
   arrays = tiny.arrays(first)
   _check_files(first, arrays)
   assert arrays['voxels'].shape == arrays['refined'].shape == (3, 8, 8, 8)
-  z = cooperative.draw(model, 5, config.sample.seed)
+  z = modes.draw(model, 5, config.sample.seed)
   np.testing.assert_array_equal(arrays['z'], z[:3])
   generator = latent.generator(model.spec)
   expected = jax.jit(lambda v, z: generator.apply(v, z, train=False))(
@@ -66,7 +66,7 @@ def test_generate_is_one_pass_of_the_generator(folder_of, model):
 
 
 def test_latent_factors_are_of_the_prior(model):
-  z = cooperative.draw(model, 2000, 1)
+  z = modes.draw(model, 2000, 1)
   assert abs(z.mean()) < 5 / z.size**0.5
   assert abs((z**2).mean() - 1) < 5 * (2 / z.size) ** 0.5
 
@@ -118,19 +118,19 @@ def test_paths_between_latent_factors():
 
 def test_interpolate(workdir, model):
   config = tiny.cooperative()
-  folder = cooperative.interpolate(tiny.request(workdir))
+  folder = modes.interpolate(tiny.request(workdir))
   arrays = tiny.arrays(folder)
   _check_files(folder, arrays)
   assert arrays['linear'].shape == (2, 4, 8, 8, 8)
-  z = cooperative.draw(model, 4, config.sample.seed)
+  z = modes.draw(model, 4, config.sample.seed)
   np.testing.assert_array_equal(arrays['z'], z.reshape(2, 2, -1))
-  ends = cooperative.shapes(model, z)
+  ends = modes.shapes(model, z)
   for name, path in latent.PATHS.items():
     found = arrays[name][:, [0, -1]].reshape(4, 8, 8, 8)
     np.testing.assert_allclose(found, ends, atol=1e-4)
     between = path(*arrays['z'][1], jax.numpy.linspace(0, 1, 4))
     np.testing.assert_allclose(
-      arrays[name][1], cooperative.shapes(model, between), atol=1e-4
+      arrays[name][1], modes.shapes(model, between), atol=1e-4
     )
   assert os.listdir(os.path.join(folder, 'meshes', 'spherical'))
 
@@ -157,57 +157,55 @@ def test_examples_are_pairs_that_differ_in_one_half():
 
 def test_arithmetic(workdir, model):
   config = tiny.cooperative(**{'latent.examples': (3, 1, 0, 2, 4, 5)})
-  folder = cooperative.arithmetic(tiny.request(workdir, config))
+  folder = modes.arithmetic(tiny.request(workdir, config))
   arrays = tiny.arrays(folder)
   _check_files(folder, arrays)
-  z = cooperative.draw(model, 12, config.sample.seed)
+  z = modes.draw(model, 12, config.sample.seed)
   np.testing.assert_allclose(
     arrays['z'][:, 3], [z[0] + z[3] - z[1], z[5] + z[2] - z[4]], atol=1e-6
   )
   np.testing.assert_allclose(
     arrays['voxels'].reshape(8, 8, 8, 8),
-    cooperative.shapes(model, arrays['z'].reshape(8, tiny.LATENT_DIM)),
+    modes.shapes(model, arrays['z'].reshape(8, tiny.LATENT_DIM)),
     atol=1e-4,
   )
-  folder = cooperative.arithmetic(tiny.request(workdir))
+  folder = modes.arithmetic(tiny.request(workdir))
   examples = tiny.content(folder)['examples']
   assert tiny.arrays(folder)['voxels'].shape == (len(examples), 4, 8, 8, 8)
   for wrong in ((1, 2), (1, 2, 99)):
     config = tiny.cooperative(**{'latent.examples': wrong})
     with pytest.raises(ValueError, match=str(wrong[-1])):
-      cooperative.arithmetic(tiny.request(workdir, config))
+      modes.arithmetic(tiny.request(workdir, config))
 
 
 def _error(model, z, voxels):
-  return float(np.mean((cooperative.shapes(model, z) - voxels) ** 2))
+  return float(np.mean((modes.shapes(model, z) - voxels) ** 2))
 
 
 @pytest.mark.parametrize('partly', [False, True])
 def test_latent_factors_of_a_generated_shape_are_found(model, partly):
-  voxels = cooperative.shapes(model, cooperative.draw(model, 3, 7))
+  voxels = modes.shapes(model, modes.draw(model, 3, 7))
   model = parts.with_settings(
     model, tiny.cooperative(**{'latent.num_steps': 200})
   )
   visible = np.ones(voxels.shape, bool)
   if partly:
     visible[:, :4] = False
-  z = cooperative.infer(model, voxels, visible, 0)
+  z = modes.infer(model, voxels, visible, 0)
   # Also of what was hidden: far better than any draw of the prior.
   error = _error(model, z, voxels)
-  draws = cooperative.shapes(model, cooperative.draw(model, 30, 8))
+  draws = modes.shapes(model, modes.draw(model, 30, 8))
   best = np.mean([((draws - y) ** 2).mean((1, 2, 3)).min() for y in voxels])
   assert error < best / 3
   if partly:  # Hidden voxels are not read.
     other = np.where(visible, voxels, 1 - voxels)
-    np.testing.assert_array_equal(
-      cooperative.infer(model, other, visible, 0), z
-    )
+    np.testing.assert_array_equal(modes.infer(model, other, visible, 0), z)
 
 
 def test_reconstruct_writes_what_it_rebuilt(workdir, model, tmp_path):
   source = str(tmp_path / 'some.npz')
-  z = cooperative.draw(model, 2, 7)
-  given = (cooperative.shapes(model, z) > 0.5) * 1.0
+  z = modes.draw(model, 2, 7)
+  given = (modes.shapes(model, z) > 0.5) * 1.0
   np.savez(source, voxels=given)
   hidden = str(tmp_path / 'visible.npy')
   visible = np.ones((8, 8, 8), bool)
@@ -215,7 +213,7 @@ def test_reconstruct_writes_what_it_rebuilt(workdir, model, tmp_path):
   np.save(hidden, visible)
 
   def reconstruct(source, visible=None):
-    return cooperative.reconstruct(
+    return modes.reconstruct(
       tiny.request(workdir, input=source, visible=visible)
     )
 
@@ -227,7 +225,7 @@ def test_reconstruct_writes_what_it_rebuilt(workdir, model, tmp_path):
   np.testing.assert_array_equal(arrays['input'], given)
   assert (arrays['visible'] == visible).all()
   np.testing.assert_allclose(
-    arrays['voxels'], cooperative.shapes(model, arrays['z']), atol=1e-4
+    arrays['voxels'], modes.shapes(model, arrays['z']), atol=1e-4
   )
   with pytest.raises(FileNotFoundError, match=r'none\.npz'):
     reconstruct(str(tmp_path / 'none.npz'))
@@ -250,16 +248,16 @@ def test_impossible_inference(model, field, value, message):
   config = tiny.cooperative(**{f'latent.{field}': value})
   model = parts.with_settings(model, config)
   with pytest.raises(ValueError, match=message):
-    cooperative.infer(model, voxels, np.ones(voxels.shape, bool), 0)
+    modes.infer(model, voxels, np.ones(voxels.shape, bool), 0)
 
 
 def test_impossible_settings(workdir, model):
   voxels = np.zeros((1, 4, 4, 4), np.float32)
   with pytest.raises(ValueError, match=r'\(8, 8, 8\).*\(1, 4, 4, 4\)'):
-    cooperative.infer(model, voxels, voxels == 0, 0)
+    modes.infer(model, voxels, voxels == 0, 0)
   config = tiny.cooperative(**{'latent.num_columns': 1})
   with pytest.raises(ValueError, match='num_columns'):
-    cooperative.interpolate(tiny.request(workdir, config))
+    modes.interpolate(tiny.request(workdir, config))
 
 
 def test_evaluation_scores_generated_and_refined_shapes(workdir, tmp_path):
@@ -290,13 +288,13 @@ def test_a_generator_alone_generates_and_rebuilds(tmp_path):
   assert {*model.params} == {'generator'}
   request = tiny.request(workdir)
   # Steps of a descriptor that it has not are left out, or an error.
-  arrays = tiny.arrays(cooperative.generate(request))
+  arrays = tiny.arrays(modes.generate(request))
   assert {*arrays} == {'voxels', 'z'}
   with pytest.raises(ValueError, match=r'with a descriptor.*has a generator'):
     synthesis.sample(request)
   # It rebuilds training shapes better than their mean does.
   train_shapes = parts.data(config).train
   voxels = train_shapes[:4].astype(np.float32)
-  z = cooperative.infer(model, voxels, np.ones(voxels.shape, bool), 0)
+  z = modes.infer(model, voxels, np.ones(voxels.shape, bool), 0)
   mean = train_shapes.mean(axis=0, dtype=np.float32)
   assert _error(model, z, voxels) < np.mean((voxels - mean) ** 2)

@@ -15,6 +15,7 @@ from experiments.configs import multigrid as multigrid_config
 from experiments.configs import multigrid_sofa
 from experiments.files import datasets
 from experiments.tasks import multi_grid
+from experiments.tasks import networks
 from experiments.tasks import parts
 from tests.experiments import tiny
 
@@ -168,7 +169,7 @@ def test_the_papers_grids():
   assert config.model.grids == (4, 16, 32, 64)
   assert parts.grid_factors(config) == (4, 4, 2, 2)
   for name in config.model.grid_networks:
-    sizes = parts.descriptor_sizes(config, name)
+    sizes = networks.descriptor_sizes(config, name)
     assert sizes.features == (100,) and sizes.kernel_sizes == (5,)
   with pytest.raises(ValueError, match='spoon'):
     multigrid_config.get_config('spoon')
@@ -182,7 +183,9 @@ def test_every_network_takes_its_grid(size):
   for name, side in zip(
     config.model.grid_networks, config.model.grids, strict=True
   ):
-    network = parts.descriptor(config, parts.descriptor_sizes(config, name))
+    network = networks.descriptor(
+      config, networks.descriptor_sizes(config, name)
+    )
     out = jax.eval_shape(
       lambda key, d=network, side=side: d.init_with_output(
         key, jax.numpy.zeros((2, side, side, side, 1))

@@ -11,12 +11,13 @@ from experiments import tasks
 from experiments import train
 from experiments.configs import test as test_config
 from experiments.tasks import checks
+from experiments.tasks import networks
 from experiments.tasks import parts
 from tests import runs
 
 
 def _experiment(config):
-  task = parts.choice(tasks.TASKS, config.task, 'task')
+  task = networks.choice(tasks.TASKS, config.task, 'task')
   return task.experiment(config, parts.data(config))
 
 

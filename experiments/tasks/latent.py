@@ -1,0 +1,285 @@
+"""The latent space of a generator, section 6.4: Figures 5 to 7.
+
+Voxels are `(n, D, H, W)` in [0, 1] here, latent factors `(n, d)`.
+"""
+
+from collections.abc import Mapping
+import os
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+import dnet_jax
+from dnet_jax import metrics
+from dnet_jax.uses import base as uses
+from dnet_jax.uses import latent as library
+from experiments import batches
+from experiments.evaluation import scores
+from experiments.files import figures
+from experiments.files import inputs
+from experiments.files import outputs
+from experiments.tasks import arithmetic as examples_of
+from experiments.tasks import base
+from experiments.tasks import synthesis
+
+_COLUMNS = 10
+
+
+def draw(model: dnet_jax.Model, num: int, seed: int) -> np.ndarray:
+  """Latent factors from their prior, `(num, d)`; the first are the same."""
+  return np.asarray(dnet_jax.draw_latent(jax.random.key(seed), model, num))
+
+
+def shapes(model: dnet_jax.Model, z: np.ndarray) -> np.ndarray:
+  """What the generator makes of z `(n, d)`, some at a time."""
+  return batches.map_batches(lambda z: dnet_jax.decode(model, z), z)
+
+
+def infer(
+  model: dnet_jax.Model, voxels: np.ndarray, visible: np.ndarray, seed: int
+) -> np.ndarray:
+  """Latent factors of given shapes, some at a time.
+
+  Args:
+    model: with a generator.
+    voxels: `(n, D, H, W)`.
+    visible: boolean, likewise.
+    seed: of starts and noise.
+
+  Raises:
+    ValueError: where no chain of a shape stays finite.
+  """
+  use, numbers = uses.settings(model, 'reconstruct')
+  keys = dnet_jax.chain_keys(jax.random.key(seed), len(voxels))
+  z = batches.map_batches(
+    lambda keys, voxels, visible: dnet_jax.infer_latent(
+      keys, model, voxels, visible
+    ),
+    keys,
+    voxels,
+    visible,
+    size=max(batches.SIZE // use.num_starts, 1),
+  )
+  if not np.isfinite(z).all():
+    raise ValueError(
+      'the chains in the latent space diverged: latent.step_size = '
+      f'{numbers["step_size"]} is too large for latent.noise_std = '
+      f'{numbers["noise_std"]}'
+    )
+  return z
+
+
+def refined(request: base.Request, voxels: np.ndarray, seed: int) -> np.ndarray:
+  """Descriptor steps on top of generated shapes: Algorithm 3, lines 3 and 4."""
+  return synthesis.refine(request.model, voxels, seed)
+
+
+# Modes.
+
+
+def _write(request, name, arrays, meshes, picture, **content):
+  """Writes the new folder of a mode; returns it."""
+  config = request.config
+  folder = outputs.unused_path(os.path.join(request.folder, 'latent'), name)
+  figures.isosurfaces(os.path.join(folder, 'picture.png'), **picture)
+  record = outputs.header(request.card['name']) | {
+    'latent': config.latent.to_dict(),
+    'sample': config.sample.to_dict(),
+  }
+  return outputs.write_shapes(
+    folder, arrays, record | content, meshes, config.sample.mesh_format
+  )
+
+
+def _rows(sets: Mapping[str, np.ndarray]) -> dict[str, Any]:
+  """Rows of a picture in which shape i of each set is below the other's."""
+  split = [figures.rows(voxels, _COLUMNS) for voxels in sets.values()]
+  rows = [row for some in zip(*split, strict=True) for row in some]
+  return dict(rows=rows, row_labels=[*sets] * (len(rows) // len(sets)))
+
+
+def generate(request: base.Request) -> str:
+  """Makes shapes in one pass, Figure 5, refined by descriptor steps if wanted.
+
+  Returns:
+    The new folder; voxels.npz has `voxels`, `z` and maybe `refined`.
+  """
+  settings = request.config.sample
+  z = draw(request.model, settings.num_samples, settings.seed)
+  voxels = shapes(request.model, z)
+  arrays, sets = {'voxels': voxels, 'z': z}, {'generated': voxels}
+  if settings.num_steps and request.model.spec.descriptors:
+    arrays['refined'] = refined(request, voxels, settings.seed)
+    sets['refined'] = arrays['refined']
+  return _write(request, 'generate', arrays, sets, _rows(sets))
+
+
+def interpolate(request: base.Request) -> str:
+  """Rows of shapes between random pairs: Figure 6.
+
+  Returns:
+    The new folder; voxels.npz has `linear` and `spherical`, `(rows, columns,
+    D, H, W)`, and the ends, `z`.
+  """
+  settings, model = request.config.latent, request.model
+  rows, columns = settings.num_rows, settings.num_columns
+  if rows < 1 or columns < 2:
+    raise ValueError(
+      'latent.num_rows must be at least 1 and latent.num_columns at least 2, '
+      f'got {rows} and {columns}'
+    )
+  z = draw(model, 2 * rows, request.config.sample.seed).reshape(rows, 2, -1)
+  made = {name: between(model, z, columns, name) for name in library.PATHS}
+  lines = [list(row) for i in range(rows) for row in (made[n][i] for n in made)]
+  flat = {name: y.reshape(-1, *y.shape[2:]) for name, y in made.items()}
+  return _write(
+    request,
+    'interpolate',
+    made | {'z': z},
+    flat,
+    dict(rows=lines, row_labels=[*made] * rows),
+    scores={name: smoothness(y) for name, y in made.items()},
+  )
+
+
+def between(
+  model: dnet_jax.Model, ends: np.ndarray, columns: int, path: str
+) -> np.ndarray:
+  """Interpolations `(rows, columns, D, H, W)` of ends `(rows, 2, d)`."""
+  return np.stack(
+    [
+      np.asarray(dnet_jax.interpolate(model, *pair, columns, path=path))
+      for pair in ends
+    ]
+  )
+
+
+def smoothness(rows: np.ndarray) -> dict[str, float]:
+  """How even the steps of interpolations `(rows, columns, D, H, W)` are."""
+  within = [np.asarray(metrics.iou(row, row)) for row in rows]
+  steps = [1 - np.diag(iou, 1) for iou in within]
+  ends = [1 - iou[0, -1] for iou in within]
+  values = {
+    'neighbour_iou': 1 - np.mean(steps),
+    'least_neighbour_iou': 1 - np.max(steps),
+    'ends_iou': 1 - np.mean(ends),
+    # 1 / (columns - 1) where all steps are equally long.
+    'largest_step_share': np.mean(
+      [s.max() / max(s.sum(), 1e-9) for s in steps]
+    ),
+  }
+  return {name: round(float(value), 4) for name, value in values.items()}
+
+
+def arithmetic(request: base.Request) -> str:
+  """Adds a part vector z_a - z_b to another shape: Figure 7.
+
+  `latent.examples` are numbers of shapes as `generate` makes them of the same
+  seed; without them, those of `find_examples` among `latent.search` shapes.
+
+  Returns:
+    The new folder; voxels.npz has `voxels`, `(rows, 4, D, H, W)`: a, b, c and
+    c + a - b; and their `z`.
+  """
+  settings, model = request.config.latent, request.model
+  z = draw(model, settings.search, request.config.sample.seed)
+  if settings.examples:
+    found = examples_of.given_examples(settings.examples, settings.search)
+  else:
+    found = examples_of.find_examples(shapes(model, z), settings.num_rows)
+  if not found:
+    raise ValueError(
+      f'among latent.search = {settings.search} shapes no pair differs in one '
+      'half of the grid'
+    )
+  given = np.stack([z[[a, b, c]] for a, b, c, _ in found])
+  z = np.concatenate([given, examples_of.sums(z, found)[:, None]], axis=1)
+  voxels = shapes(model, z.reshape(-1, z.shape[-1]))
+  rows = voxels.reshape(len(z), 4, *voxels.shape[1:])
+  colors = [figures.NEIGHBOUR_COLOR] * 3 + [figures.SAMPLE_COLOR]
+  return _write(
+    request,
+    'arithmetic',
+    {'voxels': rows, 'z': z},
+    {'': voxels},
+    dict(
+      rows=[list(row) for row in rows],
+      titles=['a', 'b', 'c', 'c + a - b'],
+      row_labels=[half for *_, half in found],
+      colors=[colors for _ in rows],
+    ),
+    examples=[list(example) for example in found],
+  )
+
+
+def reconstruct(request: base.Request) -> str:
+  """Infers z of shapes from outside, maybe partly visible; rebuilds them.
+
+  Returns:
+    The new folder; voxels.npz has `voxels`, what was rebuilt, `input`,
+    `visible` and `z`.
+
+  Raises:
+    FileNotFoundError, ValueError: for input that cannot be used.
+  """
+  config, model, source = request.config, request.model, request.input
+  grid = model.spec.grid
+  given = inputs.read_input(source, grid[0], request.up)
+  given = inputs.some(given, config.sample.num_samples, source)
+  given = inputs.fit(given, grid, source)
+  seen = np.ones(given.shape, bool)
+  if request.visible is not None:
+    seen = inputs.read_visible(request.visible, len(given))
+    if seen.shape != given.shape or not seen.any((1, 2, 3)).all():
+      raise ValueError(
+        f'--visible={request.visible} must be {given.shape[1:]} and True '
+        f'somewhere, got {seen.shape[1:]} with {seen.sum()} visible voxels'
+      )
+  z = infer(model, given, seen, config.sample.seed)
+  voxels = shapes(model, z)
+  sets = {
+    'input': given,
+    'visible': np.where(seen, given, 0),
+    'rebuilt': voxels,
+  }
+  picture = _rows(sets)
+  colors = [figures.NEIGHBOUR_COLOR] * 2 + [figures.SAMPLE_COLOR]
+  return _write(
+    request,
+    f'reconstruct_{pathlib.PurePath(source).stem}',
+    {'voxels': voxels, 'input': given, 'visible': seen, 'z': z},
+    {'': voxels},
+    picture | {'colors': colors * (len(picture['rows']) // 3)},
+    iou=[round(float(x), 4) for x in scores.own_iou(voxels, given)],
+  )
+
+
+MODES = {
+  'generate': base.Mode(
+    generate,
+    'shapes in one pass, Figure 5',
+    takes=('config',),
+    fits=base.has_generator,
+  ),
+  'interpolate': base.Mode(
+    interpolate,
+    'shapes between shapes, Figure 6',
+    takes=('config',),
+    fits=base.has_generator,
+  ),
+  'arithmetic': base.Mode(
+    arithmetic,
+    'a part of one shape on another, Figure 7',
+    takes=('config',),
+    fits=base.has_generator,
+  ),
+  'reconstruct': base.Mode(
+    reconstruct,
+    'rebuilds the shapes of --input through the latent space',
+    needs=('input',),
+    takes=('config', 'visible', 'up'),
+    fits=base.has_generator,
+  ),
+}
