@@ -19,6 +19,7 @@ from experiments.configs import synthesis_all
 from experiments.configs import test as test_config
 from experiments.files import datasets
 from experiments.tasks import checks
+from experiments.tasks import networks
 from experiments.tasks import parts
 
 NAMES = sorted(
@@ -76,9 +77,9 @@ def test_every_config_makes_its_experiment(name, argument, monkeypatch):
   config.data.furniture_shapes = max(-(-config.data.batch_size // kinds), 2)
   # Only what shapes the program: a descriptor of the paper has millions.
   for maker in ('init_descriptor', 'init_generator'):
-    make = getattr(parts, maker)
+    make = getattr(networks, maker)
     monkeypatch.setattr(
-      parts,
+      networks,
       maker,
       lambda *args, make=make: jax.eval_shape(lambda: make(*args)),
     )
