@@ -101,7 +101,8 @@ def component_source(
   """Draws of `from_components` as a source of fresh chains.
 
   >>> components = starts.Components(
-  ...   jnp.zeros((4, 4, 4, 1)), jnp.ones((2, 4, 4, 4, 1)), jnp.ones(2))
+  ...   jnp.zeros((4, 4, 4, 1)), jnp.ones((2, 4, 4, 4, 1)),
+  ...   jnp.zeros((1, 2)), jnp.ones((1, 2)), jnp.ones(1))
   >>> source = component_source(components)
   >>> keys = starts.chain_keys(jax.random.key(0), 2)
   >>> source.draw(keys, source.arrays).shape

@@ -25,17 +25,21 @@ class Start(NamedTuple):
 
 
 class Components(NamedTuple):
-  """A Gaussian in the span of a few directions of the data.
+  """A mixture of Gaussians in the span of a few directions of the data.
 
   Attributes:
-    mean: `(D, H, W, C)`.
+    mean: of the data, `(D, H, W, C)`.
     directions: orthonormal, `(k, D, H, W, C)`: principal components.
-    deviations: standard deviation of the data along each, `(k,)`.
+    centers: of the Gaussians, in coordinates along the directions, `(m, k)`.
+    deviations: their standard deviations along the directions, `(m, k)`.
+    weights: their probabilities, `(m,)`.
   """
 
   mean: types.Array
   directions: types.Array
+  centers: types.Array
   deviations: types.Array
+  weights: types.Array
 
 
 def chain_keys(
@@ -81,26 +85,32 @@ def from_noise(
 def from_components(
   keys: types.Key, components: Components, std: float | types.Array = 0.05
 ) -> Start:
-  """Draws of a Gaussian fitted to data: `mean + sum_k z_k s_k v_k + noise`.
+  """Draws of a mixture that is fitted to data, where chains soon find a shape.
 
-  Where a short chain finds a new shape sooner than from white noise.
+  `mean + sum_k (c_k + s_k z_k) v_k + noise`, with centers c and deviations s of
+  a Gaussian that is drawn by its weight, and standard normal z.
 
   Args:
     keys: `(chains,)`, see `chain_keys`.
-    components: mean, v and s.
+    components: mean, v, c, s and the weights.
     std: of white noise on top.
 
   >>> components = Components(
-  ...   jnp.zeros((4, 4, 4, 1)), jnp.ones((2, 4, 4, 4, 1)), jnp.ones(2))
+  ...   jnp.zeros((4, 4, 4, 1)), jnp.ones((2, 4, 4, 4, 1)),
+  ...   jnp.zeros((1, 2)), jnp.ones((1, 2)), jnp.ones(1))
   >>> keys = chain_keys(jax.random.key(0), 3)
   >>> from_components(keys, components).position.shape
   (3, 4, 4, 4, 1)
   """
-  shape = components.mean.shape
-  z = from_noise(kernels.fold_in(keys, 0), components.deviations.shape).position
+  shape, count = components.mean.shape, len(components.directions)
+  logits = jnp.log(components.weights)
+  chosen = jax.vmap(lambda key: jax.random.categorical(key, logits))(
+    kernels.fold_in(keys, 2)
+  )
+  z = from_noise(kernels.fold_in(keys, 0), (count,)).position
   offsets = jnp.einsum(
     'nk,k...->n...',
-    z * components.deviations,
+    components.centers[chosen] + z * components.deviations[chosen],
     components.directions,
     precision='highest',
   )

@@ -48,7 +48,7 @@ def evaluate_file(
   request = base.Request(None, card, config, folder, out=out)
   return _write(
     request,
-    lambda data: synthesis.scored(request, data, {'shapes': shapes}),
+    lambda data: synthesis.scored(request, data, {'shapes': [shapes]}),
     card,
   )
 

@@ -159,25 +159,42 @@ def components():
   return dnet_jax.Components(
     jnp.asarray(rng.normal(size=SHAPE), jnp.float32),
     jnp.asarray(directions.T.reshape(2, *SHAPE), jnp.float32),
-    jnp.array([2.0, 0.5]),
+    centers=jnp.array([[1.0, 0.0], [-1.0, 2.0]]),
+    deviations=jnp.array([[2.0, 0.5], [0.3, 1.0]]),
+    weights=jnp.array([0.7, 0.3]),
   )
 
 
-def test_draws_of_components_have_their_gaussian():
+def test_draws_of_components_have_their_mixture():
   n, std = 5000, 0.1
-  mean, directions, deviations = components()
+  mean, directions, centers, deviations, weights = (
+    np.asarray(x, np.float64) for x in components()
+  )
   y = dnet_jax.from_components(keys(n), components(), std).position
   y = np.asarray(y, np.float64).reshape(n, -1)
-  v = np.asarray(directions, np.float64).reshape(2, -1)
-  covariance = v.T * np.square(deviations) @ v + std**2 * np.eye(8)
-  centred = y - np.asarray(mean).ravel()
-  variances = np.diag(covariance)
-  assert (np.abs(centred.mean(0)) < K * np.sqrt(variances / n)).all()
-  error = np.sqrt((variances[:, None] * variances + covariance**2) / n)
-  found = centred.T @ centred / n
+  v = directions.reshape(2, -1)
+  middle = weights @ centers
+  within = np.diag(weights @ np.square(deviations))
+  between = (centers.T * weights) @ centers - np.outer(middle, middle)
+  covariance = v.T @ (within + between) @ v + std**2 * np.eye(8)
+  centred = y - mean.ravel() - middle @ v
+  assert (np.abs(centred.mean(0)) < K * np.sqrt(np.diag(covariance) / n)).all()
+  products = centred[:, :, None] * centred[:, None]
+  error = products.std(0) / np.sqrt(n)
+  found = products.mean(0)
   assert (np.abs(found - covariance) < K * error).all()
-  # Negative control: noise of twice that standard deviation.
+  # Negative controls: one Gaussian, and noise of twice that deviation.
+  alone = v.T @ within @ v + std**2 * np.eye(8)
+  assert (np.abs(found - alone) > K * error).any()
   assert (np.abs(found - covariance - 3 * std**2 * np.eye(8)) > K * error).any()
+  # The first Gaussian is chosen as often as its weight says.
+  along = (y - mean.ravel()) @ v.T
+  density = [
+    w * np.exp(-np.square((along - c) / s).sum(1) / 2) / s.prod()
+    for w, c, s in zip(weights, centers, deviations, strict=True)
+  ]
+  share = density[0] / np.sum(density, axis=0)
+  assert abs(share.mean() - 0.7) < K * share.std() / np.sqrt(n)
 
 
 SOURCES = {
@@ -226,22 +243,12 @@ def test_what_chains_restart_from_is_no_constant_of_the_program(name):
   held = memory.init(jax.random.key(1))
   first = read(held)
   doubled = jax.tree.map(lambda x: 2 * x, held.source)
-  np.testing.assert_allclose(
-    read(held._replace(source=doubled)) - 2 * first,
-    # What the components draw is a product of two of the arrays.
-    jnp.zeros_like(first) if name == 'noise' else offsets(held),
-    atol=1e-5,
-  )
+  again = dnet_jax.chain_keys(jax.random.key(2), 4)
+  again = jax.vmap(jax.random.fold_in, (0, None))(again, 1)
+  second = read(held._replace(source=doubled))
+  np.testing.assert_allclose(second, source.draw(again, doubled), atol=1e-5)
+  assert np.abs(second - first).max() > 0.1
   assert len(traces) == 1
-
-
-def offsets(held):
-  """2 sum_k z_k s_k v_k of the chains that restart above."""
-  keys_ = dnet_jax.chain_keys(jax.random.key(2), 4)
-  keys_ = jax.vmap(jax.random.fold_in, (0, None))(keys_, 1)
-  parts, _ = held.source
-  noiseless = dnet_jax.from_components(keys_, parts, 0.0).position
-  return 2 * (noiseless - parts.mean)
 
 
 def test_a_memory_may_begin_at_data():

@@ -189,7 +189,13 @@ def test_kernel_with_projection_of_pytrees(kernel, projection):
 def starts(y):
   memory = dnet_jax.ChainMemory(jnp.stack([y, y + 1]))
   keys = dnet_jax.chain_keys(jax.random.key(5), len(y))
-  components = dnet_jax.Components(y[0], y[1:], jnp.ones(len(y) - 1))
+  components = dnet_jax.Components(
+    y[0],
+    y[1:],
+    centers=jnp.ones((2, len(y) - 1)),
+    deviations=jnp.ones((2, len(y) - 1)),
+    weights=jnp.array([0.3, 0.7]),
+  )
 
   def noise(keys):
     return dnet_jax.from_noise(keys, SHAPE).position

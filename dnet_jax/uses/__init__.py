@@ -18,6 +18,7 @@ from dnet_jax.uses.latent import interpolate
 from dnet_jax.uses.latent import reconstruct
 from dnet_jax.uses.perception import Classes
 from dnet_jax.uses.perception import classify_shapes
+from dnet_jax.uses.perception import feature_maps
 from dnet_jax.uses.perception import pooled_features
 from dnet_jax.uses.synthesis import synthesize
 
@@ -28,6 +29,7 @@ __all__ = [
   'descriptor',
   'draw_latent',
   'energy_fn',
+  'feature_maps',
   'from_network',
   'generate',
   'infer_latent',

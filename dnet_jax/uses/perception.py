@@ -44,18 +44,41 @@ def pooled_features(
   >>> pooled_features(model, jnp.zeros((2, 32, 32, 32))).shape
   (2, 3456)
   """
-  base.need(model.spec, 'descriptor')
-  shapes, leading = base.chains_of(model, voxels, 'voxels')
-  pooled = _pooled_features(model, shapes, tuple(windows))
-  return pooled.reshape(*leading, -1)
+  return _pooled_features(model, jnp.asarray(voxels), tuple(windows))
 
 
 @jax.jit(static_argnames='windows')
 def _pooled_features(model, voxels, windows):
+  return features.pool_feature_maps(feature_maps(model, voxels), windows)
+
+
+def feature_maps(
+  model: models.Model, voxels: types.Array
+) -> tuple[types.Array, ...]:
+  """What each layer of the descriptor but the last says of shapes.
+
+  For several poolings of the same maps; call it inside `jax.jit`.
+
+  Args:
+    model: with a descriptor; of a multi-grid model that of the finest grid.
+    voxels: `(*chains, D, H, W)`.
+
+  Returns:
+    `(*chains, D_l, H_l, W_l, C_l)` for each layer.
+
+  Raises:
+    ValueError: for a model without a descriptor, or another grid.
+
+  >>> model = models.load('demo')
+  >>> [h.shape for h in feature_maps(model, jnp.zeros((2, 32, 32, 32)))]
+  [(2, 16, 16, 16, 32), (2, 8, 8, 8, 64)]
+  """
+  base.need(model.spec, 'descriptor')
+  shapes, leading = base.chains_of(model, voxels, 'voxels')
   net = base.descriptor(model.spec)
   net = net.bind(model.params[base.network_name(model.spec)])
-  maps = net.feature_maps(base.to_network(model, voxels))
-  return features.pool_feature_maps(maps, windows)
+  maps = net.feature_maps(base.to_network(model, shapes))
+  return tuple(h.reshape(*leading, *h.shape[1:]) for h in maps)
 
 
 class Classes(NamedTuple):

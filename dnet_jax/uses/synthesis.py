@@ -40,10 +40,10 @@ def synthesize(
     key: consumed; one, or `(num_shapes,)`.
     model: with a descriptor, with one for each grid, or with a generator.
     num_shapes: how many.
-    start: where chains begin: 'noise'; 'components', a Gaussian in the
-      principal components of the data; 'generator', what the model's generator
-      makes; 'chains', its persistent chains; 'grids', an average at 1^3, grid
-      by grid (section 4.2); or shapes `(num_shapes, D, H, W)`.
+    start: where chains begin: 'noise'; 'components', a mixture of Gaussians in
+      the principal components of the data; 'generator', what the model's
+      generator makes; 'chains', its persistent chains; 'grids', an average at
+      1^3, grid by grid (section 4.2); or shapes `(num_shapes, D, H, W)`.
     num_steps: Langevin steps; of a multi-grid model, of each grid.
     noise_steps: of these, the first ones at `temperature`; the rest at 0. Not
       for a multi-grid model, as `start_std` and `refinement_steps`.

@@ -126,6 +126,7 @@ def get_config() -> ml_collections.ConfigDict:
   # Principal components of the training shapes.
   config.components = components = ml_collections.ConfigDict()
   components.number = 0  # that the model keeps; 0: none
+  components.groups = 1  # Gaussians of the mixture that is drawn from
 
   # Adam, of the descriptor or the classifier.
   config.optimizer = optimizer = ml_collections.ConfigDict()
@@ -213,7 +214,8 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.evaluate = evaluate = ml_collections.ConfigDict()
   evaluate.num_shapes = 100  # at most, of each set that is compared
-  evaluate.seed = 0  # of the random numbers
+  evaluate.draws = 5  # sets of fresh or generated shapes: scores are means
+  evaluate.seed = 0  # of the first draw; the others have the next numbers
   evaluate.splits = 10  # of the inception score
   evaluate.classifier = ''  # a workdir or saved model; '': none
   # Multi-grid is compared with the fresh chains of this model, from noise at

@@ -4,7 +4,7 @@ python -m experiments.main --config=experiments/configs/synthesis_all.py
 
 Half an hour of one CPU core (2026-11-25): seats, backs, slabs and blocks.
 `synthesis_all.py:paper` takes the paper's network, 135 seconds of an H200
-(2026-11-26); `:text` the text's numbers.
+(2026-11-26); `:text` the text's numbers; `:fresh` is as in synthesis.py.
 
 Ten categories need room in the memory: without noise a chain stays with the
 kind of shape that it has come to, so there are four sets of 25 chains, and
@@ -19,7 +19,7 @@ from experiments.configs import synthesis
 def get_config(size: str = ''):
   """Returns the config; size `paper`, `text` or nothing."""
   name, category, _ = arguments.parse(
-    'synthesis', f'all,{size}' if size else 'all'
+    'synthesis', f'all,{size}' if size else 'all', synthesis.SIZES
   )
   config = default.get_config()
   config.name = name

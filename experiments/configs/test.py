@@ -28,4 +28,5 @@ def get_config():
   config.sample.num_steps = 2
   config.sample.noise_steps = 1
   config.evaluate.num_shapes = 3
+  config.evaluate.draws = 2
   return config

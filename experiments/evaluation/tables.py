@@ -186,6 +186,7 @@ def distances(results: Results) -> str:
     'frechet': 'Frechet',
     'pairwise_iou': 'pairwise IoU',
     'nearest_train_iou': 'IoU with nearest training shape',
+    'copy_rate': 'copy rate',
     'rejected': 'rejected',
   }
   rows = []

@@ -6,12 +6,15 @@ import zlib
 
 import numpy as np
 from scipy import ndimage
+from sklearn import cluster
 
 from data_prep import furniture
 from data_prep import voxel_file
 
 SCALINGS = ('mean', 'symmetric')
 FURNITURE = 'furniture'
+# Shapes of a group of `principal_components` that are not its own.
+_PRIOR_SHAPES = 5
 
 
 class Dataset(NamedTuple):
@@ -144,29 +147,39 @@ def seen(data: Dataset) -> tuple[tuple[int, ...], float, float]:
   return data.train.shape[1:], data.mean, data.scale
 
 
-def principal_components(y: np.ndarray, number: int) -> dict[str, np.ndarray]:
-  """The first principal components of shapes.
+def principal_components(
+  y: np.ndarray, number: int, groups: int = 1
+) -> dict[str, np.ndarray]:
+  """Principal components of shapes, and a mixture of Gaussians among them.
+
+  The shapes are grouped by k-means of their coordinates along the components.
+  Each group is a Gaussian with independent coordinates. Its center and its
+  variances are means over its shapes and `_PRIOR_SHAPES` that are like all
+  shapes, so that a group of few does not draw copies of them.
 
   Args:
     y: `(n, D, H, W, C)`, as a network sees them.
-    number: how many.
+    number: of components.
+    groups: Gaussians of the mixture.
 
   Returns:
-    `mean` `(D, H, W, C)`, `directions` `(number, D, H, W, C)`, orthonormal, and
-    `deviations` `(number,)`: standard deviation of the shapes along each.
+    The fields of `dnet_jax.Components`.
 
   Raises:
-    ValueError: for more than a third as many as shapes: draws would be copies.
+    ValueError: for more than a third as many components or a tenth as many
+      groups as shapes: draws would be copies.
 
-  >>> y = np.random.default_rng(0).normal(size=(9, 2, 2, 2, 1))
-  >>> principal_components(y, 3)['directions'].shape
-  (3, 2, 2, 2, 1)
+  >>> y = np.random.default_rng(0).normal(size=(20, 2, 2, 2, 1))
+  >>> found = principal_components(y, 3, groups=2)
+  >>> found['directions'].shape, found['centers'].shape
+  ((3, 2, 2, 2, 1), (2, 3))
   """
-  if not 1 <= number <= len(y) // 3:
-    raise ValueError(
-      f'components.number must be from 1 to a third of the {len(y)} training '
-      f'shapes, got {number}'
-    )
+  for name, given, share in (('number', number, 3), ('groups', groups, 10)):
+    if not 1 <= given <= max(len(y) // share, 1):
+      raise ValueError(
+        f'components.{name} must be at least 1 and at most the number of '
+        f'training shapes, {len(y)}, divided by {share}; got {given}'
+      )
   shape = y.shape[1:]
   rows = y.reshape(len(y), -1).astype(np.float32)
   mean = rows.mean(axis=0)
@@ -176,11 +189,31 @@ def principal_components(y: np.ndarray, number: int) -> dict[str, np.ndarray]:
   order = np.argsort(squares)[::-1][:number]
   scale = np.sqrt(np.maximum(squares[order], 0))
   directions = (basis[:, order] / np.maximum(scale, 1e-12)).T @ rows
-  return {
+  places = basis[:, order] * scale
+  own = cluster.KMeans(groups, n_init=10, random_state=0).fit_predict(places)
+  counts = np.bincount(own, minlength=groups)
+  overall = places.var(axis=0, ddof=1)
+  if groups == 1:
+    centers, variances = np.zeros((1, number)), overall[None]
+  else:
+    sums = np.stack([places[own == i].sum(axis=0) for i in range(groups)])
+    centers = sums / (counts + _PRIOR_SHAPES)[:, None]
+    squares = np.stack(
+      [
+        np.square(places[own == i] - centers[i]).sum(axis=0)
+        for i in range(groups)
+      ]
+    )
+    variances = squares + _PRIOR_SHAPES * overall
+    variances /= (counts + _PRIOR_SHAPES)[:, None]
+  found = {
     'mean': mean.reshape(shape),
-    'directions': directions.astype(np.float32).reshape(number, *shape),
-    'deviations': (scale / np.sqrt(len(rows) - 1)).astype(np.float32),
+    'directions': directions.reshape(number, *shape),
+    'centers': centers,
+    'deviations': np.sqrt(variances),
+    'weights': counts / len(y),
   }
+  return {name: x.astype(np.float32) for name, x in found.items()}
 
 
 def histogram(voxels: np.ndarray, bins: int = 32) -> dict[str, np.ndarray]:

@@ -115,7 +115,7 @@ _RULES = {
     'noise_std': _POSITIVE,
     'learning_rate': _POSITIVE,
   },
-  'components': {'number': _NOT_NEGATIVE},
+  'components': {'number': _NOT_NEGATIVE, 'groups': _POSITIVE},
   'classifier': {
     'network': _one_of((*dnet_jax.CLASSIFIERS,)),
     'members': _POSITIVE,
@@ -191,6 +191,7 @@ _RULES = {
   },
   'evaluate': {
     'num_shapes': _TWO,
+    'draws': _POSITIVE,
     'seed': _SEED,
     'splits': _POSITIVE,
     'baseline_steps': _NOT_NEGATIVE,

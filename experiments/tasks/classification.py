@@ -31,6 +31,8 @@ import threadpoolctl
 
 from data_prep import voxel_file
 import dnet_jax
+from dnet_jax import features
+from dnet_jax import types
 from dnet_jax import uses
 from dnet_jax.uses import perception
 from experiments import batches
@@ -49,32 +51,38 @@ _CORES = joblib.cpu_count()
 def extract(
   model: dnet_jax.Model,
   voxels: np.ndarray,
-  windows: Sequence[int],
+  poolings: Mapping[str, Sequence[int]],
   mirrors: Sequence[tuple[int, ...]] = ((),),
-) -> np.ndarray:
-  """Pooled features of shapes.
+) -> dict[str, np.ndarray]:
+  """Pooled features of shapes, of several poolings of the same feature maps.
 
   Args:
     model: with a descriptor.
     voxels: `(n, D, H, W)`.
-    windows: of the max pooling, one for each layer.
-    mirrors: for each view of a shape the axes along which it is flipped.
+    poolings: for each name the windows of the max pooling, one a layer.
+    mirrors: for each view of a shape the axes along which it is flipped, the
+      shape itself first.
 
   Returns:
-    `(n, views, features)` float32.
+    For each name `(n, features)` float32, of the shape itself; and with more
+    views than one '<name>, pooled over mirror images', see `pool_views`.
   """
 
-  def look(some):
-    views = [
-      dnet_jax.pooled_features(model, np.flip(some, axes), windows)
-      for axes in mirrors
-    ]
-    return jnp.stack(views, axis=1)
+  @jax.jit
+  def look(model, some):
+    views = [uses.feature_maps(model, jnp.flip(some, axes)) for axes in mirrors]
+    found = {}
+    for name, windows in poolings.items():
+      x = jnp.stack([features.pool_feature_maps(h, windows) for h in views], 1)
+      found[name] = x[:, 0]
+      if mirrors[1:]:
+        found[f'{name}, pooled over mirror images'] = pool_views(x)
+    return found
 
-  return batches.map_batches(look, voxels)
+  return batches.map_batches(lambda some: look(model, some), voxels)
 
 
-def pool_views(x: np.ndarray) -> np.ndarray:
+def pool_views(x: types.Array) -> types.Array:
   """Features that no flip changes: mean and maximum over the views.
 
   Args:
@@ -83,10 +91,10 @@ def pool_views(x: np.ndarray) -> np.ndarray:
   Returns:
     `(n, 2 * features)`.
 
-  >>> pool_views(np.array([[[0.0, 2.0], [1.0, 0.0]]])).tolist()
+  >>> pool_views(jnp.array([[[0.0, 2.0], [1.0, 0.0]]])).tolist()
   [[0.5, 1.0, 1.0, 2.0]]
   """
-  return np.concatenate([x.mean(axis=1), x.max(axis=1)], axis=1)
+  return jnp.concatenate([x.mean(axis=1), x.max(axis=1)], axis=1)
 
 
 def _rotated(x: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -293,25 +301,18 @@ def probe(request: base.Request) -> dict[str, Any]:
       f'{len(data.classes)} classes: use --config.data.category=all'
     )
   both = data.train, data.test
-  kinds = {
-    'ours': (model, settings.windows),
-    'the same network, untrained': (
-      untrained(model, request.config.seed),
-      settings.windows,
-    ),
-  }
+  poolings = {'ours': settings.windows}
   if settings.more_windows:
-    kinds['ours, finer pooling'] = model, settings.more_windows
+    poolings['ours, finer pooling'] = settings.more_windows
+  # What has not learned is a floor, and needs no further rows.
+  floor = {'the same network, untrained': settings.windows}
   mirrors = perception.MIRRORS if settings.mirror else ((),)
-  extractors = {}
-  for name, (extractor, windows) in kinds.items():
-    x, x_test = (extract(extractor, v, windows, mirrors) for v in both)
-    extractors[name] = x[:, 0], x_test[:, 0]
-    if settings.mirror:
-      extractors[f'{name}, pooled over mirror images'] = (
-        pool_views(x),
-        pool_views(x_test),
-      )
+  found = [
+    extract(model, v, poolings, mirrors)
+    | extract(untrained(model, request.config.seed), v, floor)
+    for v in both
+  ]
+  extractors = {name: (x, found[1][name]) for name, x in found[0].items()}
   raw = [v.reshape(len(v), -1).astype(np.float32) for v in both]
   number = min(_COMPONENTS, *raw[0].shape)
   principal = decomposition.PCA(number, random_state=0).fit(raw[0])

@@ -222,12 +222,17 @@ def _evaluate(
   del folder
   config, model = request.config, request.model
   settings = config.evaluate
-  made = latent.shapes(
-    model, latent.draw(model, settings.num_shapes, settings.seed)
-  )
+  count = min(settings.num_shapes, len(data.test))
+  seeds = synthesis.draws(settings)
+  made = [
+    latent.shapes(model, latent.draw(model, count, seed)) for seed in seeds
+  ]
   sets = {'generated': made}
   if model.spec.descriptors:
-    sets['refined'] = latent.refined(request, made, settings.seed)
+    sets['refined'] = [
+      latent.refined(request, shapes, seed)
+      for shapes, seed in zip(made, seeds, strict=True)
+    ]
   return synthesis.scored(request, data, sets) | {
     'latent': config.latent.to_dict(),
     'interpolation': _interpolations(model, data.train, settings.seed),

@@ -231,8 +231,11 @@ def _evaluate(
   num_shapes, seed = settings.num_shapes, settings.seed
   # By voxel IoU, which means something on coarse grids too.
   score = functools.partial(scores.scores, surfaces=False)
-  made = samples(model, num_shapes, seed)
-  result = synthesis.scored(request, data, {'fresh': made[-1]})
+  made, *more = (
+    samples(model, num_shapes, seed) for seed in synthesis.draws(settings)
+  )
+  fresh = [made[-1], *(grids[-1] for grids in more)]
+  result = synthesis.scored(request, data, {'fresh': fresh})
   rng = np.random.default_rng(0)
   test = data.test[np.sort(rng.permutation(len(data.test))[:num_shapes])]
   some = np.sort(rng.permutation(len(data.train))[:num_shapes])

@@ -358,6 +358,7 @@ def components(
   return datasets.principal_components(
     datasets.to_network(voxels.train, voxels.mean, voxels.scale),
     config.components.number,
+    config.components.groups,
   )
 
 

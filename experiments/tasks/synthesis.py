@@ -3,6 +3,7 @@
 Figure 2, Tables 1 to 3.
 """
 
+from collections.abc import Sequence
 import os
 from typing import Any
 
@@ -268,19 +269,29 @@ def _evaluate(
   sets = {}
   there = min(len(model.extras.get('chains', ())), settings.num_shapes)
   if there > 1:
-    sets['persistent'] = persistent(model, there)
-  sets['fresh'] = synthesize(
-    model,
-    settings.num_shapes,
-    settings.seed,
-  )
+    sets['persistent'] = [persistent(model, there)]
+  count = min(settings.num_shapes, len(data.test))
+  sets['fresh'] = [synthesize(model, count, seed) for seed in draws(settings)]
   return scored(request, data, sets)
 
 
+def draws(settings: ml_collections.ConfigDict) -> range:
+  """The seeds of `config.evaluate`, one a draw."""
+  return range(settings.seed, settings.seed + settings.draws)
+
+
 def scored(
-  request: base.Request, data: datasets.Dataset, sets: dict[str, np.ndarray]
+  request: base.Request,
+  data: datasets.Dataset,
+  sets: dict[str, Sequence[np.ndarray]],
 ) -> dict[str, Any]:
-  """What is written of sets of shapes: Tables 1 to 3, and distances."""
+  """What is written of sets of shapes: Tables 1 to 3, and distances.
+
+  Args:
+    request: of the mode.
+    data: with test shapes.
+    sets: see `scores.compare`.
+  """
   settings = request.config.evaluate
   classifier = classifiers.load(settings.classifier)
   return {

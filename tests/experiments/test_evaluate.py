@@ -74,6 +74,44 @@ def test_scores_of_the_test_set_itself():
   assert 0 < values['pairwise_iou'] < 1
 
 
+def test_copies_are_nearer_than_all_but_a_twentieth_of_the_test_shapes():
+  # Shapes of n of 100 voxels have an IoU of n / 100 with the whole.
+  def bars(*counts):
+    shapes = np.zeros((len(counts), 4, 5, 5), np.float32)
+    for shape, n in zip(shapes, counts, strict=True):
+      shape.ravel()[:n] = 1
+    return shapes
+
+  train, test = bars(100), bars(*range(40, 61), 97, 100)
+  threshold = scores.copy_threshold(test, train)
+  # The last two are in both splits.
+  np.testing.assert_allclose(threshold, 0.59)
+  shapes = bars(30, 59, 60, 100)
+  found = scores.scores(shapes, train, test, copy_iou=threshold)
+  assert found['copy_rate'] == 0.5
+  # Nothing but shapes of both splits.
+  assert scores.copy_threshold(train, train) == 0.95
+
+
+def test_scores_are_means_over_draws(folder_of):
+  request = tiny.request(folder_of('synthesis'))
+  settings = request.config.evaluate
+  both = evaluate.evaluate(request)['scores']['fresh']
+  assert both.pop('draws') == settings.draws == 2
+  each = []
+  for seed in (settings.seed, settings.seed + 1):
+    config = request.config.copy_and_resolve_references()
+    config.evaluate.draws, config.evaluate.seed = 1, seed
+    one = evaluate.evaluate(tiny.request(request.folder, config))
+    each.append(one['scores']['fresh'])
+    assert 'draws' not in each[-1]
+  assert each[0] != each[1]
+  for name, value in both.items():
+    np.testing.assert_allclose(
+      value, np.mean([x[name] for x in each]), atol=1e-6
+    )
+
+
 def test_evaluate_shapes_of_a_file_with_a_classifier(folder_of, tmp_path):
   config = tiny.synthesis(
     **{'evaluate.classifier': folder_of('evaluation_classifier')}

@@ -31,7 +31,8 @@ def model(workdir):
 
 def test_features_are_pooled_feature_maps(model):
   voxels = parts.data(tiny.untrained()).test
-  features = classification.extract(model, voxels, (2, 1))
+  poolings = {'ours': (2, 1), 'coarse': (4, 2)}
+  found = classification.extract(model, voxels, poolings)
   (sizes,) = model.spec.descriptors
   maps = reference.feature_maps(
     jax.tree.map(np.asarray, model.params['descriptor']),
@@ -44,8 +45,11 @@ def test_features_are_pooled_feature_maps(model):
   expected = np.concatenate(
     [first.reshape(n, -1), maps[1].reshape(n, -1)], axis=1
   )
-  assert features.shape == (n, 1, 64)
-  np.testing.assert_allclose(features[:, 0], expected, rtol=1e-4, atol=1e-5)
+  assert {name: x.shape for name, x in found.items()} == {
+    'ours': (n, 64),
+    'coarse': (n, 8),
+  }
+  np.testing.assert_allclose(found['ours'], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_paper_has_8100_features():
@@ -66,30 +70,36 @@ def test_the_paper_has_8100_features():
 
 def test_views_are_mirror_images(model):
   voxels = np.random.default_rng(0).random((3, 8, 8, 8)) > 0.7
+  poolings = {'x': (2, 1)}
   mirrors = perception.MIRRORS
-  views = classification.extract(model, voxels, (2, 1), mirrors)
-  for i, axes in enumerate(mirrors):
-    image = classification.extract(model, np.flip(voxels, axes), (2, 1))
-    np.testing.assert_allclose(image[:, 0], views[:, i], rtol=1e-4, atol=1e-5)
+  found = classification.extract(model, voxels, poolings, mirrors)
+  views = np.stack(
+    [
+      classification.extract(model, np.flip(voxels, axes), poolings)['x']
+      for axes in mirrors
+    ],
+    axis=1,
+  )
+  np.testing.assert_allclose(found['x'], views[:, 0], rtol=1e-4, atol=1e-5)
+  pooled = np.concatenate([views.mean(axis=1), views.max(axis=1)], axis=1)
+  name = 'x, pooled over mirror images'
+  np.testing.assert_allclose(found[name], pooled, rtol=1e-4, atol=1e-5)
   assert abs(views[:, 0] - views[:, 1]).max() > 1e-3
 
 
 def test_pooled_views_of_a_shape_and_of_its_mirror_images_are_equal(model):
   shapes = np.random.default_rng(0).random((3, 8, 8, 8)) < 0.3
 
-  def features(shapes):
-    return classification.extract(model, shapes, (2, 1), perception.MIRRORS)
+  def look(shapes):
+    poolings = {'x': (2, 1)}
+    found = classification.extract(model, shapes, poolings, perception.MIRRORS)
+    return found['x'], found['x, pooled over mirror images']
 
-  x = features(shapes)
+  x, pooled = look(shapes)
   for axes in perception.MIRRORS[1:]:
-    flipped = features(np.flip(shapes, axes))
-    assert np.abs(flipped[:, 0] - x[:, 0]).max() > 0.01
-    np.testing.assert_allclose(
-      classification.pool_views(flipped),
-      classification.pool_views(x),
-      rtol=1e-4,
-      atol=1e-6,
-    )
+    flipped, same = look(np.flip(shapes, axes))
+    assert np.abs(flipped - x).max() > 0.01
+    np.testing.assert_allclose(same, pooled, rtol=1e-4, atol=1e-6)
 
 
 @pytest.fixture
@@ -198,7 +208,6 @@ def test_probe_writes_a_result(workdir, tmp_path, capsys, two_strengths):
     'ours, finer pooling, pooled over mirror images',
     'ours, pooled over mirror images',
     'the same network, untrained',
-    'the same network, untrained, pooled over mirror images',
     'principal components',
     'raw voxels',
   }
