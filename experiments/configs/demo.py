@@ -20,11 +20,17 @@ def get_config():
   config.model.kernel_sizes = (8, 4)
   config.model.strides = (2, 2)
   synthesis.small_recipe(config)
+  config.components.number = 60
+  config.components.groups = 5
+  config.chains.start = 'components'
+  config.chains.start_std = 0.05
+  config.chains.restart_probability = 0.5
+  config.chains.settle_iterations = 0
   config.optimizer.constant_iterations = 140
   config.train.num_iterations = 280
   config.train.picture_every = 100
   config.train.checkpoint_every = 50
-  config.sample.start = 'chains'
-  config.sample.num_steps = 0
+  config.sample.start = 'components'
+  config.sample.num_steps = 15
   config.sample.num_samples = 20
   return config
