@@ -122,26 +122,38 @@ def samples(
 def sample(request: base.Request) -> str:
   """Writes samples of all grids, Figure 8, from scratch or of given shapes.
 
+  Voxels of a grid of the model are taken as they are, meshes and other voxels
+  on its next to finest one.
+
   Returns:
     The new folder, see `synthesis.write_samples`; and grids.png (Figure 8)
     and grid_<d>.npz.
   """
   model, settings = request.model, request.config.sample
-  coarse, count = None, settings.num_samples
-  if request.input:
+  coarse, count, given = None, settings.num_samples, None
+  if request.input is not None:
     sides = (1, *model.spec.grids)
-    coarse = inputs.read_coarse(request.input, sides, request.up)
-    coarse = inputs.some(coarse, count, request.input)
-    count = len(coarse)
+    given = inputs.read(
+      request.input,
+      (sides[-2],) * 3,
+      limit=count,
+      others=[(side,) * 3 for side in sides],
+    )
+    coarse, count = given.voxels, len(given.names)
+    given = inputs.finer(given, sides[-1] // coarse.shape[-1])
   grids = samples(model, count, settings.seed, coarse)
-  folder = synthesis.write_samples(request, grids[-1])
-  if coarse is not None:
-    grids = (coarse, *grids)
-  picture(os.path.join(folder, 'grids.png'), grids)
-  for shapes in grids:
-    path = os.path.join(folder, f'grid_{shapes.shape[-1]}.npz')
-    np.savez_compressed(path, voxels=shapes)
-  return folder
+  shown = grids if coarse is None else (coarse, *grids)
+
+  def more(folder):
+    picture(os.path.join(folder, 'grids.png'), shown)
+    for shapes in shown:
+      path = os.path.join(folder, f'grid_{shapes.shape[-1]}.npz')
+      np.savez_compressed(path, voxels=shapes)
+
+  path = synthesis.write_samples(request, grids[-1], given, more)
+  if given is not None:
+    inputs.tell_skipped(given)
+  return path
 
 
 def picture(path: str, grids: Sequence[np.ndarray]) -> None:
@@ -316,7 +328,7 @@ TASK = base.Task(
     'sample': base.Mode(
       sample,
       'new shapes on every grid, or finer ones of --input',
-      takes=('config', 'input', 'up'),
+      takes=('config', 'input', 'format', *base.INPUT),
       fits=lambda spec: bool(spec.grids),
     )
   },

@@ -6,7 +6,6 @@ Voxels are `(n, D, H, W)` in [0, 1] here.
 from collections.abc import Sequence
 import functools
 import os
-import pathlib
 from typing import Any
 
 import jax
@@ -70,6 +69,7 @@ def recover_voxels(
   voxels: np.ndarray,
   visible: np.ndarray,
   seed: int,
+  **arguments: Any,
 ) -> np.ndarray:
   """Fills the hidden voxels, some shapes at a time.
 
@@ -78,6 +78,7 @@ def recover_voxels(
     voxels: `(n, D, H, W)`; only visible ones are read.
     visible: boolean, likewise.
     seed: of the noise, if there is any.
+    **arguments: of `dnet_jax.recover`.
 
   Returns:
     `(n, D, H, W)` in [0, 1], the visible ones as they were given.
@@ -89,7 +90,7 @@ def recover_voxels(
   keys = dnet_jax.chain_keys(jax.random.key(seed), len(voxels))
   recovered = batches.map_batches(
     lambda keys, voxels, visible: dnet_jax.recover(
-      keys, model, voxels, visible
+      keys, model, voxels, visible, **arguments
     ),
     keys,
     voxels,
@@ -132,51 +133,68 @@ def _evaluate(
 def recover(request: base.Request) -> str:
   """Recovers shapes from outside, of which a part is hidden.
 
+  Of a scan that is all but its surface and, with a camera, the space in front
+  of it; of a whole shape what `--visible` says, or else what the config says.
+
   Returns:
     The new folder, `recoveries/<name of input>`, `_001`, ...: voxels.npz
     (`voxels`, the recovered shapes, in [0, 1] and not thresholded; `input`,
-    `visible`), picture.png, meshes/, record.json.
+    `visible`, `to_input`), picture.png, meshes/, record.json.
 
   Raises:
     FileNotFoundError, ValueError: for input that cannot be used.
   """
-  config, source = request.config, request.input
-  settings, grid = config.sample, request.model.spec.grid
-  voxels = inputs.fit(
-    inputs.read_input(source, grid[0], request.up), grid, source
-  )
-  voxels = inputs.some(voxels, settings.num_samples, source)
-  if request.visible is None:
-    seen = corrupted(config, grid, len(voxels), settings.seed)
-  else:
-    seen = inputs.read_visible(request.visible, len(voxels))
-  recovered = recover_voxels(request.model, voxels, seen, settings.seed)
+  config, source, model = request.config, request.input, request.model
+  settings, grid = config.sample, model.spec.grid
+  given = inputs.read(source, grid, limit=settings.num_samples, partial=True)
+  voxels, n = given.voxels, len(given.names)
+  scans = np.array([one is not None for one in given.seen])
+  seen = corrupted(config, grid, n, settings.seed)
+  if request.visible is not None:
+    scans[:] = False
+    seen = inputs.read_visible(request.visible, n)
+  for i in np.flatnonzero(scans):
+    seen[i] = given.seen[i]
+  recovered = np.empty_like(voxels)
+  for rows, start in ((~scans, None), (scans, scan_start(model))):
+    if rows.any():
+      recovered[rows] = recover_voxels(
+        model, voxels[rows], seen[rows], settings.seed, start=start
+      )
   record = outputs.header(request.card['name']) | {
-    'input': source,
+    'input': source._asdict(),
     'settings': config.recover.to_dict() | {'seed': settings.seed},
-    'corruption': config.corruption.to_dict(),
   }
-  if request.visible is None:
+  if request.visible is None and not scans.all():
     # The whole shape is known, and what was hidden of it is the truth.
-    record['scores'] = scores.recovery_scores(recovered, voxels, seen)
-  folder = outputs.unused_path(
-    os.path.join(request.folder, 'recoveries'), pathlib.PurePath(source).stem
+    record['corruption'] = config.corruption.to_dict()
+    record['scores'] = scores.recovery_scores(
+      recovered[~scans], voxels[~scans], seen[~scans]
+    )
+
+  def fill(folder):
+    figures.stacked(
+      os.path.join(folder, 'picture.png'),
+      {
+        'input': voxels,
+        'visible': np.where(seen, voxels, 0),
+        'recovered': recovered,
+      },
+    )
+    outputs.write_shapes(
+      folder,
+      {'voxels': recovered, 'input': voxels, 'visible': seen},
+      record,
+      {'': recovered},
+      base.formats(request),
+      given,
+    )
+
+  path = outputs.in_new_folder(
+    os.path.join(request.folder, 'recoveries'), inputs.stem(source), fill
   )
-  figures.stacked(
-    os.path.join(folder, 'picture.png'),
-    {
-      'input': voxels,
-      'visible': np.where(seen, voxels, 0),
-      'recovered': recovered,
-    },
-  )
-  return outputs.write_shapes(
-    folder,
-    {'voxels': recovered, 'input': voxels, 'visible': seen},
-    record,
-    {'': recovered},
-    settings.mesh_format,
-  )
+  inputs.tell_skipped(given)
+  return path
 
 
 TASK = base.Task(
@@ -187,7 +205,7 @@ TASK = base.Task(
       recover,
       'fills the hidden part of the shapes of --input',
       needs=('input',),
-      takes=('config', 'visible', 'up'),
+      takes=('config', 'format', *base.INPUT, *base.SCAN),
       fits=base.has_one_descriptor,
     )
   },
