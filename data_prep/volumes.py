@@ -208,10 +208,8 @@ def _write_binvox(voxels: np.ndarray, matrix) -> bytes:
   if matrix is not None and _is_straight(matrix):
     step = matrix[0, 0]
     origin = matrix[:3, 3] - step / 2
-    translate, scale = (
-      ' '.join(f'{x:.12g}' for x in origin),
-      f'{step * size:.12g}',
-    )
+    translate = ' '.join(f'{x:.12g}' for x in origin)
+    scale = f'{step * size:.12g}'
   # Readers of others stop at anything more, even at a comment.
   head = (
     f'#binvox 1\ndim {size} {size} {size}\ntranslate {translate}\n'

@@ -29,6 +29,7 @@ from data_prep import voxel_file
 
 TYPES = (*mesh_files.FILE_TYPES, 'npz', *volumes.FORMATS)
 RESULT = 'voxels.npz'  # In the folders that this program writes.
+_CLOSE = 1e-6  # Of a voxel, in rounding.
 _NO_FACES = np.empty((0, 3), np.int64)
 
 
@@ -37,7 +38,7 @@ class Source(NamedTuple):
 
   Attributes:
     path: a file of a kind in `TYPES`, also as .gz; a folder or zip file of
-      them; or a folder that this program wrote.
+      them; a folder that this program wrote; or several, with commas.
     up: the axis of the shapes that becomes z; None: as the format has it, y in
       glTF, z in all others.
     turn: degrees by which shapes are turned then, about z, from x to y.
@@ -104,10 +105,13 @@ class SkippedError(ValueError):
 def stem(source: Source) -> str:
   """What results of a source are called.
 
-  >>> stem(Source('scans/chair.ply.gz')), stem(Source('scans/'))
-  ('chair', 'scans')
+  >>> stem(Source('scans/chair.ply.gz')), stem(Source('a.off,b.off'))
+  ('chair', 'a')
   """
-  name = os.path.basename(os.path.abspath(source.path))
+  path = source.path
+  if not os.path.lexists(path):
+    path = path.partition(',')[0]
+  name = os.path.basename(os.path.abspath(path))
   return name.removesuffix('.gz').rpartition('.')[0] or name
 
 
@@ -201,6 +205,10 @@ def tell_skipped(shapes: Shapes) -> None:
 def _entries(source, grid, partial, others):
   """Yields shapes; and of each that cannot be used its name and the reason."""
   path = source.path
+  if ',' in path and not os.path.lexists(path):
+    for one in path.split(','):
+      yield from _entries(source._replace(path=one), grid, partial, others)
+    return
   if os.path.isfile(os.path.join(path, RESULT)):
     path = os.path.join(path, RESULT)
   kind = mesh_files.file_type(path)
@@ -311,6 +319,10 @@ def _mesh(source, points, faces, up, grid, partial, name) -> Shape:
     corners = _corners(source.box)
   placed = placement.place(corners, size, margin, up=up, turn=source.turn)
   in_grid = placement.to_grid(placed, points)
+  if not is_scan and partial:
+    # However much of the grid it fills.
+    own = placement.normalise(points, faces, size)
+    is_scan = inside.is_open(own, size)
   if not is_scan:
     triangles = in_grid[faces]
     if source.box is not None and not _within(triangles, size):
@@ -320,8 +332,7 @@ def _mesh(source, points, faces, up, grid, partial, name) -> Shape:
       )
     walls = surface.surface_voxels(triangles, size)
     solid, doubt = inside.fill(triangles, walls)
-    empty = solid.sum() == walls.sum() and not _has_inside(triangles, size)
-    is_scan = empty or (partial and inside.is_open(triangles, size))
+    is_scan = solid.sum() == walls.sum() and not _has_inside(triangles, size)
     if doubt and not is_scan:
       logging.warning('%s is doubtful: %s.', name, doubt)
   if is_scan and not partial:
@@ -347,8 +358,8 @@ def _scan(source, placed, points, in_grid, faces):
   low, high = np.zeros(3), np.full(3, float(size))
   if source.box is not None:
     ends = placement.to_grid(placed, _corners(source.box))
-    low, high = ends.min(axis=0) - 1e-6, ends.max(axis=0) + 1e-6
-  in_grid, faces = scans.cropped(in_grid, faces, low, high)
+    low, high = ends.min(axis=0), ends.max(axis=0)
+  in_grid, faces = scans.cropped(in_grid, faces, low - _CLOSE, high + _CLOSE)
   full = scans.full_voxels(in_grid, faces, size)
   if not full.any():
     raise ValueError(f'no part of it is in the box {source.box}')
@@ -359,10 +370,11 @@ def _scan(source, placed, points, in_grid, faces):
   if source.box is not None:
     # Nothing of the shape is beyond its box.
     axis = np.arange(size)
-    inner = [
-      (axis + 1 > a) & (axis < b) for a, b in zip(low, high, strict=True)
-    ]
-    seen |= ~(inner[0][:, None, None] & inner[1][:, None] & inner[2])
+    x, y, z = (
+      (axis + 1 > a + _CLOSE) & (axis < b - _CLOSE)
+      for a, b in zip(low, high, strict=True)
+    )
+    seen |= ~(x[:, None, None] & y[:, None] & z)
   return full, seen
 
 
@@ -371,7 +383,7 @@ def _corners(box: Sequence[float]) -> np.ndarray:
 
 
 def _within(triangles, size) -> bool:
-  return triangles.min() >= -1e-6 and triangles.max() <= size + 1e-6
+  return triangles.min() >= -_CLOSE and triangles.max() <= size + _CLOSE
 
 
 def _has_inside(triangles, size) -> bool:

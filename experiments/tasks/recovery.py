@@ -4,10 +4,12 @@ Voxels are `(n, D, H, W)` in [0, 1] here.
 """
 
 from collections.abc import Sequence
+import dataclasses
 import functools
 import os
 from typing import Any
 
+from absl import logging
 import jax
 import ml_collections
 import numpy as np
@@ -24,6 +26,11 @@ from experiments.files import outputs
 from experiments.tasks import base
 from experiments.tasks import conditioned
 from experiments.tasks import parts
+
+# Of scans: principal components where hidden voxels begin, and what they are
+# trusted to leave open of a voxel, where empty ones are known and where not.
+_COMPONENTS = 120
+_WITH_CAMERA, _WITHOUT = 0.7, 4.0
 
 
 def _experiment(
@@ -130,6 +137,64 @@ def _evaluate(
   )
 
 
+def with_components(
+  model: dnet_jax.Model, config: ml_collections.ConfigDict
+) -> dnet_jax.Model:
+  """The model with principal components of its data: its own, or new ones.
+
+  Where neither are there it stays as it is.
+  """
+  if 'components' in model.extras:
+    return model
+  data = parts.data_or_none(config)
+  if data is None or data.train.shape[1:] != model.spec.grid:
+    return model
+  found = datasets.principal_components(
+    datasets.to_network(
+      data.train, float(model.extras['mean']), float(model.extras['scale'])
+    ),
+    min(_COMPONENTS, len(data.train) // 3),
+  )
+  return dataclasses.replace(
+    model, extras=dict(model.extras) | {'components': found}
+  )
+
+
+def complete_scans(
+  request: base.Request, voxels: np.ndarray, seen: np.ndarray
+) -> np.ndarray:
+  """Fills the hidden voxels of scans, of which large parts are hidden.
+
+  Args:
+    request: of the mode.
+    voxels: `(n, D, H, W)`; only the seen ones are read.
+    seen: boolean, likewise.
+  """
+  model = with_components(request.model, request.config)
+  seed = request.config.sample.seed
+  if 'components' not in model.extras:
+    logging.warning(
+      'The model keeps no principal components of its data, and the data is '
+      'not there (--config.data.path): what is hidden begins at a local '
+      'average, and large parts of scans will be wrong.'
+    )
+    return recover_voxels(model, voxels, seen, seed, start='local_average')
+  recovered = np.empty_like(voxels)
+  # Where no voxel is known to be empty, those that are full say less.
+  empty = (seen & (voxels < 0.5)).any(axis=(1, 2, 3))
+  for rows, std in ((empty, _WITH_CAMERA), (~empty, _WITHOUT)):
+    if rows.any():
+      recovered[rows] = recover_voxels(
+        model,
+        voxels[rows],
+        seen[rows],
+        seed,
+        start='components',
+        components_std=std,
+      )
+  return recovered
+
+
 def recover(request: base.Request) -> str:
   """Recovers shapes from outside, of which a part is hidden.
 
@@ -149,18 +214,19 @@ def recover(request: base.Request) -> str:
   given = inputs.read(source, grid, limit=settings.num_samples, partial=True)
   voxels, n = given.voxels, len(given.names)
   scans = np.array([one is not None for one in given.seen])
-  seen = corrupted(config, grid, n, settings.seed)
+  seen = corrupted(config, grid, n, settings.seed).copy()
   if request.visible is not None:
     scans[:] = False
     seen = inputs.read_visible(request.visible, n)
   for i in np.flatnonzero(scans):
     seen[i] = given.seen[i]
   recovered = np.empty_like(voxels)
-  for rows, start in ((~scans, None), (scans, scan_start(model))):
-    if rows.any():
-      recovered[rows] = recover_voxels(
-        model, voxels[rows], seen[rows], settings.seed, start=start
-      )
+  if scans.any():
+    recovered[scans] = complete_scans(request, voxels[scans], seen[scans])
+  if not scans.all():
+    recovered[~scans] = recover_voxels(
+      model, voxels[~scans], seen[~scans], settings.seed
+    )
   record = outputs.header(request.card['name']) | {
     'input': source._asdict(),
     'settings': config.recover.to_dict() | {'seed': settings.seed},
