@@ -240,7 +240,7 @@ def _entries(source, grid, partial, others):
   with mesh_files.open_shapes(found.shapes) as content:
     for file in found.shapes:
       reading = functools.partial(
-        _of_file, source, file, content, grid, partial, place
+        _of_file, source, file, content, grid, partial, others, place
       )
       yield from _tried(path if single else f'{path}: {file.name}', reading)
 
@@ -254,7 +254,9 @@ def _tried(
     yield name, mesh_files.sentence(error)
 
 
-def _of_file(source, file, content, grid, partial, place) -> list[Shape]:
+def _of_file(
+  source, file, content, grid, partial, others, place
+) -> list[Shape]:
   """The shapes of a file."""
   kind, data = mesh_files.file_type(file), content(file)
   if kind in mesh_files.FILE_TYPES:
@@ -270,6 +272,10 @@ def _of_file(source, file, content, grid, partial, place) -> list[Shape]:
     points = array.astype(np.float64)
     return [_mesh(source, points, _NO_FACES, up, grid, partial, file.name)]
   batch = grids.check_voxels(array, source.threshold)
+  if batch.shape[1:] in others:
+    # Real values of our own coarse grids, a little beyond 0 and 1.
+    real = array.reshape(batch.shape)
+    batch = real if (np.clip(real, 0, 1) == batch).all() else batch
   own = volumes.transforms(data, kind, len(batch))
   names = [file.name]
   if len(batch) > 1:

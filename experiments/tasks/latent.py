@@ -137,6 +137,11 @@ def interpolate(request: base.Request) -> str:
   """
   settings, model = request.config.latent, request.model
   rows, columns = settings.num_rows, settings.num_columns
+  if rows < 1 or columns < 2:
+    raise ValueError(
+      'latent.num_rows must be at least 1 and latent.num_columns at least 2, '
+      f'got {rows} and {columns}'
+    )
   seed = request.config.sample.seed
   content, arrays = {}, {}
   if request.input is not None:

@@ -22,6 +22,7 @@ from dnet_jax import algorithms
 from dnet_jax.uses import base as uses
 from dnet_jax.uses import synthesis as library
 from experiments import batches
+from experiments.evaluation import baselines
 from experiments.evaluation import scores
 from experiments.files import datasets
 from experiments.files import figures
@@ -122,8 +123,8 @@ def samples(
 def sample(request: base.Request) -> str:
   """Writes samples of all grids, Figure 8, from scratch or of given shapes.
 
-  Voxels of a grid of the model are taken as they are, meshes and other voxels
-  on its next to finest one.
+  Voxels of a coarse grid of the model are taken as they are; of other voxels
+  and meshes the averages on its next to finest grid.
 
   Returns:
     The new folder, see `synthesis.write_samples`; and grids.png (Figure 8)
@@ -132,15 +133,19 @@ def sample(request: base.Request) -> str:
   model, settings = request.model, request.config.sample
   coarse, count, given = None, settings.num_samples, None
   if request.input is not None:
-    sides = (1, *model.spec.grids)
+    *sides, finest = (1, *model.spec.grids)
     given = inputs.read(
       request.input,
-      (sides[-2],) * 3,
+      model.spec.grid,
       limit=count,
       others=[(side,) * 3 for side in sides],
     )
     coarse, count = given.voxels, len(given.names)
-    given = inputs.finer(given, sides[-1] // coarse.shape[-1])
+    factor = finest // coarse.shape[-1]
+    if factor > 1:
+      given = inputs.finer(given, factor)
+    else:
+      coarse = baselines.downscale(coarse, finest // sides[-1])
   grids = samples(model, count, settings.seed, coarse)
   shown = grids if coarse is None else (coarse, *grids)
 

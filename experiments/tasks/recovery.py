@@ -142,13 +142,23 @@ def with_components(
 ) -> dnet_jax.Model:
   """The model with principal components of its data: its own, or new ones.
 
-  Where neither are there it stays as it is.
+  Where the data is not there they are those of the embedded furniture. A model
+  of which there is no furniture either stays as it is.
   """
   if 'components' in model.extras:
     return model
   data = parts.data_or_none(config)
+  if data is None:
+    other = config.copy_and_resolve_references()
+    other.data.path, other.data.hold_out = datasets.FURNITURE, 0.0
+    other.data.size, other.data.furniture_shapes = model.spec.grid[0], 300
+    data = parts.data_or_none(other)
   if data is None or data.train.shape[1:] != model.spec.grid:
     return model
+  logging.info(
+    'What is hidden of scans begins at principal components of %s.',
+    data.source,
+  )
   found = datasets.principal_components(
     datasets.to_network(
       data.train, float(model.extras['mean']), float(model.extras['scale'])
@@ -239,14 +249,18 @@ def recover(request: base.Request) -> str:
     )
 
   def fill(folder):
-    figures.stacked(
-      os.path.join(folder, 'picture.png'),
-      {
-        'input': voxels,
-        'visible': np.where(seen, voxels, 0),
-        'recovered': recovered,
-      },
-    )
+    path = os.path.join(folder, 'picture.png')
+    shown = np.where(seen, voxels, 0)
+    if scans.all():
+      sets = {'scan': shown, 'recovered': recovered}
+      behind = [np.rot90(y, 2, axes=(1, 2)) for y in sets.values()]
+      sets['scan,\nfrom behind'], sets['recovered,\nfrom behind'] = behind
+      order = [*sets]
+      order[1:3] = order[2:0:-1]
+      figures.stacked(path, {name: sets[name] for name in order}, results=2)
+    else:
+      sets = {'input': voxels, 'visible': shown, 'recovered': recovered}
+      figures.stacked(path, sets)
     outputs.write_shapes(
       folder,
       {'voxels': recovered, 'input': voxels, 'visible': seen},

@@ -190,7 +190,7 @@ def test_binvox_and_own_results_keep_their_coordinates(tmp_path):
 
 
 def test_folders_zip_files_and_several_paths(tmp_path, caplog):
-  caplog.set_level('INFO')
+  caplog.set_level('INFO', 'absl')
   folder = tmp_path / 'shapes'
   folder.mkdir()
   BOX.export(folder / 'a.off')

@@ -170,7 +170,7 @@ def test_arithmetic(workdir, model):
   )
   folder = modes.arithmetic(tiny.request(workdir))
   examples = tiny.content(folder)['examples']
-  assert tiny.arrays(folder)['voxels'].shape == (len(examples), 4, 8, 8, 8)
+  assert tiny.arrays(folder)['voxels'].shape == (4 * len(examples), 8, 8, 8)
   for wrong in ((1, 2), (1, 2, 99)):
     config = tiny.cooperative(**{'latent.examples': wrong})
     with pytest.raises(ValueError, match=str(wrong[-1])):
