@@ -5,6 +5,7 @@ Refused: one sentence, another status, and no file that was not there. Drawn by
 a seed, in one process, on tiny models.
 """
 
+import functools
 import gzip
 import json
 import zipfile
@@ -16,6 +17,7 @@ import trimesh
 from data_prep import convert
 from data_prep import mesh_files
 from data_prep import voxelize
+from experiments.files import models as opened
 from tests.data_prep import test_campaign as odd
 from tests.experiments import tiny
 
@@ -37,6 +39,13 @@ FAST = [
   '--config.sample.num_steps=1',
 ]
 ONE_MORE = b'OFF 4 4 0 0 0 0 1 0 0 0 1 0 0 0 1 3 0 1 2 3 0 1 3 3 0 2 3 3 1 2 3'
+
+
+@pytest.fixture(scope='module', autouse=True)
+def opened_once():
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(opened, 'open_model', functools.cache(opened.open_model))
+    yield
 
 
 @pytest.fixture(scope='module')
