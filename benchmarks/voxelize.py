@@ -20,6 +20,7 @@ from absl import app
 from absl import flags
 import numpy as np
 
+from data_prep import groups
 from data_prep import mesh_files
 from data_prep import voxelize
 
@@ -48,7 +49,7 @@ def time_command(meshes, sizes, num_workers: int) -> float:
   with tempfile.TemporaryDirectory() as folder:
     outs = {size: pathlib.Path(folder) / f'{size}.npz' for size in sizes}
     start = time.perf_counter()
-    voxelize.convert(meshes, outs, num_workers=num_workers, progress=False)
+    groups.convert(meshes, outs, num_workers=num_workers, progress=False)
     return time.perf_counter() - start
 
 

@@ -41,14 +41,13 @@ import numpy as np
 import tqdm
 
 from data_prep import command
+from data_prep import grids
 from data_prep import mesh_files
 from data_prep import volumes
 from data_prep import voxel_file
 
 FORMATS = volumes.FORMATS
 OUT_FORMATS = volumes.OUT_FORMATS
-# Values of our own results are real: a little beyond 0 and 1, where chains end.
-_REAL = (-0.5, 1.5)
 
 
 class Shape(NamedTuple):
@@ -83,87 +82,6 @@ class Outcome(NamedTuple):
   notes: list[str]
 
 
-def resize(voxels: np.ndarray, size: int, *, lossy: bool = False) -> np.ndarray:
-  """Brings a grid to a cube of another size, centred.
-
-  Where `size` divides the longest side, blocks become voxels, see `blocks`.
-  Otherwise empty voxels are added or cropped, without scaling. Where the
-  difference is odd, the extra voxel is at the end. Padding and then cropping
-  gives the shape back.
-
-  Args:
-    voxels: `(D, H, W)`.
-    size: D, H and W of the result.
-    lossy: whether to crop in any case, occupied voxels too.
-
-  Returns:
-    `(size, size, size)`.
-
-  Raises:
-    ValueError: when occupied voxels would be lost and `lossy` is not given.
-
-  >>> resize(np.ones((30, 30, 30)), 32).shape
-  (32, 32, 32)
-  """
-  if size < 1:
-    raise ValueError(f'size must be positive, got {size}')
-  longest = max(voxels.shape)
-  if longest > size and longest % size == 0 and not lossy:
-    return blocks(resize(voxels, longest), longest // size)
-  crop = tuple(
-    slice(max(0, n - size) // 2, max(0, n - size) // 2 + min(n, size))
-    for n in voxels.shape
-  )
-  inner = voxels[crop]
-  lost = np.count_nonzero(voxels) - np.count_nonzero(inner)
-  if lost and not lossy:
-    raise ValueError(
-      f'cropping {voxels.shape} to {size} would cut off {lost} occupied voxels '
-      f'(--lossy allows it; {longest} is scaled down by blocks to a size that '
-      'divides it)'
-    )
-  before = [(size - n) // 2 for n in inner.shape]
-  return np.pad(
-    inner,
-    [(b, size - n - b) for b, n in zip(before, inner.shape, strict=True)],
-  )
-
-
-def blocks(voxels: np.ndarray, factor: int) -> np.ndarray:
-  """Scales down: each block becomes a voxel, as full as its fullest voxel.
-
-  So is a voxel of a mesh occupied when any of the mesh lies in it, and what is
-  thin is kept.
-
-  Args:
-    voxels: `(D, H, W)`, sides divisible by `factor`.
-    factor: side of the blocks.
-
-  >>> thin = np.zeros((8, 8, 8))
-  >>> thin[3] = 1
-  >>> blocks(thin, 4).sum(axis=(1, 2)).tolist()
-  [4.0, 0.0]
-  """
-  d, h, w = (n // factor for n in voxels.shape)
-  parts = voxels.reshape(d, factor, h, factor, w, factor)
-  return parts.max(axis=(1, 3, 5))
-
-
-def turn_up(voxels: np.ndarray, up: str) -> np.ndarray:
-  """Turns a grid so that its axis `up` becomes z, as `voxelize` turns meshes.
-
-  >>> turn_up(np.zeros((3, 4, 5)), 'y').shape
-  (3, 5, 4)
-  """
-  if up == 'z':
-    return voxels
-  if up == 'y':
-    return voxels.transpose(0, 2, 1)[:, ::-1, :]
-  if up == 'x':
-    return voxels.transpose(2, 1, 0)[::-1, :, :]
-  raise ValueError(f"up must be 'x', 'y' or 'z', got {up!r}")
-
-
 def read_voxels(
   data: bytes,
   kind: str,
@@ -176,7 +94,7 @@ def read_voxels(
     data: the content of the file.
     kind: one of `FORMATS`, or npz.
     key: which array, of files that hold several.
-    threshold: see `check_voxels`.
+    threshold: see `grids.check_voxels`.
 
   Returns:
     `(n, D, H, W)`, n = 1 where the file holds a single shape.
@@ -185,61 +103,7 @@ def read_voxels(
     ValueError: with the reason, when the file cannot be read or holds no
       voxels.
   """
-  return check_voxels(volumes.read(data, kind, key), threshold)
-
-
-def check_voxels(
-  voxels: np.ndarray, threshold: float | None = None
-) -> np.ndarray:
-  """Shapes `(n, D, H, W)` of an array of one or more, uint8 or float32.
-
-  Args:
-    voxels: `(D, H, W)` or `(n, D, H, W)`, also with a channel axis of length 1,
-      last, or as the second of five.
-    threshold: when given, voxels above it become 1, the others 0; None: values
-      are in [0, 1], or all 0 or one other, or real ones that are cut to [0, 1].
-
-  Raises:
-    ValueError: for another shape or dtype, or other values.
-
-  >>> check_voxels(np.ones((4, 4, 4))).shape
-  (1, 4, 4, 4)
-  >>> check_voxels(np.full((2, 1, 4, 4, 4), 130), threshold=127).sum().item()
-  128
-  """
-  shape = voxels.shape
-  if voxels.ndim == 5 and shape[1] == 1:
-    voxels = voxels[:, 0]
-  elif shape[-1:] == (1,) and (len(shape) == 5 or min(shape[:3]) > 1):
-    voxels = voxels[..., 0]
-  if voxels.ndim == 3:
-    voxels = voxels[None]
-  if voxels.ndim != 4 or not voxels.size:
-    what = 'not of a shape (D, H, W) or a batch (n, D, H, W)'
-    if len(shape) == 2 and shape[1] == 3:
-      what = 'which are points, not voxels'
-    elif len(shape) == 5:
-      what = 'of several channels; read is one, (n, 1, D, H, W)'
-    raise ValueError(f'it holds an array of shape {shape}, {what}')
-  if voxels.dtype.kind not in 'buif':
-    raise ValueError(f'it holds an array of {voxels.dtype}, not of numbers')
-  if voxels.dtype.kind == 'f' and np.isnan(voxels).any():
-    raise ValueError('it holds the value nan')
-  if threshold is not None:
-    return (voxels > threshold).astype(np.uint8)
-  low, high = voxels.min(), voxels.max()
-  if low == 0 and high > 1 and ((voxels == 0) | (voxels == high)).all():
-    return (voxels == high).astype(np.uint8)  # such as 0 and 255.
-  real = voxels.dtype.kind == 'f' and _REAL[0] <= low and high <= _REAL[1]
-  if (low < 0 or high > 1) and not real:
-    raise ValueError(
-      f'it holds values from {low} to {high}: say with --threshold which '
-      'are inside'
-    )
-  voxels = np.clip(voxels, 0, 1)
-  if not ((voxels == 0) | (voxels == 1)).all():
-    return voxels.astype(np.float32)
-  return voxels.astype(np.uint8)
+  return grids.check_voxels(volumes.read(data, kind, key), threshold)
 
 
 def write_voxels(voxels: np.ndarray, kind: str) -> bytes:
@@ -261,7 +125,7 @@ def read_shapes(
     source: a voxel file, or a file, folder or zip file of other formats.
     split: for shapes that are not in a folder named by one.
     key: which array, of files that hold several.
-    threshold: see `check_voxels`.
+    threshold: see `grids.check_voxels`.
     tree: see `mesh_files.find`.
 
   Yields:
@@ -340,7 +204,7 @@ def convert(
     source: a voxel file, or a file, folder or zip file of other formats.
     out: the voxel file to write or, with `to`, the folder.
     to: one of `OUT_FORMATS` for a folder of such files.
-    size: see `resize`; by default the shapes stay as they are.
+    size: see `grids.resize`; by default the shapes stay as they are.
     lossy: whether occupied voxels may be cropped away.
     threshold: when given, voxels above it become 1, the others 0.
     key: which array, of files that hold several.
@@ -368,7 +232,7 @@ def convert(
     raise ValueError(f'threshold must be a number, got {threshold}')
   if size is not None and size < 1:
     raise ValueError(f'size must be positive, got {size}')
-  turn_up(np.zeros((1, 1, 1)), up)
+  grids.turn_up(np.zeros((1, 1, 1)), up)
   if is_voxel_file(source) and key is None:
     found = None
     entries = _stored_shapes(voxel_file.read(source), threshold)
@@ -383,7 +247,8 @@ def convert(
     ):
       if isinstance(entry, Shape):
         try:
-          voxels, done = _fitted(turn_up(entry.voxels, up), size, lossy, to)
+          voxels = grids.turn_up(entry.voxels, up)
+          voxels, done = _fitted(voxels, size, lossy, to)
           notes.update(done)
           yield entry._replace(voxels=voxels)
           continue
@@ -410,12 +275,12 @@ def _fitted(voxels, size, lossy, to) -> tuple[np.ndarray, list[str]]:
   if not (voxels > 0).any():
     raise ValueError('it is empty: no voxel is occupied')
   if len(set(shape)) > 1:
-    voxels = resize(voxels, max(shape))
+    voxels = grids.resize(voxels, max(shape))
     done.append(f'of a grid {shape} were padded to {max(shape)}^3')
   if size is not None and voxels.shape[0] != size:
     if voxels.shape[0] % size == 0 and not lossy:
       done.append(f'of {voxels.shape[0]}^3 were scaled down to {size}^3')
-    voxels = resize(voxels, size, lossy=lossy)
+    voxels = grids.resize(voxels, size, lossy=lossy)
     if not (voxels > 0).any():
       raise ValueError(f'it is empty when it is cropped to {size}^3')
   if to in ('binvox', 'vox') and voxels.dtype != np.uint8:
@@ -441,14 +306,14 @@ def _save_file(out, shapes: Iterable[Shape]) -> int:
   )
   if not rows:
     return 0
-  grids = {}
+  found = {}
   for row in rows:
-    grids.setdefault(row.voxels[1], '/'.join(row[:3]))
-  if len(grids) > 1:
+    found.setdefault(row.voxels[1], '/'.join(row[:3]))
+  if len(found) > 1:
     raise ValueError(
-      f'the shapes have different grids, say which with --size: {grids}'
+      f'the shapes have different grids, say which with --size: {found}'
     )
-  grid = next(iter(grids))
+  grid = next(iter(found))
   binary = all(row.voxels[2] == np.uint8 for row in rows)
   if binary and len(set(grid)) == 1 and grid[0] > 1:
     unpack = None

@@ -48,7 +48,7 @@ def make_furniture(
     seed: a number; the same one gives the same shapes.
     categories: some of `CATEGORIES`, by default `DEFAULT_CATEGORIES`.
     margin: voxels left empty on every side; by default
-      `voxelize.default_margin(size)`.
+      `placement.default_margin(size)`.
 
   Returns:
     The shapes, uint8 `(n, size, size, size)`, sorted by category.

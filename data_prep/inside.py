@@ -66,7 +66,7 @@ def fill(triangles: np.ndarray, surface: np.ndarray) -> tuple[np.ndarray, str]:
   if doubtful.any():
     return solid, f'it is open, and {doubtful.sum()} voxels are left empty'
   inner = np.count_nonzero(solid) - np.count_nonzero(surface)
-  if not inner and _is_open(triangles, len(solid)):
+  if not inner and is_open(triangles, len(solid)):
     return solid, 'it is open, and nothing is inside'
   return solid, ''
 
@@ -196,8 +196,15 @@ def _votes(triangles: np.ndarray, size: int) -> np.ndarray:
   return votes
 
 
-def _is_open(triangles: np.ndarray, size: int) -> bool:
-  """Whether most of some lines go in and not out, or out and not in."""
+def is_open(triangles: np.ndarray, size: int) -> bool:
+  """Whether most of some lines go in and not out, or out and not in.
+
+  So it is of a sheet, and of a scan from one side.
+
+  Args:
+    triangles: `(m, 3, 3)` in voxel units.
+    size: voxels a side.
+  """
   odd = met = 0
   for _, lines, _ in _lines(triangles / 4, size // 4):
     counts = np.bincount(lines)

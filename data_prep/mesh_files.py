@@ -444,7 +444,16 @@ def read_any(
     raise ValueError(
       f'not a readable {kind} mesh: {type(error).__name__}: {error}'
     ) from error
-  return turned(vertices, up or _UP.get(kind, 'z')), faces
+  return turned(vertices, up or up_axis(kind)), faces
+
+
+def up_axis(kind: str) -> str:
+  """The axis that is up in the files of a kind: y in glTF, z in all others.
+
+  >>> up_axis('glb')
+  'y'
+  """
+  return _UP.get(kind, 'z')
 
 
 def turned(vertices: np.ndarray, up: str) -> np.ndarray:

@@ -63,12 +63,55 @@ def read(data: bytes, kind: str, key: str | None = None) -> np.ndarray:
     ) from error
 
 
-def write(voxels: np.ndarray, kind: str) -> bytes:
+def transforms(data: bytes, kind: str, n: int) -> list[np.ndarray | None]:
+  """Where the n shapes of a file lie, if it says so.
+
+  Args:
+    data: the content of a file that `read` has read.
+    kind: of the file.
+    n: number of shapes in it.
+
+  Returns:
+    For each the matrix `(4, 4)` from the index of a voxel to the coordinates
+    of its middle, or None: of binvox by its lines translate and scale, of our
+    own results by their array `to_input`.
+  """
+  data = mesh_files.unpacked(data)
+  if kind == 'binvox':
+    return [_binvox_matrix(data)] * n
+  if kind == 'npz':
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+      if 'to_input' in file.files:
+        found = file['to_input']
+        if found.shape == (n, 4, 4) and np.isfinite(found).all():
+          return list(found.astype(np.float64))
+  return [None] * n
+
+
+def _binvox_matrix(data: bytes) -> np.ndarray | None:
+  head = data.partition(b'\ndata')[0]
+  lines = dict(line.partition(b' ')[::2] for line in head.splitlines())
+  try:
+    sides = np.array(lines[b'dim'].split(), np.float64)
+    origin = np.array(lines[b'translate'].split(), np.float64)
+    step = float(lines[b'scale']) / sides.max()
+  except (KeyError, ValueError):
+    return None
+  matrix = np.diag([step, step, step, 1.0])
+  matrix[:3, 3] = origin + step / 2
+  return matrix if step > 0 and np.isfinite(matrix).all() else None
+
+
+def write(
+  voxels: np.ndarray, kind: str, matrix: np.ndarray | None = None
+) -> bytes:
   """The content of a file of another format with one shape.
 
   Args:
     voxels: `(D, H, W)`; binvox needs cubes, and it and vox 0 and 1.
     kind: one of `OUT_FORMATS`.
+    matrix: from the index of a voxel to its coordinates, `(4, 4)`, which binvox
+      keeps where the axes are the same ones.
 
   Returns:
     The same bytes for the same shape.
@@ -85,7 +128,7 @@ def write(voxels: np.ndarray, kind: str) -> bytes:
   if kind in ('binvox', 'vox') and not ((voxels == 0) | (voxels == 1)).all():
     raise ValueError(f'{kind} holds 0 and 1 only, not fractions: --threshold')
   if kind == 'binvox':
-    return _write_binvox(voxels)
+    return _write_binvox(voxels, matrix)
   if kind == 'vox':
     return _write_vox(voxels)
   file = io.BytesIO()
@@ -149,7 +192,7 @@ def _read_binvox(data: bytes, key: str | None) -> np.ndarray:
   return flat.reshape(depth, height, width).transpose(0, 2, 1)
 
 
-def _write_binvox(voxels: np.ndarray) -> bytes:
+def _write_binvox(voxels: np.ndarray, matrix) -> bytes:
   if len(set(voxels.shape)) != 1:
     raise ValueError(f'binvox holds cubes only, not {voxels.shape}')
   size = voxels.shape[0]
@@ -161,11 +204,24 @@ def _write_binvox(voxels: np.ndarray) -> bytes:
   counts = np.full(pieces.sum(), 255)
   counts[np.cumsum(pieces) - 1] = lengths - 255 * (pieces - 1)
   runs = np.stack([np.repeat(flat[ends - 1], pieces), counts], axis=1)
+  translate, scale = '0 0 0', '1'
+  if matrix is not None and _is_straight(matrix):
+    step = matrix[0, 0]
+    origin = matrix[:3, 3] - step / 2
+    translate = ' '.join(f'{x:.12g}' for x in origin)
+    scale = f'{step * size:.12g}'
   # Readers of others stop at anything more, even at a comment.
   head = (
-    f'#binvox 1\ndim {size} {size} {size}\ntranslate 0 0 0\nscale 1\ndata\n'
+    f'#binvox 1\ndim {size} {size} {size}\ntranslate {translate}\n'
+    f'scale {scale}\ndata\n'
   )
   return head.encode() + runs.astype(np.uint8).tobytes()
+
+
+def _is_straight(matrix: np.ndarray) -> bool:
+  """Whether a matrix only scales, and moves."""
+  step = matrix[0, 0]
+  return step > 0 and np.allclose(matrix[:3, :3], step * np.eye(3), 1e-9, 0)
 
 
 def _read_mat(data: bytes, key: str | None) -> np.ndarray:

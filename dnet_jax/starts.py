@@ -118,6 +118,57 @@ def from_components(
   return Start(components.mean + offsets + noise, projections.free())
 
 
+def completed(
+  y: types.Array,
+  visible: types.Array,
+  components: Components,
+  std: float | types.Array,
+) -> types.Array:
+  """What a Gaussian fitted to data expects, given the visible voxels.
+
+  `mean + sum_k z_k s_k v_k` with the z of the least `|z|^2 + |visible
+  residual|^2 / std^2`: the posterior mean under y ~ N(that, std^2 I). Where
+  much is hidden, it is nearer to a shape than an average is.
+
+  Args:
+    y: shapes `(*chains, D, H, W, C)`; only visible voxels are read.
+    visible: boolean, broadcasts against y; True = observed.
+    components: mean, v and s.
+    std: what the components are trusted to leave open, of a voxel.
+
+  Returns:
+    `(*chains, D, H, W, C)`, the visible voxels too.
+
+  >>> components = Components(
+  ...   jnp.zeros((1, 1, 2, 1)), jnp.full((1, 1, 1, 2, 1), 0.5**0.5),
+  ...   jnp.ones(1))
+  >>> y, visible = jnp.ones((1, 1, 2, 1)), jnp.array([[True], [False]])
+  >>> completed(y, visible, components, 0.1).ravel().round(2).tolist()
+  [0.98, 0.98]
+  """
+  shape = components.mean.shape
+  mean = components.mean.ravel()
+  basis = components.directions.reshape(len(components.deviations), -1)
+  basis = basis * components.deviations[:, None]
+  variance = jnp.square(std)
+
+  def one(chain):
+    residual, seen = chain
+    rows = basis * seen
+    products = jnp.matmul(rows, rows.T, precision='highest')
+    products += variance * jnp.eye(len(rows))
+    z = jnp.linalg.solve(
+      products, jnp.matmul(rows, residual, precision='highest')
+    )
+    return mean + jnp.matmul(z, basis, precision='highest')
+
+  seen = jnp.broadcast_to(visible, y.shape).reshape(-1, mean.size)
+  residual = jnp.where(seen, y.reshape(-1, mean.size) - mean, 0)
+  # One after the other: each takes as much memory as all components.
+  found = jax.lax.map(one, (residual, seen.astype(y.dtype)))
+  return found.reshape(*y.shape[: y.ndim - len(shape)], *shape)
+
+
 def from_data(y: types.Array) -> Start:
   """The observed data, free to move: contrastive divergence, section 4.1.
 

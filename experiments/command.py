@@ -13,6 +13,7 @@ import difflib
 import importlib.util
 import inspect
 import itertools
+import math
 import os
 import pathlib
 import re
@@ -39,10 +40,19 @@ FLAGS = {
   'mode': 'what to do; train if not given',
   'config': 'a file with a config, or the name of one that comes with this',
   'workdir': 'a run or a saved model; runs/<name of the config> if not given',
-  'input': 'shapes from outside: a mesh or voxels',
+  'input': 'shapes from outside: a mesh, voxels, a scan, or a folder of them',
   'visible': 'a .npy, True where a voxel of the input was observed',
   'up': 'the axis of the input that points up: x, y or z; z if not given, y of '
   'glTF',
+  'turn': 'degrees by which the input is turned about that axis, from x to y',
+  'key': 'which array of the input, of files that hold several',
+  'threshold': 'above which voxels of the input are inside',
+  'scan': 'the surface of the input is all that is known, though it is closed',
+  'camera': 'x,y,z: where a scan was seen from, in its coordinates',
+  'box': 'x,y,z,x,y,z: lower and upper corner of the whole shape, of which a '
+  'scan is a part',
+  'format': 'what is written: obj, ply, stl, glb, off; binvox, vox, npy, mat; '
+  'or several with commas',
   'out': 'the folder of an export; or a file for a copy of the result',
   'weights': 'of an export: float16 (default) or int8',
   'accept_changes': 'goes on with a run whose config has changed',
@@ -50,7 +60,9 @@ FLAGS = {
   'help': 'shows this',
   'version': 'shows the version',
 }
-_BOOLEAN = ('accept_changes', 'debug', 'help', 'version')
+_BOOLEAN = ('accept_changes', 'scan', 'debug', 'help', 'version')
+# How many numbers a flag has.
+_NUMBERS = {'turn': 1, 'threshold': 1, 'camera': 3, 'box': 6}
 _DEFAULTS = {'mode': 'train', 'weights': 'float16'}
 _CHOICES = {'up': ('x', 'y', 'z'), 'weights': ('float16', 'int8')}
 
@@ -102,8 +114,10 @@ def parse(argv: Sequence[str], modes: Sequence[str]) -> Command:
     raise UsageError(_unknown_flag(str(error))) from error
   given = {n: values[n].value for n in FLAGS if values[n].value is not None}
   for name, x in given.items():
-    if x == '':
+    if x == '' and name != 'format':
       raise UsageError(f'--{name}= is empty: give a value, or leave it out')
+    if name in _NUMBERS:
+      given[name] = _numbers(name, x)
   given = _with_positional(given, positional, modes)
   mode = given.pop('mode', _DEFAULTS['mode'])
   if mode not in modes:
@@ -132,6 +146,25 @@ def _split(argv):
         raise UsageError(f'{argument} needs a value: {argument}=VALUE')
     overrides.append((match[1], text))
   return overrides, rest
+
+
+def _numbers(name, text):
+  """The number of a flag, or its numbers."""
+  count = _NUMBERS[name]
+  try:
+    found = tuple(float(word) for word in text.split(','))
+  except ValueError:
+    found = ()
+  if len(found) != count or not all(map(math.isfinite, found)):
+    what = 'a number' if count == 1 else f'{count} numbers with commas'
+    raise UsageError(f'--{name} must be {what}, got {text!r}')
+  if name == 'box' and not all(
+    a < b for a, b in zip(found[:3], found[3:], strict=True)
+  ):
+    raise UsageError(
+      f'--box must be a lower and an upper corner, x,y,z,x,y,z, got {text!r}'
+    )
+  return found[0] if count == 1 else found
 
 
 def _with_positional(given, positional, modes):

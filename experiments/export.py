@@ -43,10 +43,11 @@ def export(
     FileNotFoundError: when there is no model.
     ValueError: when a number does not fit into the weights.
   """
-  if os.path.lexists(out):
-    raise FileExistsError(
-      f'{out} exists and is not overwritten: choose another name, or move it'
-    )
+  taken = FileExistsError(
+    f'{out} exists and is not overwritten: choose another name, or move it'
+  )
+  if os.path.lexists(os.path.abspath(out)):
+    raise taken
   if old_format.is_old(workdir):
     model, card = old_format.open_old(workdir)
   else:
@@ -61,7 +62,12 @@ def export(
     folder = os.path.join(partial, os.path.basename(out))
     dnet_jax.save(model, folder, weights=weights, card=card)
     _pictures(folder, workdir, model, card['name'])
-    os.rename(folder, out)
+    try:
+      os.rename(folder, out)
+    except OSError as error:
+      if os.path.lexists(out):  # Another export was sooner.
+        raise taken from error
+      raise
   finally:
     shutil.rmtree(partial, ignore_errors=True)
 

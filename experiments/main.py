@@ -25,8 +25,10 @@ try:
   from experiments import signals
   from experiments import tasks
   from experiments import train
+  from experiments.files import inputs
   from experiments.files import models
   from experiments.files import outputs
+  from experiments.files import shapes
   from experiments.files import workdirs
   from experiments.tasks import base
   from experiments.tasks import checks
@@ -77,7 +79,8 @@ def run(argv: Sequence[str]) -> int:
 
   Returns:
     The exit status: 0; 1 for what cannot be done, 2 for a command line that
-    cannot be; 128 and the signal's number for a run that was stopped.
+    cannot be, and where some of the shapes of a folder were skipped; 128 and
+    the signal's number for a run that was stopped.
   """
   _plain_log()
   try:
@@ -95,7 +98,8 @@ def run(argv: Sequence[str]) -> int:
     if '--debug' in argv:
       raise
     print(f'error: {sentence(error)}', file=sys.stderr)
-    return 2 if isinstance(error, command.UsageError) else 1
+    partly = (command.UsageError, inputs.SkippedError)
+    return 2 if isinstance(error, partly) else 1
   return 0
 
 
@@ -315,11 +319,31 @@ def request(
   if changed:
     # Else the model's own, also of one whose card has no config.
     model = parts.with_settings(model, config)
-  given = {
-    name: command.value(typed, name)
-    for name in ('input', 'visible', 'up', 'out')
-  }
-  return base.Request(model, card, config, _writable(folder), **given)
+  given = {name: command.value(typed, name) for name in ('visible', 'out')}
+  formats = command.value(typed, 'format')
+  if formats is not None:
+    shapes.parse(formats)
+  return base.Request(
+    model,
+    card,
+    config,
+    _writable(folder),
+    input=_source(typed),
+    formats=formats,
+    **given,
+  )
+
+
+def _source(typed):
+  """Where shapes from outside are, or None."""
+  path = command.value(typed, 'input')
+  if path is None:
+    return None
+  names = [name for name in inputs.Source._fields if name != 'path']
+  given = {name: command.value(typed, name) for name in names}
+  return inputs.Source(
+    path, **{name: x for name, x in given.items() if x is not None}
+  )
 
 
 def _writable(folder):

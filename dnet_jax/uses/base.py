@@ -39,6 +39,7 @@ _NUMBERS = {
   'temperature': 0.0,
   'start_std': 0.3,
   'fill_std': 0.7,
+  'components_std': 0.7,
   'noise_std': 4.0,
   'refinement_std': 0.2,
 }

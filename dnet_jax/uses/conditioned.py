@@ -26,6 +26,7 @@ def recover(
   step_size: float | types.Array | None = None,
   temperature: float | types.Array | None = None,
   fill_std: float | types.Array | None = None,
+  components_std: float | types.Array | None = None,
   refinement_steps: int | None = None,
   refinement_std: float | types.Array | None = None,
   hold: bool | None = None,
@@ -40,12 +41,15 @@ def recover(
     voxels: `(*chains, D, H, W)`; only the visible ones are read.
     visible: boolean, broadcasts against voxels; True = observed.
     start: where hidden voxels begin: 'mean' of the visible ones, or their
-      'local_average'.
+      'local_average'; or 'components', what the principal components of the
+      data expect, given the visible ones: where large parts are hidden.
     num_steps: Langevin steps.
     noise_steps: of these, the first ones at `temperature`; the rest at 0.
     step_size: the paper's delta-tau.
     temperature: T of section 2.5.
     fill_std: of the Gaussian of a local average, in voxels.
+    components_std: what principal components are trusted to leave open, of a
+      voxel.
     refinement_steps: after these, steps with a narrow reference.
     refinement_std: its standard deviation.
     hold: True: visible voxels are held at every step (the text of 6.2); False:
@@ -74,12 +78,18 @@ def recover(
     step_size=step_size,
     temperature=temperature,
     fill_std=fill_std,
+    components_std=components_std,
     refinement_steps=refinement_steps,
     refinement_std=refinement_std,
     hold=hold,
   )
   if use.start not in _FILLS:
     raise ValueError(f'start must be one of {[*_FILLS]}, got {use.start!r}')
+  if use.start == 'components' and 'components' not in model.extras:
+    raise ValueError(
+      "start 'components' needs a model that keeps principal components of its "
+      "data, and this one has none: use start='local_average'"
+    )
   shapes, leading = base.chains_of(model, voxels, 'voxels')
   seen = base.seen(model, visible, leading)
   keys = base.chain_keys(key, len(shapes))
@@ -87,15 +97,24 @@ def recover(
   return y.reshape(*leading, *model.spec.grid)
 
 
-def _local_average(numbers):
+def _local_average(model, numbers):
+  del model
   return lambda y, visible, mean: corruptions.local_average(
     y, visible, numbers['fill_std'], mean
   )
 
 
+def _components(model, numbers):
+  found = starts.Components(**model.extras['components'])
+  return lambda y, visible, mean: starts.completed(
+    y, visible, found, numbers['components_std']
+  )
+
+
 _FILLS: dict[str, Callable[..., Any]] = {
-  'mean': lambda numbers: None,
+  'mean': lambda model, numbers: None,
   'local_average': _local_average,
+  'components': _components,
 }
 
 
@@ -105,7 +124,7 @@ def _recover(keys, model, voxels, visible, use, numbers):
     base.to_network(model, voxels),
     visible[..., None],
     use.hold,
-    _FILLS[use.start](numbers),
+    _FILLS[use.start](model, numbers),
   )
   y = finish(base.move(keys, model, start, use, numbers))
   # As they were given, to the bit.

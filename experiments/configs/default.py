@@ -177,7 +177,9 @@ def get_config() -> ml_collections.ConfigDict:
   # near empty and full.
   sample.refinement_steps = 0
   sample.refinement_std = 0.2  # s of eq. (3), in the refinement steps
-  sample.mesh_format = 'obj'  # obj, ply or stl; '': no meshes
+  # What shapes are written as, of all modes: obj, ply, stl, glb, off; binvox,
+  # vox, npy, mat; or several with commas; '': none.
+  sample.mesh_format = 'obj'
   sample.seed = 0  # of the random numbers
 
   # How it fills hidden voxels.

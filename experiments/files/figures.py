@@ -46,13 +46,14 @@ _LIGHT = _VIEWER * 0.8 - _RIGHT * 0.32 + _UP * 0.55
 _LIGHT = _LIGHT / np.linalg.norm(_LIGHT)
 _AMBIENT = 0.3
 _SUPERSAMPLING = 3
+_APART = 0.02  # of the level: what values are away from it, at least.
 
 
 def surface(voxels, level: float = 0.5):
   """Returns the closed surface of a shape by marching cubes.
 
   The grid is padded with zeros first, so that a shape that touches its border
-  is closed there.
+  is closed there. Every edge has two faces.
 
   Args:
     voxels: `(D, H, W)` finite numbers.
@@ -84,6 +85,12 @@ def surface(voxels, level: float = 0.5):
     raise ValueError(f'{count} of {voxels.size} voxels are not finite')
   if not voxels.max() > level:
     return None
+  # Corners of triangles keep away from the voxels: where several meet in one
+  # point, edges have more faces than two, or one.
+  apart = np.where(voxels < level, -1, 1) * np.maximum(
+    abs(voxels - level), _APART * level
+  )
+  voxels = (level + apart).astype(np.float32)
   with warnings.catch_warnings():
     # scikit-image 0.26 sets an array's shape, which NumPy 2.5 deprecates.
     warnings.filterwarnings(
@@ -278,14 +285,17 @@ def curves(
   _write_png(path, fig, dpi)
 
 
-def stacked(path, sets: Mapping[str, Any], columns: int = 10) -> None:
+def stacked(
+  path, sets: Mapping[str, Any], columns: int = 10, results: int = 1
+) -> None:
   """Writes a picture (.png) of sets of shapes, one below the other.
 
   Args:
     path: file to write, by replacing it as a whole.
-    sets: `(n, D, H, W)` by name, of one n; the last one has the colour of
-      samples. Shape i of each set is below shape i of the one before.
+    sets: `(n, D, H, W)` by name, of one n. Shape i of each set is below shape
+      i of the one before.
     columns: shapes in a row, at most.
+    results: how many sets, the last ones, have the colour of samples.
   """
   names = list(sets)
   split = [rows(shapes, columns) for shapes in sets.values()]
@@ -295,7 +305,10 @@ def stacked(path, sets: Mapping[str, Any], columns: int = 10) -> None:
     path,
     lines,
     row_labels=names * times,
-    colors=([NEIGHBOUR_COLOR] * (len(names) - 1) + [SAMPLE_COLOR]) * times,
+    colors=(
+      [NEIGHBOUR_COLOR] * (len(names) - results) + [SAMPLE_COLOR] * results
+    )
+    * times,
   )
 
 

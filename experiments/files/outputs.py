@@ -1,37 +1,28 @@
-"""Results, meshes and folders: written once, never over another.
+"""Results and folders: written once, never over another.
 
 A result is a JSON file that says how it came about.
 """
 
+from collections.abc import Callable
 from collections.abc import Mapping
+import contextlib
 import datetime
+import errno
 import glob
 import itertools
 import json
 import os
+import shutil
 import sys
+import tempfile
 from typing import Any
-from typing import NamedTuple
 
 from absl import logging
 import jax
 import numpy as np
-import trimesh
 
-from experiments.files import figures
-
-MESH_FORMATS = ('obj', 'ply', 'stl')
-
-
-class SavedMeshes(NamedTuple):
-  """What `save_meshes` did.
-
-  paths: the files written, in the order of the shapes.
-  empty: indices of the shapes that have no surface, for which none was.
-  """
-
-  paths: tuple[str, ...]
-  empty: tuple[int, ...]
+from experiments.files import inputs
+from experiments.files import shapes
 
 
 def header(experiment: str) -> dict[str, Any]:
@@ -132,91 +123,107 @@ def unused_path(folder, stem: str, suffix: str = '') -> str:
     return path
 
 
-def save_meshes(
-  folder, voxels, *, file_format: str = 'obj', level: float = 0.5
-) -> SavedMeshes:
-  """Writes `folder/sample_000.obj`, `sample_001.obj`, ...; one for each shape.
-
-  Units are voxels, voxel centres at integers, z up. A shape without a surface
-  gets no file, and the numbers of the others stay theirs.
+def in_new_folder(folder: str, stem: str, fill: Callable[[str], None]) -> str:
+  """Makes a folder of results, whole or not at all, never over another.
 
   Args:
-    folder: made if it is not there.
-    voxels: `(n, D, H, W)` finite numbers.
-    file_format: obj, ply or stl.
-    level: the isovalue, above 0.
+    folder: where; made if it is not there.
+    stem: name of the new folder, behind which a number may come.
+    fill: writes what is in it.
 
   Returns:
-    `SavedMeshes(paths, empty)`.
+    The new folder.
 
   Raises:
-    ValueError: for another format, or voxels that are not finite `(n, D, H, W)`
-      numbers; nothing is written then.
-    FileExistsError: where one of the files is there already; nothing is
-      overwritten.
-    OSError: where `folder` cannot be written.
+    OSError: where `folder` cannot be written; and whatever `fill` raises.
   """
-  if file_format not in MESH_FORMATS:
-    raise ValueError(
-      f'unknown mesh format {file_format!r}; choose from '
-      f'{", ".join(MESH_FORMATS)}'
-    )
-  voxels = np.asarray(voxels)
-  if voxels.ndim != 4:
-    raise ValueError(f'voxels must be (n, D, H, W), got shape {voxels.shape}')
-  meshes = []
-  for i, shape in enumerate(voxels):
-    try:
-      meshes.append(figures.surface(shape, level))
-    except ValueError as error:
-      raise ValueError(f'sample {i}: {error}') from error
-  paths = [
-    os.path.join(folder, f'sample_{i:03d}.{file_format}')
-    for i in range(len(meshes))
-  ]
-  taken = [path for path in paths if os.path.lexists(path)]
-  if taken:
-    raise FileExistsError(f'will not overwrite {taken[0]}')
+  there = os.path.isdir(folder)
   os.makedirs(folder, exist_ok=True)
-  written, empty = [], []
-  for i, (path, mesh) in enumerate(zip(paths, meshes, strict=True)):
-    if mesh is None:
-      empty.append(i)
-      continue
-    data = trimesh.Trimesh(*mesh, process=False).export(file_type=file_format)
-    # 'x' and not 'w': another process may have made the file meanwhile.
-    with open(path, 'xb') as file:
-      file.write(data.encode() if isinstance(data, str) else data)
-    written.append(path)
-  return SavedMeshes(tuple(written), tuple(empty))
+  partial = tempfile.mkdtemp(prefix=f'.{stem}.', dir=folder)
+  try:
+    inner = os.path.join(partial, stem)
+    os.mkdir(inner)  # With the permissions of any folder.
+    fill(inner)
+    path = None
+    while path is None:
+      path = unused_path(folder, stem)  # Made, and empty.
+      try:
+        os.rename(inner, path)
+      except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+          raise
+        path = None
+  except BaseException:
+    shutil.rmtree(partial, ignore_errors=True)
+    if not there:
+      with contextlib.suppress(OSError):
+        os.rmdir(folder)
+    raise
+  shutil.rmtree(partial, ignore_errors=True)
+  logging.info('Wrote %s', path)
+  return path
 
 
 def write_shapes(
   folder: str,
   arrays: Mapping[str, Any],
   record: Mapping[str, Any],
-  meshes: Mapping[str, Any],
-  mesh_format: str,
-) -> str:
-  """Fills a new folder: voxels.npz, record.json and meshes/.
+  kinds: Mapping[str, Any],
+  formats: str,
+  given: inputs.Shapes | None = None,
+) -> None:
+  """Fills a new folder: voxels.npz, record.json, meshes/ and voxels/.
 
   Args:
     folder: that exists.
     arrays: of voxels.npz.
     record: how they came about, of record.json.
-    meshes: `(n, D, H, W)` by the name of a folder below meshes/; '': in it.
-    mesh_format: one of `MESH_FORMATS`; '': no meshes.
-
-  Returns:
-    The folder.
+    kinds: `(n, D, H, W)` by the name of a folder below meshes/; '': in it.
+    formats: of meshes and of voxels, with commas between them; '': none.
+    given: what the n shapes were made of: they get its coordinates.
   """
+  arrays, record = dict(arrays), dict(record)
+  to_input, ups = None, ()
+  if given is not None:
+    arrays['to_input'] = to_input = given.to_input
+    ups = given.ups
+    record['shapes'] = [
+      {
+        'name': name,
+        'up': up,
+        'to_input': matrix.tolist(),
+        'hidden': 0 if seen is None else int((~seen).sum()),
+      }
+      for name, up, matrix, seen in zip(
+        given.names, given.ups, given.to_input, given.seen, strict=True
+      )
+    ]
   np.savez_compressed(os.path.join(folder, 'voxels.npz'), **arrays)
+  chosen = shapes.parse(formats)
+  split = {
+    'meshes': [x for x in chosen if x in shapes.MESH_FORMATS],
+    'voxels': [x for x in chosen if x not in shapes.MESH_FORMATS],
+  }
+  for kind, voxels in kinds.items():
+    faces = ()
+    for name, some in split.items():
+      if some:
+        faces = shapes.save(
+          os.path.join(folder, name, kind),
+          voxels,
+          some,
+          to_input=to_input,
+          ups=ups,
+        ).faces
+    if split['meshes']:
+      record.setdefault('faces', {})[kind or 'voxels'] = list(faces)
+      logging.info(
+        '%s meshes of %s faces%s',
+        len(faces) - faces.count(0),
+        ', '.join(f'{n:,}' for n in faces if n) or 'no',
+        f' ({kind})' if kind else '',
+      )
+    if 0 in faces:
+      empty = [i for i, n in enumerate(faces) if not n]
+      logging.warning('Shapes without a surface: %s %s', kind, empty)
   write(os.path.join(folder, 'record.json'), record)
-  for kind, voxels in meshes.items() if mesh_format else ():
-    saved = save_meshes(
-      os.path.join(folder, 'meshes', kind), voxels, file_format=mesh_format
-    )
-    if saved.empty:
-      logging.warning('Shapes without a surface: %s %s', kind, saved.empty)
-  logging.info('Wrote %s', folder)
-  return folder

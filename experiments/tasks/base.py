@@ -14,6 +14,7 @@ import numpy as np
 
 import dnet_jax
 from experiments.files import datasets
+from experiments.files import inputs
 
 
 class Phase(NamedTuple):
@@ -58,6 +59,11 @@ class Experiment(NamedTuple):
   preview: Callable[[dnet_jax.Model], np.ndarray | None]
 
 
+# Flags of modes with shapes from outside; and of those that take scans.
+INPUT = ('up', 'turn', 'key', 'threshold')
+SCAN = ('visible', 'scan', 'camera', 'box')
+
+
 class Request(NamedTuple):
   """What a mode is asked for.
 
@@ -66,20 +72,21 @@ class Request(NamedTuple):
     card: how it came about.
     config: whose settings count.
     folder: of the model; results go below it.
-    input: a file, or None.
-    visible: likewise.
-    up: the axis of `input` that points up; None: as its format has it.
+    input: where shapes from outside are, or None.
+    visible: a file that says what of them was observed, or None.
     out: a file or folder to write to as well, or None.
+    formats: of meshes and voxels, with commas between them; None: those of the
+      config.
   """
 
   model: dnet_jax.Model
   card: Mapping[str, Any]
   config: ml_collections.ConfigDict
   folder: str
-  input: str | None = None
+  input: inputs.Source | None = None
   visible: str | None = None
-  up: str | None = None
   out: str | None = None
+  formats: str | None = None
 
 
 class Mode(NamedTuple):
@@ -98,6 +105,13 @@ class Mode(NamedTuple):
   needs: tuple[str, ...] = ()
   takes: tuple[str, ...] = ()
   fits: Callable[[dnet_jax.Spec], bool] = lambda spec: True
+
+
+def formats(request: Request) -> str:
+  """In which formats a mode writes shapes."""
+  if request.formats is not None:
+    return request.formats
+  return request.config.sample.mesh_format
 
 
 def has_descriptor(spec: dnet_jax.Spec) -> bool:

@@ -16,7 +16,7 @@ import dnet_jax
 from experiments import parallel
 from experiments import tasks
 from experiments.files import datasets
-from experiments.files import outputs
+from experiments.files import shapes
 from experiments.tasks import cooperative
 from experiments.tasks import networks
 from experiments.tasks import parts
@@ -53,6 +53,14 @@ _SEED = Rule('from 0 to 2^32 - 1', lambda x: 0 <= x < 2**32)
 _SIZES = Rule(
   'whole numbers above 0', lambda x: all(_whole(y) and y > 0 for y in x)
 )
+
+
+def _formats(text):
+  try:
+    shapes.parse(text)
+  except ValueError:
+    return False
+  return True
 
 
 def _one_of(names):
@@ -172,7 +180,9 @@ _RULES = {
     'start': _one_of(('noise', 'chains', 'components', 'generator', 'grids')),
     'num_samples': _POSITIVE,
     'start_std': _NOT_NEGATIVE,
-    'mesh_format': _one_of((*outputs.MESH_FORMATS, '')),
+    'mesh_format': Rule(
+      f'some of {", ".join(shapes.FORMATS)}, with commas', _formats
+    ),
     'seed': _SEED,
   },
   'latent': {

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from data_prep import voxel_file
 import dnet_jax
 from dnet_jax import specs
 from experiments import parallel
@@ -176,14 +177,14 @@ def classify(request: base.Request) -> dict[str, Any]:
     FileNotFoundError, ValueError: for input that cannot be used.
   """
   model, source = request.model, request.input
-  grid = model.spec.grid
-  voxels = inputs.fit(
-    inputs.read_input(source, grid[0], request.up), grid, source
-  )
+  if request.out is not None:
+    voxel_file.refuse_existing(request.out)
+  given = inputs.read(source, model.spec.grid)
   classifier = classifiers.make(model, request.card)
-  found = classifier.predict(voxels)
+  found = classifier.predict(given.voxels)
   shapes = [
     {
+      'name': name,
       'class': classifier.classes[int(p.argmax())],
       'probabilities': {
         name: round(float(x), 4)
@@ -191,16 +192,21 @@ def classify(request: base.Request) -> dict[str, Any]:
       },
       'none': round(float(none), 4),
     }
-    for p, none in zip(found.probabilities, found.none, strict=True)
+    for name, p, none in zip(
+      given.names, found.probabilities, found.none, strict=True
+    )
   ]
   result = outputs.header(request.card['name']) | {
-    'input': source,
+    'input': source._asdict(),
     'shapes': shapes,
   }
   outputs.write_result(request.folder, 'classes', result, request.out)
-  for i, shape in enumerate(shapes):
-    likely = shape['probabilities'][shape['class']]
-    print(f'{i}: {shape["class"]} ({likely:.3f}), none {shape["none"]:.3f}')
+  for shape in shapes:
+    # The likely ones first.
+    likely = sorted(shape['probabilities'].items(), key=lambda x: -x[1])
+    words = [f'{name} {p:.3f}' for name, p in likely[:3]]
+    print(f'{shape["name"]}: {", ".join(words)}; none {shape["none"]:.3f}')
+  inputs.tell_skipped(given)
   return result
 
 
@@ -212,7 +218,7 @@ TASK = base.Task(
       classify,
       'of which class the shapes of --input are',
       needs=('input',),
-      takes=('config', 'up', 'out'),
+      takes=('config', 'out', *base.INPUT),
       fits=base.has_classifier,
     )
   },

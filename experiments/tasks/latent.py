@@ -5,7 +5,6 @@ Voxels are `(n, D, H, W)` in [0, 1] here, latent factors `(n, d)`.
 
 from collections.abc import Mapping
 import os
-import pathlib
 from typing import Any
 
 import jax
@@ -79,17 +78,24 @@ def refined(request: base.Request, voxels: np.ndarray, seed: int) -> np.ndarray:
 # Modes.
 
 
-def _write(request, name, arrays, meshes, picture, **content):
+def _write(request, name, arrays, kinds, picture, given=None, **content):
   """Writes the new folder of a mode; returns it."""
   config = request.config
-  folder = outputs.unused_path(os.path.join(request.folder, 'latent'), name)
-  figures.isosurfaces(os.path.join(folder, 'picture.png'), **picture)
   record = outputs.header(request.card['name']) | {
     'latent': config.latent.to_dict(),
     'sample': config.sample.to_dict(),
   }
-  return outputs.write_shapes(
-    folder, arrays, record | content, meshes, config.sample.mesh_format
+  if request.input is not None:
+    record['input'] = request.input._asdict()
+
+  def fill(folder):
+    figures.isosurfaces(os.path.join(folder, 'picture.png'), **picture)
+    outputs.write_shapes(
+      folder, arrays, record | content, kinds, base.formats(request), given
+    )
+
+  return outputs.in_new_folder(
+    os.path.join(request.folder, 'latent'), name, fill
   )
 
 
@@ -117,11 +123,17 @@ def generate(request: base.Request) -> str:
 
 
 def interpolate(request: base.Request) -> str:
-  """Rows of shapes between random pairs: Figure 6.
+  """Rows of shapes between random pairs, Figure 6; or between two given ones.
+
+  Of shapes from outside, `--input`, z is inferred; there must be two, whose
+  order is that of their names.
 
   Returns:
-    The new folder; voxels.npz has `linear` and `spherical`, `(rows, columns,
-    D, H, W)`, and the ends, `z`.
+    The new folder; voxels.npz has `linear` and `spherical`, `(rows * columns,
+    D, H, W)`, row by row, and the ends, `z`; and `input`, if there is.
+
+  Raises:
+    FileNotFoundError, ValueError: for input that cannot be used.
   """
   settings, model = request.config.latent, request.model
   rows, columns = settings.num_rows, settings.num_columns
@@ -130,17 +142,40 @@ def interpolate(request: base.Request) -> str:
       'latent.num_rows must be at least 1 and latent.num_columns at least 2, '
       f'got {rows} and {columns}'
     )
-  z = draw(model, 2 * rows, request.config.sample.seed).reshape(rows, 2, -1)
+  seed = request.config.sample.seed
+  content, arrays = {}, {}
+  if request.input is not None:
+    given = inputs.read(request.input, model.spec.grid, limit=3)
+    inputs.tell_skipped(given)
+    if len(given.names) != 2:
+      raise ValueError(
+        f'--input={request.input.path} must hold two shapes to interpolate '
+        f'between, a folder of two files or a file of two shapes; it holds '
+        f'{"more" if given.names[2:] else "one"}'
+      )
+    everywhere = np.ones(given.voxels.shape, bool)
+    rows, z = 1, infer(model, given.voxels, everywhere, seed)[None]
+    arrays['input'], content['names'] = given.voxels, list(given.names)
+    rebuilt = scores.own_iou(shapes(model, z[0]), given.voxels)
+    content['iou'] = [round(float(x), 4) for x in rebuilt]
+  else:
+    z = draw(model, 2 * rows, seed).reshape(rows, 2, -1)
   made = {name: between(model, z, columns, name) for name in library.PATHS}
   lines = [list(row) for i in range(rows) for row in (made[n][i] for n in made)]
+  labels = [*made] * rows
+  if request.input is not None:
+    first, last = given.voxels
+    lines.insert(0, [first, *[None] * (columns - 2), last])
+    labels.insert(0, 'input')
   flat = {name: y.reshape(-1, *y.shape[2:]) for name, y in made.items()}
   return _write(
     request,
     'interpolate',
-    made | {'z': z},
+    flat | arrays | {'z': z},
     flat,
-    dict(rows=lines, row_labels=[*made] * rows),
+    dict(rows=lines, row_labels=labels),
     scores={name: smoothness(y) for name, y in made.items()},
+    **content,
   )
 
 
@@ -180,8 +215,8 @@ def arithmetic(request: base.Request) -> str:
   seed; without them, those of `find_examples` among `latent.search` shapes.
 
   Returns:
-    The new folder; voxels.npz has `voxels`, `(rows, 4, D, H, W)`: a, b, c and
-    c + a - b; and their `z`.
+    The new folder; voxels.npz has `voxels`, `(rows * 4, D, H, W)`: a, b, c and
+    c + a - b, row by row; and their `z`, `(rows, 4, d)`.
   """
   settings, model = request.config.latent, request.model
   z = draw(model, settings.search, request.config.sample.seed)
@@ -202,7 +237,7 @@ def arithmetic(request: base.Request) -> str:
   return _write(
     request,
     'arithmetic',
-    {'voxels': rows, 'z': z},
+    {'voxels': voxels, 'z': z},
     {'': voxels},
     dict(
       rows=[list(row) for row in rows],
@@ -225,61 +260,64 @@ def reconstruct(request: base.Request) -> str:
     FileNotFoundError, ValueError: for input that cannot be used.
   """
   config, model, source = request.config, request.model, request.input
-  grid = model.spec.grid
-  given = inputs.read_input(source, grid[0], request.up)
-  given = inputs.some(given, config.sample.num_samples, source)
-  given = inputs.fit(given, grid, source)
-  seen = np.ones(given.shape, bool)
+  given = inputs.read(
+    source, model.spec.grid, limit=config.sample.num_samples, partial=True
+  )
+  y, n = given.voxels, len(given.names)
+  seen = np.ones(y.shape, bool)
   if request.visible is not None:
-    seen = inputs.read_visible(request.visible, len(given))
-    if seen.shape != given.shape or not seen.any((1, 2, 3)).all():
+    seen = inputs.read_visible(request.visible, n)
+    if seen.shape != y.shape or not seen.any((1, 2, 3)).all():
       raise ValueError(
-        f'--visible={request.visible} must be {given.shape[1:]} and True '
+        f'--visible={request.visible} must be {y.shape[1:]} and True '
         f'somewhere, got {seen.shape[1:]} with {seen.sum()} visible voxels'
       )
-  z = infer(model, given, seen, config.sample.seed)
+  else:
+    for i, known in enumerate(given.seen):
+      if known is not None:
+        seen[i] = known
+  z = infer(model, y, seen, config.sample.seed)
   voxels = shapes(model, z)
-  sets = {
-    'input': given,
-    'visible': np.where(seen, given, 0),
-    'rebuilt': voxels,
-  }
+  sets = {'input': y, 'visible': np.where(seen, y, 0), 'rebuilt': voxels}
   picture = _rows(sets)
   colors = [figures.NEIGHBOUR_COLOR] * 2 + [figures.SAMPLE_COLOR]
-  return _write(
+  path = _write(
     request,
-    f'reconstruct_{pathlib.PurePath(source).stem}',
-    {'voxels': voxels, 'input': given, 'visible': seen, 'z': z},
+    f'reconstruct_{inputs.stem(source)}',
+    {'voxels': voxels, 'input': y, 'visible': seen, 'z': z},
     {'': voxels},
     picture | {'colors': colors * (len(picture['rows']) // 3)},
-    iou=[round(float(x), 4) for x in scores.own_iou(voxels, given)],
+    given,
+    iou=[round(float(x), 4) for x in scores.own_iou(voxels, y)],
   )
+  inputs.tell_skipped(given)
+  return path
 
 
 MODES = {
   'generate': base.Mode(
     generate,
     'shapes in one pass, Figure 5',
-    takes=('config',),
+    takes=('config', 'format'),
     fits=base.has_generator,
   ),
   'interpolate': base.Mode(
     interpolate,
-    'shapes between shapes, Figure 6',
-    takes=('config',),
+    'shapes between shapes, Figure 6, or between the two of --input',
+    takes=('config', 'input', 'format', *base.INPUT),
     fits=base.has_generator,
   ),
   'arithmetic': base.Mode(
     arithmetic,
     'a part of one shape on another, Figure 7',
-    takes=('config',),
+    takes=('config', 'format'),
     fits=base.has_generator,
   ),
   'reconstruct': base.Mode(
     reconstruct,
     'rebuilds the shapes of --input through the latent space',
     needs=('input',),
-    takes=('config', 'visible', 'up'),
+    takes=('config', 'format', *base.INPUT, *base.SCAN),
     fits=base.has_generator,
   ),
 }

@@ -22,6 +22,7 @@ from dnet_jax import algorithms
 from dnet_jax.uses import base as uses
 from dnet_jax.uses import synthesis as library
 from experiments import batches
+from experiments.evaluation import baselines
 from experiments.evaluation import scores
 from experiments.files import datasets
 from experiments.files import figures
@@ -122,26 +123,42 @@ def samples(
 def sample(request: base.Request) -> str:
   """Writes samples of all grids, Figure 8, from scratch or of given shapes.
 
+  Voxels of a coarse grid of the model are taken as they are; of other voxels
+  and meshes the averages on its next to finest grid.
+
   Returns:
     The new folder, see `synthesis.write_samples`; and grids.png (Figure 8)
     and grid_<d>.npz.
   """
   model, settings = request.model, request.config.sample
-  coarse, count = None, settings.num_samples
-  if request.input:
-    sides = (1, *model.spec.grids)
-    coarse = inputs.read_coarse(request.input, sides, request.up)
-    coarse = inputs.some(coarse, count, request.input)
-    count = len(coarse)
+  coarse, count, given = None, settings.num_samples, None
+  if request.input is not None:
+    *sides, finest = (1, *model.spec.grids)
+    given = inputs.read(
+      request.input,
+      model.spec.grid,
+      limit=count,
+      others=[(side,) * 3 for side in sides],
+    )
+    coarse, count = given.voxels, len(given.names)
+    factor = finest // coarse.shape[-1]
+    if factor > 1:
+      given = inputs.finer(given, factor)
+    else:
+      coarse = baselines.downscale(coarse, finest // sides[-1])
   grids = samples(model, count, settings.seed, coarse)
-  folder = synthesis.write_samples(request, grids[-1])
-  if coarse is not None:
-    grids = (coarse, *grids)
-  picture(os.path.join(folder, 'grids.png'), grids)
-  for shapes in grids:
-    path = os.path.join(folder, f'grid_{shapes.shape[-1]}.npz')
-    np.savez_compressed(path, voxels=shapes)
-  return folder
+  shown = grids if coarse is None else (coarse, *grids)
+
+  def more(folder):
+    picture(os.path.join(folder, 'grids.png'), shown)
+    for shapes in shown:
+      path = os.path.join(folder, f'grid_{shapes.shape[-1]}.npz')
+      np.savez_compressed(path, voxels=shapes)
+
+  path = synthesis.write_samples(request, grids[-1], given, more)
+  if given is not None:
+    inputs.tell_skipped(given)
+  return path
 
 
 def picture(path: str, grids: Sequence[np.ndarray]) -> None:
@@ -319,7 +336,7 @@ TASK = base.Task(
     'sample': base.Mode(
       sample,
       'new shapes on every grid, or finer ones of --input',
-      takes=('config', 'input', 'up'),
+      takes=('config', 'input', 'format', *base.INPUT),
       fits=lambda spec: bool(spec.grids),
     )
   },

@@ -4,11 +4,12 @@ Voxels are `(n, D, H, W)` in [0, 1] here.
 """
 
 from collections.abc import Sequence
+import dataclasses
 import functools
 import os
-import pathlib
 from typing import Any
 
+from absl import logging
 import jax
 import ml_collections
 import numpy as np
@@ -25,6 +26,11 @@ from experiments.files import outputs
 from experiments.tasks import base
 from experiments.tasks import conditioned
 from experiments.tasks import parts
+
+# Of scans: principal components where hidden voxels begin, and what they are
+# trusted to leave open of a voxel, where empty ones are known and where not.
+_COMPONENTS = 120
+_WITH_CAMERA, _WITHOUT = 0.7, 4.0
 
 
 def _experiment(
@@ -70,6 +76,7 @@ def recover_voxels(
   voxels: np.ndarray,
   visible: np.ndarray,
   seed: int,
+  **arguments: Any,
 ) -> np.ndarray:
   """Fills the hidden voxels, some shapes at a time.
 
@@ -78,6 +85,7 @@ def recover_voxels(
     voxels: `(n, D, H, W)`; only visible ones are read.
     visible: boolean, likewise.
     seed: of the noise, if there is any.
+    **arguments: of `dnet_jax.recover`.
 
   Returns:
     `(n, D, H, W)` in [0, 1], the visible ones as they were given.
@@ -89,7 +97,7 @@ def recover_voxels(
   keys = dnet_jax.chain_keys(jax.random.key(seed), len(voxels))
   recovered = batches.map_batches(
     lambda keys, voxels, visible: dnet_jax.recover(
-      keys, model, voxels, visible
+      keys, model, voxels, visible, **arguments
     ),
     keys,
     voxels,
@@ -129,54 +137,144 @@ def _evaluate(
   )
 
 
+def with_components(
+  model: dnet_jax.Model, config: ml_collections.ConfigDict
+) -> dnet_jax.Model:
+  """The model with principal components of its data: its own, or new ones.
+
+  Where the data is not there they are those of the embedded furniture. A model
+  of which there is no furniture either stays as it is.
+  """
+  if 'components' in model.extras:
+    return model
+  data = parts.data_or_none(config)
+  if data is None:
+    other = config.copy_and_resolve_references()
+    other.data.path, other.data.hold_out = datasets.FURNITURE, 0.0
+    other.data.size, other.data.furniture_shapes = model.spec.grid[0], 300
+    data = parts.data_or_none(other)
+  if data is None or data.train.shape[1:] != model.spec.grid:
+    return model
+  logging.info(
+    'What is hidden of scans begins at principal components of %s.',
+    data.source,
+  )
+  found = datasets.principal_components(
+    datasets.to_network(
+      data.train, float(model.extras['mean']), float(model.extras['scale'])
+    ),
+    min(_COMPONENTS, len(data.train) // 3),
+  )
+  return dataclasses.replace(
+    model, extras=dict(model.extras) | {'components': found}
+  )
+
+
+def complete_scans(
+  request: base.Request, voxels: np.ndarray, seen: np.ndarray
+) -> np.ndarray:
+  """Fills the hidden voxels of scans, of which large parts are hidden.
+
+  Args:
+    request: of the mode.
+    voxels: `(n, D, H, W)`; only the seen ones are read.
+    seen: boolean, likewise.
+  """
+  model = with_components(request.model, request.config)
+  seed = request.config.sample.seed
+  if 'components' not in model.extras:
+    logging.warning(
+      'The model keeps no principal components of its data, and the data is '
+      'not there (--config.data.path): what is hidden begins at a local '
+      'average, and large parts of scans will be wrong.'
+    )
+    return recover_voxels(model, voxels, seen, seed, start='local_average')
+  recovered = np.empty_like(voxels)
+  # Where no voxel is known to be empty, those that are full say less.
+  empty = (seen & (voxels < 0.5)).any(axis=(1, 2, 3))
+  for rows, std in ((empty, _WITH_CAMERA), (~empty, _WITHOUT)):
+    if rows.any():
+      recovered[rows] = recover_voxels(
+        model,
+        voxels[rows],
+        seen[rows],
+        seed,
+        start='components',
+        components_std=std,
+      )
+  return recovered
+
+
 def recover(request: base.Request) -> str:
   """Recovers shapes from outside, of which a part is hidden.
+
+  Of a scan that is all but its surface and, with a camera, the space in front
+  of it; of a whole shape what `--visible` says, or else what the config says.
 
   Returns:
     The new folder, `recoveries/<name of input>`, `_001`, ...: voxels.npz
     (`voxels`, the recovered shapes, in [0, 1] and not thresholded; `input`,
-    `visible`), picture.png, meshes/, record.json.
+    `visible`, `to_input`), picture.png, meshes/, record.json.
 
   Raises:
     FileNotFoundError, ValueError: for input that cannot be used.
   """
-  config, source = request.config, request.input
-  settings, grid = config.sample, request.model.spec.grid
-  voxels = inputs.fit(
-    inputs.read_input(source, grid[0], request.up), grid, source
-  )
-  voxels = inputs.some(voxels, settings.num_samples, source)
-  if request.visible is None:
-    seen = corrupted(config, grid, len(voxels), settings.seed)
-  else:
-    seen = inputs.read_visible(request.visible, len(voxels))
-  recovered = recover_voxels(request.model, voxels, seen, settings.seed)
+  config, source, model = request.config, request.input, request.model
+  settings, grid = config.sample, model.spec.grid
+  given = inputs.read(source, grid, limit=settings.num_samples, partial=True)
+  voxels, n = given.voxels, len(given.names)
+  scans = np.array([one is not None for one in given.seen])
+  seen = corrupted(config, grid, n, settings.seed).copy()
+  if request.visible is not None:
+    scans[:] = False
+    seen = inputs.read_visible(request.visible, n)
+  for i in np.flatnonzero(scans):
+    seen[i] = given.seen[i]
+  recovered = np.empty_like(voxels)
+  if scans.any():
+    recovered[scans] = complete_scans(request, voxels[scans], seen[scans])
+  if not scans.all():
+    recovered[~scans] = recover_voxels(
+      model, voxels[~scans], seen[~scans], settings.seed
+    )
   record = outputs.header(request.card['name']) | {
-    'input': source,
+    'input': source._asdict(),
     'settings': config.recover.to_dict() | {'seed': settings.seed},
-    'corruption': config.corruption.to_dict(),
   }
-  if request.visible is None:
+  if request.visible is None and not scans.all():
     # The whole shape is known, and what was hidden of it is the truth.
-    record['scores'] = scores.recovery_scores(recovered, voxels, seen)
-  folder = outputs.unused_path(
-    os.path.join(request.folder, 'recoveries'), pathlib.PurePath(source).stem
+    record['corruption'] = config.corruption.to_dict()
+    record['scores'] = scores.recovery_scores(
+      recovered[~scans], voxels[~scans], seen[~scans]
+    )
+
+  def fill(folder):
+    path = os.path.join(folder, 'picture.png')
+    shown = np.where(seen, voxels, 0)
+    if scans.all():
+      sets = {'scan': shown, 'recovered': recovered}
+      behind = [np.rot90(y, 2, axes=(1, 2)) for y in sets.values()]
+      sets['scan,\nfrom behind'], sets['recovered,\nfrom behind'] = behind
+      order = [*sets]
+      order[1:3] = order[2:0:-1]
+      figures.stacked(path, {name: sets[name] for name in order}, results=2)
+    else:
+      sets = {'input': voxels, 'visible': shown, 'recovered': recovered}
+      figures.stacked(path, sets)
+    outputs.write_shapes(
+      folder,
+      {'voxels': recovered, 'input': voxels, 'visible': seen},
+      record,
+      {'': recovered},
+      base.formats(request),
+      given,
+    )
+
+  path = outputs.in_new_folder(
+    os.path.join(request.folder, 'recoveries'), inputs.stem(source), fill
   )
-  figures.stacked(
-    os.path.join(folder, 'picture.png'),
-    {
-      'input': voxels,
-      'visible': np.where(seen, voxels, 0),
-      'recovered': recovered,
-    },
-  )
-  return outputs.write_shapes(
-    folder,
-    {'voxels': recovered, 'input': voxels, 'visible': seen},
-    record,
-    {'': recovered},
-    settings.mesh_format,
-  )
+  inputs.tell_skipped(given)
+  return path
 
 
 TASK = base.Task(
@@ -187,7 +285,7 @@ TASK = base.Task(
       recover,
       'fills the hidden part of the shapes of --input',
       needs=('input',),
-      takes=('config', 'visible', 'up'),
+      takes=('config', 'format', *base.INPUT, *base.SCAN),
       fits=base.has_one_descriptor,
     )
   },

@@ -4,7 +4,6 @@ Voxels are `(n, D, H, W)` in [0, 1] here.
 """
 
 import os
-import pathlib
 from typing import Any
 
 import jax
@@ -98,8 +97,8 @@ def _evaluate(
 def super_resolve(request: base.Request) -> str:
   """Super-resolves shapes from outside.
 
-  The input may be voxels of the low resolution, or of the model's grid, and
-  meshes, which are downscaled first.
+  The input may be voxels of the low resolution; others, and meshes, are brought
+  to the model's grid and downscaled first.
 
   Returns:
     The new folder, `super_resolutions/<name of input>`, `_001`, ...:
@@ -113,36 +112,45 @@ def super_resolve(request: base.Request) -> str:
   settings, factor = config.sample, config.factor
   grid = request.model.spec.grid
   _check_factor(factor, grid)
-  voxels = inputs.read_input(source, grid[0], request.up)
-  voxels = inputs.some(voxels, settings.num_samples, source)
   low_grid = tuple(n // factor for n in grid)
+  given = inputs.read(
+    source, grid, limit=settings.num_samples, others=(low_grid,)
+  )
+  voxels = given.voxels
   if voxels.shape[1:] == low_grid:
     low, shown = voxels, {}
-  elif voxels.shape[1:] == grid:
-    low, shown = baselines.downscale(voxels, factor), {'input': voxels}
+    given = inputs.finer(given, factor)
   else:
-    raise ValueError(
-      f'{source} has a grid of {voxels.shape[1:]}; the model takes '
-      f'{low_grid}, or {grid} to downscale first'
-    )
+    low, shown = baselines.downscale(voxels, factor), {'input': voxels}
   y = super_resolve_voxels(request.model, low, settings.seed)
   record = outputs.header(request.card['name']) | {
-    'input': source,
+    'input': source._asdict(),
     'factor': factor,
     'settings': config.super_resolve.to_dict() | {'seed': settings.seed},
   }
   if shown:
     record['scores'] = scores.super_resolution_scores(y, voxels)
-  folder = outputs.unused_path(
+
+  def fill(folder):
+    figures.stacked(
+      os.path.join(folder, 'picture.png'), shown | {'low': low, 'result': y}
+    )
+    outputs.write_shapes(
+      folder,
+      {'voxels': y, 'low': low},
+      record,
+      {'': y},
+      base.formats(request),
+      given,
+    )
+
+  path = outputs.in_new_folder(
     os.path.join(request.folder, 'super_resolutions'),
-    pathlib.PurePath(source).stem,
+    inputs.stem(source),
+    fill,
   )
-  figures.stacked(
-    os.path.join(folder, 'picture.png'), shown | {'low': low, 'result': y}
-  )
-  return outputs.write_shapes(
-    folder, {'voxels': y, 'low': low}, record, {'': y}, settings.mesh_format
-  )
+  inputs.tell_skipped(given)
+  return path
 
 
 TASK = base.Task(
@@ -153,7 +161,7 @@ TASK = base.Task(
       super_resolve,
       'adds details to the coarse shapes of --input',
       needs=('input',),
-      takes=('config', 'up'),
+      takes=('config', 'format', *base.INPUT),
       fits=base.has_descriptor,
     )
   },

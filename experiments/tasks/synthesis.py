@@ -20,6 +20,7 @@ from experiments.evaluation import classifier as classifiers
 from experiments.evaluation import scores
 from experiments.files import datasets
 from experiments.files import figures
+from experiments.files import inputs
 from experiments.files import outputs
 from experiments.tasks import base
 from experiments.tasks import networks
@@ -201,12 +202,19 @@ def refine(model: dnet_jax.Model, voxels: np.ndarray, seed: int) -> np.ndarray:
   )
 
 
-def write_samples(request: base.Request, voxels: np.ndarray) -> str:
+def write_samples(
+  request: base.Request,
+  voxels: np.ndarray,
+  given: inputs.Shapes | None = None,
+  more: Callable[[str], None] = lambda folder: None,
+) -> str:
   """Writes samples below the model.
 
   Args:
     request: of the mode; its `config.sample` is recorded.
     voxels: `(n, D, H, W)`.
+    given: what they were made of.
+    more: writes further files to the folder.
 
   Returns:
     The new folder: voxels.npz (key `voxels`, mean added back, not
@@ -215,24 +223,31 @@ def write_samples(request: base.Request, voxels: np.ndarray) -> str:
     record.json.
   """
   settings = request.config.sample
-  folder = outputs.unused_path(
-    os.path.join(request.folder, 'samples'), settings.start
-  )
-  figures.isosurfaces(
-    os.path.join(folder, 'samples.png'), figures.rows(voxels, _COLUMNS)
-  )
   data = parts.data_or_none(request.config)
-  if data is not None and data.train.shape[1:] == voxels.shape[1:]:
-    picture_neighbours(
-      os.path.join(folder, 'neighbours.png'), voxels, data.train
-    )
   record = outputs.header(request.card['name'])
-  return outputs.write_shapes(
-    folder,
-    {'voxels': voxels},
-    record | {'settings': settings.to_dict()},
-    {'': voxels},
-    settings.mesh_format,
+  if request.input is not None:
+    record['input'] = request.input._asdict()
+
+  def fill(folder):
+    figures.isosurfaces(
+      os.path.join(folder, 'samples.png'), figures.rows(voxels, _COLUMNS)
+    )
+    if data is not None and data.train.shape[1:] == voxels.shape[1:]:
+      picture_neighbours(
+        os.path.join(folder, 'neighbours.png'), voxels, data.train
+      )
+    outputs.write_shapes(
+      folder,
+      {'voxels': voxels},
+      record | {'settings': settings.to_dict()},
+      {'': voxels},
+      base.formats(request),
+      given,
+    )
+    more(folder)
+
+  return outputs.in_new_folder(
+    os.path.join(request.folder, 'samples'), settings.start, fill
   )
 
 
@@ -311,7 +326,7 @@ TASK = base.Task(
     'sample': base.Mode(
       sample,
       'new shapes: voxels, pictures, meshes',
-      takes=('config',),
+      takes=('config', 'format'),
       fits=lambda spec: base.has_descriptor(spec) or base.has_generator(spec),
     )
   },

@@ -13,6 +13,7 @@ import pytest
 import scipy.io
 
 from data_prep import convert
+from data_prep import grids
 from data_prep import voxel_file
 from data_prep import voxelize
 
@@ -102,14 +103,14 @@ def test_batches_and_a_channel_axis(tmp_path):
 def test_padding_and_cropping_are_inverse(small, large):
   volume = shape(small) + 0
   volume[0, 0, 0] = 1
-  wide = convert.resize(volume, large)
+  wide = grids.resize(volume, large)
   assert wide.shape == (large,) * 3
   assert wide.sum() == volume.sum()
-  np.testing.assert_array_equal(convert.resize(wide, small), volume)
+  np.testing.assert_array_equal(grids.resize(wide, small), volume)
 
 
 def test_padding_is_centred():
-  wide = convert.resize(np.ones((30, 30, 30)), 32)
+  wide = grids.resize(np.ones((30, 30, 30)), 32)
   assert wide[1:-1, 1:-1, 1:-1].all()
   assert wide.sum() == 30**3
 
@@ -118,12 +119,12 @@ def test_cropping_loses_nothing_unless_asked():
   volume = np.ones((32, 32, 32))
   lost = 32**3 - 30**3
   with pytest.raises(ValueError, match=f'cut off {lost} occupied voxels'):
-    convert.resize(volume, 30)
-  assert convert.resize(volume, 30, lossy=True).sum() == 30**3
+    grids.resize(volume, 30)
+  assert grids.resize(volume, 30, lossy=True).sum() == 30**3
 
 
 def test_mixed_sides():
-  wide = convert.resize(np.ones((4, 6, 9)), 6, lossy=True)
+  wide = grids.resize(np.ones((4, 6, 9)), 6, lossy=True)
   assert wide.shape == (6, 6, 6)
   assert wide.sum() == 4 * 6 * 6
 
@@ -135,7 +136,7 @@ def test_turning_grids_is_turning_meshes(up):
   vertices, faces = triangles.reshape(-1, 3), np.arange(15).reshape(5, 3)
   plain = voxelize.voxelize(vertices, faces, 32)
   turned = voxelize.voxelize(vertices, faces, 32, up=up)
-  np.testing.assert_array_equal(convert.turn_up(plain, up), turned)
+  np.testing.assert_array_equal(grids.turn_up(plain, up), turned)
 
 
 # The whole conversion.
@@ -331,15 +332,15 @@ def test_broken_files_are_skipped_or_stop(volumes, tmp_path):
 def test_values_of_any_range(tmp_path):
   grey = (shape(8) * 200 + 10).astype(np.uint8)
   with pytest.raises(ValueError, match='values from 10 to 210: say with --thr'):
-    convert.check_voxels(grey)
-  np.testing.assert_array_equal(convert.check_voxels(grey, 127)[0], shape(8))
+    grids.check_voxels(grey)
+  np.testing.assert_array_equal(grids.check_voxels(grey, 127)[0], shape(8))
   # Two values say by themselves what is inside.
   for value in (255, 2, 3.5):
     np.testing.assert_array_equal(
-      convert.check_voxels(shape(8) * value)[0], shape(8)
+      grids.check_voxels(shape(8) * value)[0], shape(8)
     )
   signed = shape(8) * 2.0 - 1
-  np.testing.assert_array_equal(convert.check_voxels(signed, 0)[0], shape(8))
+  np.testing.assert_array_equal(grids.check_voxels(signed, 0)[0], shape(8))
   mat(tmp_path / 'x.mat', grey)
   run(tmp_path / 'x.mat', tmp_path / 'x.npz', threshold=127)
   np.testing.assert_array_equal(
@@ -352,8 +353,8 @@ def test_axes_of_batches_and_channels(add):
   volume = shape(8)
   for axis in add:
     volume = np.expand_dims(volume, axis)
-  np.testing.assert_array_equal(convert.check_voxels(volume), shape(8)[None])
-  assert len(convert.check_voxels(np.stack([shape(8)] * 3)[:, None])) == 3
+  np.testing.assert_array_equal(grids.check_voxels(volume), shape(8)[None])
+  assert len(grids.check_voxels(np.stack([shape(8)] * 3)[:, None])) == 3
 
 
 def test_our_own_results_are_inputs(tmp_path):
@@ -389,7 +390,7 @@ def test_the_only_grid_of_a_file_is_found(tmp_path):
 def test_blocks_keep_what_is_thin(factor, tmp_path):
   thin = np.zeros((32, 32, 32), np.uint8)
   thin[5, 2:30, 3:29] = 1
-  small = convert.resize(thin, 32 // factor)
+  small = grids.resize(thin, 32 // factor)
   expected = np.zeros_like(small)
   expected[tuple(np.argwhere(thin).T // factor)] = 1
   np.testing.assert_array_equal(small, expected)
@@ -414,7 +415,7 @@ def test_what_voxelize_makes_large_is_scaled_to_what_it_makes_small():
   faces = np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]])
   large = voxelize.voxelize(vertices, faces, 128)
   small = voxelize.voxelize(vertices, faces, 32)
-  np.testing.assert_array_equal(convert.resize(large, 32), small)
+  np.testing.assert_array_equal(grids.resize(large, 32), small)
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ import pytest
 import trimesh
 
 from data_prep import inside
+from data_prep import placement
 from data_prep import surface
-from data_prep import voxelize
 
 
 def sheet(corner, u, v, n=1, holes=()):
@@ -46,7 +46,7 @@ def sides(low=(0, 0, 0), size=(1, 1, 1), n=16, without=(), **holes):
 def filled(triangles, size):
   """The solid of triangles, its surface, and what is doubtful about it."""
   vertices, faces = triangles.reshape(-1, 3), np.arange(3 * len(triangles))
-  placed = voxelize.normalise(vertices, faces.reshape(-1, 3), size)
+  placed = placement.normalise(vertices, faces.reshape(-1, 3), size)
   walls = surface.surface_voxels(placed, size)
   solid, doubt = inside.fill(placed, walls)
   return solid, walls, doubt
@@ -69,7 +69,7 @@ HOLES = {
 @pytest.mark.parametrize('name', HOLES)
 def test_a_box_with_holes_is_solid_at_every_size(name, size):
   solid, _, doubt = filled(sides(**HOLES[name]), size)
-  side = size - 2 * voxelize.default_margin(size)
+  side = size - 2 * placement.default_margin(size)
   # But for the voxels of the surface that the holes themselves are.
   assert solid.sum() >= side**3 - 6 * (side // 2) ** 2
   inner = slice((size - side) // 2 + 1, (size + side) // 2 - 1)
@@ -196,7 +196,7 @@ def test_a_box_with_much_missing_is_doubtful():
 
 def test_lines_find_what_is_inside_of_a_ball():
   mesh = trimesh.creation.icosphere(4)
-  triangles = voxelize.normalise(mesh.vertices, mesh.faces, 32)
+  triangles = placement.normalise(mesh.vertices, mesh.faces, 32)
   votes = inside._votes(triangles, 32)
   centres = np.stack(np.indices((32, 32, 32)), -1) + 0.5 - 16
   # Lines are a little off the middle, the ball is a little within a sphere.
@@ -227,7 +227,7 @@ def testcount_between_is_what_it_says():
 
 
 def test_pieces_do_not_matter(monkeypatch):
-  triangles = voxelize.normalise(
+  triangles = placement.normalise(
     np.array(turned(sides())).reshape(-1, 3),
     np.arange(3 * len(sides())).reshape(-1, 3),
     32,

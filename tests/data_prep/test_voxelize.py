@@ -17,8 +17,10 @@ from scipy import ndimage
 import trimesh
 
 from data_prep import furniture
+from data_prep import groups
 from data_prep import inside
 from data_prep import mesh_files
+from data_prep import placement
 from data_prep import surface
 from data_prep import voxel_file
 from data_prep import voxelize
@@ -117,7 +119,7 @@ def test_chunks_do_not_matter(monkeypatch):
 def test_a_cube_fills_all_but_the_margin(size):
   grid = voxelize.voxelize(*box((-3, 5, 7), (-1, 7, 9)), size)
   expected = np.zeros((size, size, size), bool)
-  margin = voxelize.default_margin(size)
+  margin = placement.default_margin(size)
   expected[(slice(margin, size - margin),) * 3] = True
   np.testing.assert_array_equal(grid, expected)
 
@@ -165,7 +167,7 @@ def test_a_ball_is_the_voxels_it_meets(size):
 @pytest.mark.parametrize('size', [16, 32, 128])
 def test_a_thin_plate_survives(size):
   plate = voxelize.voxelize(*box((0, 0, 0), (1, 1, 1e-4)), size)
-  width = size - 2 * voxelize.default_margin(size)
+  width = size - 2 * placement.default_margin(size)
   assert plate.sum() == 2 * width**2  # its middle lies between two layers.
   flat = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0.0]])
   sheet = voxelize.voxelize(flat, np.array([[0, 1, 2], [0, 2, 3]]), size)
@@ -274,8 +276,8 @@ def test_up_axis_becomes_z_without_mirroring(up):
   else:
     turned = vertices
   assert np.argmax(np.ptp(turned, axis=0)) == 'xyz'.index(up)
-  triangles = voxelize.normalise(turned, faces, 32, up=up)
-  plain = voxelize.normalise(vertices, faces, 32)
+  triangles = placement.normalise(turned, faces, 32, up=up)
+  plain = placement.normalise(vertices, faces, 32)
   np.testing.assert_allclose(triangles, plain, atol=1e-9)
   grid = voxelize.voxelize(turned, faces, 32, up=up)
   assert (grid ^ expected).sum() <= 0.01 * expected.sum()
@@ -520,7 +522,7 @@ def expected(tree, tmp_path_factory):
     size: tmp_path_factory.mktemp('expected') / f'{size}.npz'
     for size in (16, 32)
   }
-  outcome = voxelize.convert(mesh_files.find_shapes(tree), outs, progress=False)
+  outcome = groups.convert(mesh_files.find_shapes(tree), outs, progress=False)
   assert outcome == ([], [])
   return {size: out.read_bytes() for size, out in outs.items()}, outs
 
@@ -566,13 +568,13 @@ def test_zip_gives_the_same_bytes(tree, expected, tmp_path):
     for path in tree.rglob('*'):
       file.write(path, path.relative_to(tree))
   out = tmp_path / 'x.npz'
-  voxelize.convert(mesh_files.find_shapes(archive), {32: out}, progress=False)
+  groups.convert(mesh_files.find_shapes(archive), {32: out}, progress=False)
   assert out.read_bytes() == expected[0][32]
 
 
 def test_surface_margin_and_up_reach_the_voxels(tree, tmp_path):
   meshes = mesh_files.find_shapes(tree)[:1]
-  voxelize.convert(
+  groups.convert(
     meshes,
     {16: tmp_path / 'x.npz'},
     margin=3,
@@ -607,7 +609,7 @@ def test_kill_and_resume_gives_the_same_bytes(tree, tmp_path):
   # 128^3 and 40 meshes in 3 groups: long enough to be caught in the middle.
   whole, out = tmp_path / 'whole.npz', tmp_path / 'x.npz'
   meshes = mesh_files.find_shapes(tree)
-  voxelize.convert(meshes, {128: whole}, progress=False)
+  groups.convert(meshes, {128: whole}, progress=False)
   arguments = [f'--meshes={tree}', '--size=128', f'--out={out}']
   partial = tmp_path / 'x.npz.partial'
   process = subprocess.Popen(
@@ -637,7 +639,7 @@ def test_kill_and_resume_gives_the_same_bytes(tree, tmp_path):
     time.sleep(0.01)
   # What is done is not done again, and other settings are refused.
   with pytest.raises(FileExistsError, match='margin None, now 3'):
-    voxelize.convert(meshes, {128: out}, margin=3, progress=False)
+    groups.convert(meshes, {128: out}, margin=3, progress=False)
   stamps = {path: path.stat().st_mtime_ns for path in done}
   result = command(*arguments, '--num_workers=1', '--size=128')
   assert result.returncode == 0, result.stderr
@@ -662,11 +664,11 @@ def test_killed_between_two_files_it_still_ends_well(
 
   monkeypatch.setattr(voxel_file, 'save_stored', save_once)
   with pytest.raises(KeyboardInterrupt):
-    voxelize.convert(meshes, outs, progress=False)
+    groups.convert(meshes, outs, progress=False)
   assert outs[16].exists()
   assert not outs[32].exists()
   monkeypatch.setattr(voxel_file, 'save_stored', save)
-  voxelize.convert(meshes, outs, progress=False)
+  groups.convert(meshes, outs, progress=False)
   for size, content in expected[0].items():
     assert outs[size].read_bytes() == content
   assert sorted(os.listdir(tmp_path)) == ['16.npz', '32.npz']
@@ -676,7 +678,7 @@ def test_an_earlier_file_is_not_overwritten(tree, tmp_path):
   out = tmp_path / 'x.npz'
   out.write_text('mine')
   with pytest.raises(FileExistsError, match='not overwritten'):
-    voxelize.convert(mesh_files.find_shapes(tree), {32: out}, progress=False)
+    groups.convert(mesh_files.find_shapes(tree), {32: out}, progress=False)
   assert out.read_text() == 'mine'
   assert list(tmp_path.iterdir()) == [out]
 
@@ -720,8 +722,8 @@ def test_strict_stops_and_keeps_what_is_done(broken_tree, tmp_path):
   meshes = mesh_files.find_shapes(broken_tree)
   # Still strict, the resumed command stops at once; else it ends well.
   with pytest.raises(ValueError, match='stopped, as strict asks'):
-    voxelize.convert(meshes, {32: out}, strict=True, progress=False)
-  skipped = voxelize.convert(meshes, {32: out}, progress=False).skipped
+    groups.convert(meshes, {32: out}, strict=True, progress=False)
+  skipped = groups.convert(meshes, {32: out}, progress=False).skipped
   assert len(skipped) == len(BROKEN)
 
 
@@ -729,7 +731,7 @@ def test_nothing_is_written_when_all_are_broken(tmp_path):
   (tmp_path / 'in').mkdir()
   (tmp_path / 'in' / 'a.off').write_bytes(b'OFF\n')
   with pytest.raises(ValueError, match=r'none of the 1 meshes .* no counts'):
-    voxelize.convert(
+    groups.convert(
       mesh_files.find_shapes(tmp_path / 'in'),
       {32: tmp_path / 'x.npz'},
       progress=False,
@@ -746,7 +748,7 @@ def test_a_damaged_member_of_a_zip_file_is_skipped(tmp_path):
   at = data.index(b'0.360000')
   data[at] = ord('9')
   (tmp_path / 'x.zip').write_bytes(data)
-  skipped = voxelize.convert(
+  skipped = groups.convert(
     mesh_files.find_shapes(tmp_path / 'x.zip'),
     {32: tmp_path / 'x.npz'},
     progress=False,
@@ -783,9 +785,9 @@ def test_bad_names_of_files():
   with pytest.raises(ValueError, match=r'ends in \.npz'):
     voxelize.name_outs('x.mat', [32])
   with pytest.raises(ValueError, match='each size needs its own file'):
-    voxelize.convert([], {32: 'x.npz', 64: './x.npz'})
+    groups.convert([], {32: 'x.npz', 64: './x.npz'})
   with pytest.raises(ValueError, match='num_workers must be positive'):
-    voxelize.convert([], {32: 'x.npz'}, num_workers=0)
+    groups.convert([], {32: 'x.npz'}, num_workers=0)
 
 
 # Scans, doubts, and what goes on at the same time.
@@ -821,12 +823,12 @@ def test_clouds_of_points_are_surfaces(tmp_path):
   trimesh.PointCloud(points).export(tmp_path / 'a.ply')
   (tmp_path / 'b.off').write_bytes(OFF)
   shapes = mesh_files.find_shapes(tmp_path)
-  outcome = voxelize.convert(shapes, {16: tmp_path / 'x.npz'}, progress=False)
+  outcome = groups.convert(shapes, {16: tmp_path / 'x.npz'}, progress=False)
   assert [reason for _, reason in outcome.skipped] == [
     'no faces: it is a cloud of 642 points, which have no inside '
     '(--surface_only takes the voxels that hold them)'
   ]
-  outcome = voxelize.convert(
+  outcome = groups.convert(
     shapes, {16: tmp_path / 'y.npz'}, solid=False, progress=False
   )
   assert not outcome.skipped
@@ -845,7 +847,7 @@ def test_up_is_as_the_format_has_it(tmp_path):
   shapes = mesh_files.find_shapes(tmp_path)
   for up, equal in ((None, True), ('y', False)):
     out = tmp_path / f'{up}.npz'
-    voxelize.convert(shapes, {16: out}, up=up, progress=False)
+    groups.convert(shapes, {16: out}, up=up, progress=False)
     first, second = voxel_file.load(out).voxels['train']
     assert second.any(axis=(0, 1)).sum() == 14  # tall, both ways.
     assert (first == second).all() == equal
@@ -856,12 +858,12 @@ def test_a_second_run_is_kept_away(tree, tmp_path):
   meshes = mesh_files.find_shapes(tree)
   partial = tmp_path / 'x.npz.partial'
   with (
-    voxelize._locked(partial, {16: out}),
+    groups._locked(partial, {16: out}),
     pytest.raises(BlockingIOError, match='another process is at work in'),
   ):
-    voxelize.convert(meshes, {16: out}, progress=False)
+    groups.convert(meshes, {16: out}, progress=False)
   assert not partial.exists()
-  voxelize.convert(meshes, {16: out}, progress=False)
+  groups.convert(meshes, {16: out}, progress=False)
   assert os.listdir(tmp_path) == ['x.npz']
 
 
@@ -870,7 +872,7 @@ def test_a_partial_folder_of_someone_else_is_left_alone(tree, tmp_path):
   partial.mkdir()
   (partial / 'mine.txt').write_text('mine')
   with pytest.raises(FileExistsError, match='holds other files'):
-    voxelize.convert(
+    groups.convert(
       mesh_files.find_shapes(tree), {16: tmp_path / 'x.npz'}, progress=False
     )
   assert os.listdir(partial) == ['mine.txt']
@@ -879,34 +881,34 @@ def test_a_partial_folder_of_someone_else_is_left_alone(tree, tmp_path):
 def test_a_mended_mesh_is_read_again(tmp_path):
   folder = tmp_path / 'box'
   folder.mkdir()
-  for i in range(voxelize._GROUP + 2):
+  for i in range(groups._GROUP + 2):
     (folder / f'{i:02d}.off').write_bytes(OFF)
   cut = b''.join(OFF.splitlines(keepends=True)[:18])
   (folder / '17.off').write_bytes(cut)
   out = tmp_path / 'x.npz'
   shapes = mesh_files.find_shapes(folder)
   with pytest.raises(ValueError, match='box/train/17: truncated'):
-    voxelize.convert(shapes, {16: out}, strict=True, progress=False)
-  groups = sorted((tmp_path / 'x.npz.partial').glob('group_*.npz'))
-  stamp = groups[0].stat().st_mtime_ns
+    groups.convert(shapes, {16: out}, strict=True, progress=False)
+  kept = sorted((tmp_path / 'x.npz.partial').glob('group_*.npz'))
+  stamp = kept[0].stat().st_mtime_ns
   # Of the same length, so that only its time says that it is another one.
   mended = cut.replace(b' 12 ', b' 08 ')
   assert len(mended) == len(cut)
   (folder / '17.off').write_bytes(mended)
   seen = []
-  voxel_group = voxelize._voxelize_group
+  voxel_group = groups._voxelize_group
 
   def spy(group, file, **options):
-    seen.append((file.name, groups[0].stat().st_mtime_ns))
+    seen.append((file.name, kept[0].stat().st_mtime_ns))
     return voxel_group(group, file, **options)
 
-  voxelize._voxelize_group = spy
+  groups._voxelize_group = spy
   try:
-    outcome = voxelize.convert(
+    outcome = groups.convert(
       mesh_files.find_shapes(folder), {16: out}, strict=True, progress=False
     )
   finally:
-    voxelize._voxelize_group = voxel_group
+    groups._voxelize_group = voxel_group
   assert not outcome.skipped
   assert seen == [('group_00001.npz', stamp)]
   assert len(voxel_file.load(out).names['train']) == len(shapes)

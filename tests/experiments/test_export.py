@@ -1,8 +1,11 @@
 """Exports of runs and of models of the old format."""
 
+import concurrent.futures
+import copy
 import dataclasses
 import json
 import os
+import shutil
 
 import jax
 import numpy as np
@@ -265,3 +268,52 @@ def test_a_damaged_old_model_is_told(folder_of, tmp_path):
   with pytest.raises(ValueError, match='damaged'):
     export.export(str(old), str(tmp_path / 'new'))
   assert os.listdir(tmp_path) == ['old']
+
+
+def test_out_with_a_slash_beside_ones_own_partial(workdir_of, tmp_path):
+  own = tmp_path / 'a.partial'
+  own.mkdir()
+  (own / 'mine').write_text('mine')
+  arguments = ['--mode=export', f'--workdir={workdir_of("recovery")}']
+  assert tiny.run(*arguments, f'--out={tmp_path}/a/') == 0
+  assert {*os.listdir(tmp_path)} == {'a', 'a.partial'}
+  assert {*os.listdir(tmp_path / 'a')} == FILES
+  assert (own / 'mine').read_text() == 'mine'
+
+
+def test_of_two_exports_at_once_one_is_refused(workdir_of, tmp_path):
+  out = str(tmp_path / 'a')
+
+  def one(_):
+    try:
+      export.export(workdir_of('recovery'), out)
+    except FileExistsError as error:
+      return str(error)
+    return None
+
+  with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    found = [*pool.map(one, range(2))]
+  assert None in found and any('exists' in (text or '') for text in found)
+  assert os.listdir(tmp_path) == ['a'] and {*os.listdir(out)} == FILES
+
+
+@pytest.mark.parametrize('of', ['model', 'run'])
+def test_no_name_of_a_config_leaves_the_folder(
+  of, folder_of, workdir_of, tmp_path, capsys
+):
+  source = folder_of('synthesis') if of == 'model' else workdir_of('synthesis')
+  folder = tmp_path / 'in' / 'model'
+  shutil.copytree(source, folder)
+  name = 'card.json' if of == 'model' else 'config.json'
+  content = json.loads((folder / name).read_text())
+  config = content['config'] if of == 'model' else content
+  for group, field in (('sample', 'start'), ('', 'name')):
+    wrong = copy.deepcopy(config)
+    (wrong[group] if group else wrong)[field] = '../../x'
+    told = content | {'config': wrong} if of == 'model' else wrong
+    (folder / name).write_text(json.dumps(told))
+    before = sorted(tmp_path.rglob('*'))
+    capsys.readouterr()
+    assert tiny.run('--mode=sample', f'--workdir={folder}') == 1
+    assert "'../../x'" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob('*')) == before

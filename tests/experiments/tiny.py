@@ -7,6 +7,7 @@ import numpy as np
 
 from experiments import main
 from experiments.configs import test as test_config
+from experiments.files import inputs
 from experiments.files import models
 from experiments.tasks import base
 from experiments.tasks import parts
@@ -133,6 +134,8 @@ CONFIGS = {
 def request(folder, config=None, **fields):
   """What a mode is asked for, as `main` does it."""
   model, card = models.open_model(folder)
+  if isinstance(fields.get('input'), str):
+    fields['input'] = inputs.Source(fields['input'])
   if config is None:
     config = models.full_config(card['config'])
   else:

@@ -1,55 +1,11 @@
-"""Meshes, results and new folders: written once, never over another."""
+"""Results and new folders: written once, never over another."""
 
 import concurrent.futures
 import os
 
-import numpy as np
 import pytest
-import trimesh
 
 from experiments.files import outputs
-
-
-def ball(side=12, radius=4.0):
-  """Returns a soft ball: 0.5 at its radius."""
-  axis = np.arange(side) - (side - 1) / 2
-  distance = np.sqrt(sum(x**2 for x in np.meshgrid(axis, axis, axis)))
-  return np.clip(radius - distance + 0.5, 0, 1)
-
-
-@pytest.mark.parametrize('file_format', outputs.MESH_FORMATS)
-def test_meshes_read_back_closed(tmp_path, file_format):
-  voxels = np.stack([ball(), np.zeros((12, 12, 12)), np.ones((12, 12, 12))])
-  saved = outputs.save_meshes(tmp_path / 'm', voxels, file_format=file_format)
-  assert saved.empty == (1,)
-  assert [os.path.basename(path) for path in saved.paths] == [
-    f'sample_000.{file_format}',
-    f'sample_002.{file_format}',
-  ]
-  mesh = trimesh.load_mesh(saved.paths[0])
-  assert mesh.is_watertight
-  assert mesh.volume == pytest.approx(4 / 3 * np.pi * 64, rel=0.03)
-  np.testing.assert_allclose(mesh.bounds, [[1.5] * 3, [9.5] * 3], atol=0.05)
-
-
-def test_meshes_overwrite_nothing(tmp_path):
-  (tmp_path / 'sample_001.obj').write_text('mine')
-  with pytest.raises(FileExistsError, match='will not overwrite'):
-    outputs.save_meshes(tmp_path, np.ones((2, 3, 3, 3)))
-  assert os.listdir(tmp_path) == ['sample_001.obj']
-  assert (tmp_path / 'sample_001.obj').read_text() == 'mine'
-
-
-def test_meshes_refuse(tmp_path):
-  with pytest.raises(ValueError, match="'off'; choose from obj, ply, stl"):
-    outputs.save_meshes(tmp_path, np.ones((1, 2, 2, 2)), file_format='off')
-  with pytest.raises(ValueError, match=r'\(n, D, H, W\)'):
-    outputs.save_meshes(tmp_path, np.ones((2, 2, 2)))
-  with pytest.raises(ValueError, match='sample 1: 8 of 8'):
-    voxels = np.ones((2, 2, 2, 2))
-    voxels[1] = np.nan
-    outputs.save_meshes(tmp_path, voxels)
-  assert os.listdir(tmp_path) == []
 
 
 def test_unused_paths(tmp_path):
@@ -66,3 +22,39 @@ def test_unused_paths(tmp_path):
   assert len(set(paths)) == 40
   assert sorted(paths)[:2] == [str(folder / 'samples'), f'{folder}/samples_001']
   assert all(os.path.isdir(path) for path in paths)
+
+
+def test_a_new_folder_is_there_whole_or_not_at_all(tmp_path):
+  def fill(folder):
+    with open(os.path.join(folder, 'a.txt'), 'w') as file:
+      file.write('a')
+
+  paths = [
+    outputs.in_new_folder(str(tmp_path / 'x'), 'new', fill) for _ in range(2)
+  ]
+  assert [os.path.basename(path) for path in paths] == ['new', 'new_001']
+  assert all(os.listdir(path) == ['a.txt'] for path in paths)
+
+  def fail(folder):
+    fill(folder)
+    raise KeyboardInterrupt
+
+  for folder in ('x', 'y'):
+    with pytest.raises(KeyboardInterrupt):
+      outputs.in_new_folder(str(tmp_path / folder), 'new', fail)
+  assert os.listdir(tmp_path) == ['x']
+  assert sorted(os.listdir(tmp_path / 'x')) == ['new', 'new_001']
+
+
+def test_processes_at_once_get_folders_of_their_own(tmp_path):
+  def fill(folder):
+    with open(os.path.join(folder, 'a.txt'), 'x'):
+      pass
+
+  with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    paths = list(
+      pool.map(
+        lambda _: outputs.in_new_folder(str(tmp_path), 'new', fill), range(20)
+      )
+    )
+  assert len({*paths}) == 20 and len(os.listdir(tmp_path)) == 20

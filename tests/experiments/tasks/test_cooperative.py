@@ -121,17 +121,16 @@ def test_interpolate(workdir, model):
   folder = modes.interpolate(tiny.request(workdir))
   arrays = tiny.arrays(folder)
   _check_files(folder, arrays)
-  assert arrays['linear'].shape == (2, 4, 8, 8, 8)
+  assert arrays['linear'].shape == (2 * 4, 8, 8, 8)
   z = modes.draw(model, 4, config.sample.seed)
   np.testing.assert_array_equal(arrays['z'], z.reshape(2, 2, -1))
   ends = modes.shapes(model, z)
   for name, path in latent.PATHS.items():
-    found = arrays[name][:, [0, -1]].reshape(4, 8, 8, 8)
+    rows = arrays[name].reshape(2, 4, 8, 8, 8)
+    found = rows[:, [0, -1]].reshape(4, 8, 8, 8)
     np.testing.assert_allclose(found, ends, atol=1e-4)
     between = path(*arrays['z'][1], jax.numpy.linspace(0, 1, 4))
-    np.testing.assert_allclose(
-      arrays[name][1], modes.shapes(model, between), atol=1e-4
-    )
+    np.testing.assert_allclose(rows[1], modes.shapes(model, between), atol=1e-4)
   assert os.listdir(os.path.join(folder, 'meshes', 'spherical'))
 
 
@@ -171,7 +170,7 @@ def test_arithmetic(workdir, model):
   )
   folder = modes.arithmetic(tiny.request(workdir))
   examples = tiny.content(folder)['examples']
-  assert tiny.arrays(folder)['voxels'].shape == (len(examples), 4, 8, 8, 8)
+  assert tiny.arrays(folder)['voxels'].shape == (4 * len(examples), 8, 8, 8)
   for wrong in ((1, 2), (1, 2, 99)):
     config = tiny.cooperative(**{'latent.examples': wrong})
     with pytest.raises(ValueError, match=str(wrong[-1])):

@@ -118,4 +118,6 @@ def test_classify_says_what_shapes_of_a_file_are(folder, tmp_path, capsys):
   for shape in result['shapes']:
     assert sum(shape['probabilities'].values()) == pytest.approx(1, abs=1e-3)
     assert 0 <= shape['none'] <= 1
-  assert f'0: {result["shapes"][0]["class"]} (' in capsys.readouterr().out
+  first = result['shapes'][0]
+  likely = f'{first["class"]} {first["probabilities"][first["class"]]:.3f}'
+  assert f'shapes_0000: {likely}, ' in capsys.readouterr().out
