@@ -94,9 +94,16 @@ def _portable(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pictures(folder, workdir, model, name):
-  """picture.png: shapes of the model; curves.png: how a generator learned."""
+  """picture.png: shapes of the model; curves.png: how a generator learned.
+
+  The shapes are fresh ones of a model that makes them from its components, or
+  else persistent chains.
+  """
   shown = None
-  if 'chains' in model.extras:
+  use = dict(model.spec.uses).get('synthesize')
+  if use is not None and use.start == 'components':
+    shown = dnet_jax.synthesize(jax.random.key(0), model, _SHOWN)
+  elif 'chains' in model.extras:
     shown = datasets.to_voxels(
       model.extras['chains'][:_SHOWN],
       float(model.extras['mean']),

@@ -3,6 +3,7 @@
 Figure 2, Tables 1 to 3.
 """
 
+from collections.abc import Callable
 from collections.abc import Sequence
 import os
 from typing import Any
