@@ -27,8 +27,8 @@ from dnet_jax.convolution.methods import Factors
 from dnet_jax.convolution.methods import factors_of
 from dnet_jax.convolution.methods import FLOPS
 from dnet_jax.convolution.methods import Limits
-from dnet_jax.convolution.methods import matmul
 from dnet_jax.convolution.methods import Plan
+from dnet_jax.convolution.precision import matmul
 
 _TURNS = 2  # Of a loop that is there to keep computations apart.
 _TILES = (1, 2, 3, 4, 5)  # Of `winograd`.
@@ -249,7 +249,8 @@ def _kernel_product(plan, x, y, c):
     w = matmul(
       *(
         lax.dynamic_slice_in_dim(z, i * f1 * f2, f1 * f2) for z in (left, right)
-      )
+      ),
+      plan.precision,
     )
     w = _apply(a.kernel[2].T, w, f1)
     return _apply(a.kernel[1].T, w, 1)[None]
