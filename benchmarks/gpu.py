@@ -17,6 +17,9 @@ first, and the file is written after each row. What fails (memory, a compiler)
 is a row with the reason. On a CPU everything runs too, more slowly:
 
     python -m benchmarks.gpu --networks=tiny --out=tiny.json
+
+Errors are those of a GPU there, too: operands are rounded (`--contenders=`
+leaves out the learning steps, `--chains=1` is enough for an error).
 """
 
 from collections.abc import Sequence
@@ -65,7 +68,11 @@ def _say(error: BaseException) -> str:
 
 
 def measure_network(
-  name: str, labels: Sequence[str], repeats: int, score_steps: int
+  name: str,
+  labels: Sequence[str],
+  repeats: int,
+  score_steps: int,
+  chains: int | None = None,
 ) -> dict[str, Any]:
   """Scores and learning steps of a network, in ms, by precision and PyTorch.
 
@@ -74,8 +81,10 @@ def measure_network(
     labels: of precisions, and 'torch'.
     repeats: calls of each.
     score_steps: Langevin steps of which one score is the mean.
+    chains: None: the network's own.
   """
   case = langevin.CASES[name]
+  case = case._replace(chains=chains or case.chains)
   arrays = langevin.make_arrays(case)
   row = {'network': name, **case._asdict(), 'notes': [], 'compile_seconds': {}}
   calls, scores = {}, {}
@@ -170,7 +179,9 @@ def print_networks(rows: Sequence[dict[str, Any]]):
 # Layers.
 
 
-def layers_of(name: str) -> list[tuple[str, int, int, int, int, int, int]]:
+def layers_of(
+  name: str, chains: int | None = None
+) -> list[tuple[str, int, int, int, int, int, int]]:
   """(kind, chains, side, c, n, taps, stride) of a network's layers.
 
   The kind is 'correlate', or 'transpose' in a generator; c come in, n go out.
@@ -178,7 +189,7 @@ def layers_of(name: str) -> list[tuple[str, int, int, int, int, int, int]]:
   case = langevin.CASES[name]
   kind = 'transpose' if case.generator else 'correlate'
   return [
-    (kind, case.chains, grid, c, n, taps, stride)
+    (kind, chains or case.chains, grid, c, n, taps, stride)
     for grid, _, c, n, taps, stride in langevin.sizes(case)
   ]
 
@@ -414,15 +425,20 @@ def main(argv: Sequence[str]):
     if time.monotonic() > deadline:
       result['left_out'].append(name)
       continue
-    row = measure_network(
-      name, values.contenders, values.repeats, values.score_steps
-    )
-    result['networks'].append(row)
-    write()
-    print_networks([row])
-    print(flush=True)
-    jax.clear_caches()
-    for layer in layers_of(name):
+    if values.contenders:
+      row = measure_network(
+        name,
+        values.contenders,
+        values.repeats,
+        values.score_steps,
+        values.chains,
+      )
+      result['networks'].append(row)
+      write()
+      print_networks([row])
+      print(flush=True)
+      jax.clear_caches()
+    for layer in layers_of(name, values.chains):
       if layer in seen:
         continue
       seen.add(layer)
@@ -449,8 +465,11 @@ def define_flags():
   labels = ['float32', 'tensorfloat32', 'bfloat16', 'torch']
   flags.DEFINE_list('contenders', labels, 'Precisions, default, and torch.')
   # In the order in which they are likely to be the fastest.
-  methods = ['phases', 'fourier_complex', 'direct', 'fourier', 'winograd']
-  flags.DEFINE_list('methods', [*methods, 'im2col'], 'Of the layers.')
+  methods = ['phases', 'fourier_complex', 'shifts', 'direct', 'fourier']
+  flags.DEFINE_list(
+    'methods', [*methods, 'winograd', 'im2col'], 'Of the layers.'
+  )
+  flags.DEFINE_integer('chains', None, "None: the network's own.", 1)
   flags.DEFINE_integer('repeats', 5, 'Of which the median is taken.', 1)
   flags.DEFINE_integer('score_steps', 20, 'More steps of the longer scan.', 1)
   flags.DEFINE_float('minutes', 8.0, 'After which nothing more is begun.', 0.0)

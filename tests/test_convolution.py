@@ -24,7 +24,7 @@ METHODS = (*convolution.METHODS, None)
 WORST = 1e-4
 TYPICAL = 1e-5
 # Methods that multiply O [(I x) * (K w)].
-WITH_FACTORS = ('fourier', 'fourier_complex', 'winograd', 'im2col')
+WITH_FACTORS = ('fourier', 'fourier_complex', 'winograd', 'im2col', 'shifts')
 
 PADS = ((2, 0), (1, 3), (0, 4))
 CROPS = ((-1, 0), (0, -2), (1, -1))

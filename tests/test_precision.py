@@ -79,7 +79,7 @@ def test_errors_are_those_of_so_many_bits(method, precision, optimised):
       assert unit / 3 < error < 1.5 * unit
 
 
-@pytest.mark.parametrize('method', ['direct', 'phases', 'im2col'])
+@pytest.mark.parametrize('method', ['direct', 'phases', 'im2col', 'shifts'])
 def test_rounded_operands_are_multiplied_exactly(method):
   # Numbers with few bits lose none, where no transform makes others of them.
   rng = np.random.default_rng(0)

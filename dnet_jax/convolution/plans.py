@@ -4,6 +4,7 @@ from dnet_jax.convolution import columns
 from dnet_jax.convolution import derivatives
 from dnet_jax.convolution import matrices
 from dnet_jax.convolution import ordinary
+from dnet_jax.convolution import shifts
 from dnet_jax.convolution import spectra
 from dnet_jax.convolution import transforms
 from dnet_jax.convolution.axes import Axes
@@ -34,6 +35,12 @@ BY_NAME = {
     derivatives.transpose,
     whole_axis,
     factors=spectra.FACTORS,
+  ),
+  'shifts': Method(
+    derivatives.correlate,
+    derivatives.transpose,
+    whole_axis,
+    factors=shifts.FACTORS,
   ),
   'winograd': Method(
     derivatives.correlate,
