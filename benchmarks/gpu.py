@@ -56,6 +56,7 @@ _NAMES = {'float32': 'f32', 'tensorfloat32': 'tf32', 'bfloat16': 'bf16'}
 _PASSES = ('forward', 'input', 'kernel')
 # Methods that are measured in float32, too: the others gain nothing there.
 _IN_FLOAT32 = ('fourier', 'fourier_complex', 'winograd')
+_MOST_TAPS = 4  # Of one axis and phase, for which 'shifts' is measured.
 
 
 def _say(error: BaseException) -> str:
@@ -274,7 +275,9 @@ def measure_layer(
     (method, precision)
     for precision in convolution.PRECISIONS
     for method in methods
-    if precision != 'float32' or method in _IN_FLOAT32
+    if (precision != 'float32' or method in _IN_FLOAT32)
+    # Gigabytes of products that no output sees, and as many operations as taps.
+    and not (method == 'shifts' and -(-layer[5] // layer[6]) > _MOST_TAPS)
   ]
 
   def compile_all(method, precision):

@@ -128,8 +128,9 @@ def expected_of(name):
     (name, method)
     for name in CASES
     for method in convolution.METHODS
-    # XLA's own gradients of so large a kernel take a minute.
-    if (name, method) != ('paper_first', 'direct')
+    # XLA's own gradients of so large a kernel take a minute, and so does the
+    # compilation of 216 shifts.
+    if name != 'paper_first' or method not in ('direct', 'shifts')
   ]
   + [('odd_same', None), ('paper_first', None)],
 )
