@@ -7,6 +7,7 @@ a GPU can be seen, and learned with, without one.
 
 from jax import lax
 import jax.numpy as jnp
+import numpy as np
 
 from dnet_jax import types
 
@@ -59,12 +60,13 @@ def operand(x: types.Array, precision: str | None) -> types.Array:
 
 
 def matmul(
-  a: types.Array, b: types.Array, precision: str | None = None
+  a: types.Array | np.ndarray, b: types.Array, precision: str | None = None
 ) -> types.Array:
   """A product of stacks of matrices, real or complex; None: in float32."""
   if precision is None or precision == 'float32':
     # Also where the backend would round.
     return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
+  a = jnp.asarray(a)
   if not jnp.iscomplexobj(a):
     return jnp.matmul(
       operand(a, precision),

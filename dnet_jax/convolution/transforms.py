@@ -246,12 +246,10 @@ def _kernel_product(plan, x, y, c):
   def leave(i):
     # Slices of what other products take too: reshaped first, it would be there
     # twice.
-    w = matmul(
-      *(
-        lax.dynamic_slice_in_dim(z, i * f1 * f2, f1 * f2) for z in (left, right)
-      ),
-      plan.precision,
-    )
+    some = [
+      lax.dynamic_slice_in_dim(z, i * f1 * f2, f1 * f2) for z in (left, right)
+    ]
+    w = matmul(some[0], some[1], plan.precision)
     w = _apply(a.kernel[2].T, w, f1)
     return _apply(a.kernel[1].T, w, 1)[None]
 
