@@ -80,6 +80,7 @@ class Case(NamedTuple):
   step_size: float
   channels: int = 1  # of the input of the first layer
   latents: int = 0  # of a generator: z, and a dense layer before the others
+  precision: str | None = None  # of our products
   note: str = ''
 
   @property
@@ -143,7 +144,7 @@ class Contender(NamedTuple):
   variant: str = ''
 
 
-def _sizes(case: Case):
+def sizes(case: Case):
   """(grid in, grid out, channels in, channels out, side, stride) of layers."""
   grid, channels = case.grid, case.channels
   for side, stride, features in case.layers:
@@ -160,7 +161,7 @@ def giga_flops(case: Case) -> tuple[float, float]:
   """
   layers = [
     2e-9 * min(grid, out) ** 3 * side**3 * c * n
-    for grid, out, c, n, side, _ in _sizes(case)
+    for grid, out, c, n, side, _ in sizes(case)
   ]
   score = 2 * sum(layers) * case.chains
   examples = case.chains * (not case.generator) + case.batch
@@ -179,7 +180,7 @@ def make_arrays(case: Case, seed: int = 0):
     return (std * rng.standard_normal(shape)).astype(np.float32)
 
   params = []
-  for *_, c, n, side, stride in _sizes(case):
+  for *_, c, n, side, stride in sizes(case):
     fan_in = side**3 * c / (stride**3 if case.generator else 1)
     shape = (n, c) if case.generator else (c, n)
     layer = {
@@ -187,7 +188,7 @@ def make_arrays(case: Case, seed: int = 0):
       'bias': normal(n, std=0.1),
     }
     params.append(layer)
-  *_, (_, out, _, n, _, _) = _sizes(case)
+  *_, (_, out, _, n, _, _) = sizes(case)
   if case.generator:
     n_base = case.grid**3 * case.channels
     dense = {
@@ -231,7 +232,10 @@ def _f_ours(case: Case):
   """The f of eq. (2) by the library's own network."""
   sides, strides, features = zip(*case.layers, strict=True)
   net = dnet_jax.Descriptor(
-    features=features, kernel_sizes=sides, strides=strides
+    features=features,
+    kernel_sizes=sides,
+    strides=strides,
+    precision=case.precision,
   )
 
   def f(params, y):
@@ -259,6 +263,7 @@ def _g_ours(case: Case):
     factors=factors,
     kernel_size=sides[0],
     base=(case.grid,) * 3,
+    precision=case.precision,
   )
   g = dnet_jax.generator_fn(net, train=True)
 
@@ -416,6 +421,15 @@ def reference_score(case: Case, arrays, chains: int) -> np.ndarray:
 # PyTorch.
 
 
+def settle_torch(tf32: bool):
+  """All cores; on a GPU the fastest of its algorithms, by trial."""
+  if torch is not None:
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cudnn.benchmark = True
+
+
 def _torch_device():
   return 'cuda' if torch.cuda.is_available() else 'cpu'
 
@@ -444,7 +458,7 @@ def _torch_arrays(case: Case, arrays, channels_last: bool) -> _TorchArrays:
       p['kernel'] = kernel.contiguous(memory_format=form)
     elif not channels_last and not case.generator:
       # The last layer sees (channels, D, H, W).
-      *_, (_, out, _, n, _, _) = _sizes(case)
+      *_, (_, out, _, n, _, _) = sizes(case)
       kernel = p['kernel'].reshape(out**3, n).T.reshape(-1, 1)
       p['kernel'] = kernel.contiguous()
     result.append(p)
@@ -456,7 +470,7 @@ def _torch_f(case: Case, channels_last: bool):
   functional = torch.nn.functional
   pads = [
     divmod(max((out - 1) * stride + side - grid, 0), 2)
-    for grid, out, _, _, side, stride in _sizes(case)
+    for grid, out, _, _, side, stride in sizes(case)
     if not case.generator
   ]
 
@@ -586,7 +600,7 @@ def torch_contender(
   )
 
 
-def _as_numpy(label: str, x) -> np.ndarray:
+def as_numpy(label: str, x) -> np.ndarray:
   if label == 'torch':
     x = (x.permute(0, 2, 3, 4, 1) if x.ndim == 5 else x).cpu().numpy()
   return np.asarray(x)
@@ -714,7 +728,7 @@ def measure(
     exact = reference_score(case, arrays, reference_chains)
     row['error'] = {
       label: float(
-        np.linalg.norm(_as_numpy(label, x)[: len(exact)] - exact)
+        np.linalg.norm(as_numpy(label, x)[: len(exact)] - exact)
         / np.linalg.norm(exact)
       )
       for (label, call), x in results.items()
@@ -818,6 +832,10 @@ def memory_apart(name: str, case: Case, row) -> dict[str, float]:
 # Reports.
 
 
+def _program() -> str:
+  return pathlib.Path(sys.argv[0]).stem
+
+
 def machine() -> dict[str, Any]:
   """What the numbers were measured on."""
   info = pathlib.Path('/proc/cpuinfo')
@@ -840,17 +858,17 @@ def machine() -> dict[str, Any]:
     'malloc': os.environ.get('GLIBC_TUNABLES', ''),  # huge pages or not
     'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
     'command': shlex.join(
-      ['python', '-m', 'benchmarks.langevin', *sys.argv[1:]]
+      ['python', '-m', f'benchmarks.{_program()}', *sys.argv[1:]]
     ),
     'load_before': os.getloadavg(),
   }
 
 
-def _cell(value, form: str = '.3g') -> str:
+def cell(value, form: str = '.3g') -> str:
   return '-' if value is None else f'{value:{form}}'
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]):
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]):
   lines = [header, *rows]
   widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
   for line in lines:
@@ -873,25 +891,25 @@ def print_rows(rows: Sequence[dict[str, Any]]):
         [
           f'{row["section"]} {row["network"]} {row["grid"]}^3',
           f'{call} {examples}',
-          *(_cell(s[k]) for k in LABELS),
-          _cell(row['seconds']['ours'].get('setup'), '.2g')
+          *(cell(s[k]) for k in LABELS),
+          cell(row['seconds']['ours'].get('setup'), '.2g')
           if call == 'score'
           else '',
-          *(_cell(row['ratio'].get(f'{k} {call}'), '.2f') for k in LABELS[1:]),
+          *(cell(row['ratio'].get(f'{k} {call}'), '.2f') for k in LABELS[1:]),
           *(
-            _cell(row.get('error', {}).get(k), '.0e') if call == 'score' else ''
+            cell(row.get('error', {}).get(k), '.0e') if call == 'score' else ''
             for k in LABELS[:2]
           ),
-          *(_cell(memory.get(f'{k} {call}'), '.0f') for k in LABELS[:2]),
-          _cell(
+          *(cell(memory.get(f'{k} {call}'), '.0f') for k in LABELS[:2]),
+          cell(
             compiled.get('score_many' if call == 'score' else 'learn'), '.1f'
           ),
           *(
-            _cell(s[k] and row['gflop'][call] / s[k], '.0f') for k in LABELS[:2]
+            cell(s[k] and row['gflop'][call] / s[k], '.0f') for k in LABELS[:2]
           ),
         ]
       )
-  _table(
+  print_table(
     [
       *('network', 'call', 'ours s', 'torch s', 'direct s', 'setup s'),
       *('torch/ours', 'direct/ours', 'error', 'torch error', 'MiB'),
@@ -932,16 +950,16 @@ def print_growth(rows: Sequence[dict[str, Any]]):
     table.append(
       [
         row['network'],
-        _cell(ours['score']),
-        _cell(ours['setup'], '.2g'),
-        _cell(theirs),
-        _cell(theirs and theirs / ours['score'], '.2f'),
-        _cell(1e3 * ours['score'] / row['chains']),
-        _cell(row['xla_buffers_mib']['ours']['score_many'], '.0f'),
-        _cell(row['gflop']['score'] / ours['score'], '.0f'),
+        cell(ours['score']),
+        cell(ours['setup'], '.2g'),
+        cell(theirs),
+        cell(theirs and theirs / ours['score'], '.2f'),
+        cell(1e3 * ours['score'] / row['chains']),
+        cell(row['xla_buffers_mib']['ours']['score_many'], '.0f'),
+        cell(row['gflop']['score'] / ours['score'], '.0f'),
       ]
     )
-  _table(
+  print_table(
     [
       *('score of 6.1', 'ours s', 'setup s', 'torch s', 'torch/ours'),
       *('ms a chain', 'buffers MiB', 'GFLOP/s'),
@@ -964,11 +982,7 @@ def main(argv: Sequence[str]):
     case = case._replace(**{k: v for k, v in change.items() if v is not None})
     return case._replace(num_steps=0) if case.generator else case
 
-  if torch is not None:
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    torch.backends.cuda.matmul.allow_tf32 = values.tf32
-    torch.backends.cudnn.allow_tf32 = values.tf32
-    torch.backends.cudnn.benchmark = True
+  settle_torch(values.tf32)
   if values.tf32:
     jax.config.update('jax_default_matmul_precision', 'tensorfloat32')
   if values.memory_job:

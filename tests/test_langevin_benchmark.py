@@ -51,7 +51,7 @@ def test_torch_is_the_same_network(name, variant):
   case = langevin.CASES[name]
   arrays = langevin.make_arrays(case)
   calls = langevin._torch_calls(case, arrays, variant)
-  score = langevin._as_numpy('torch', calls['score']())
+  score = langevin.as_numpy('torch', calls['score']())
   exact = langevin.reference_score(case, arrays, case.chains)
   error = np.linalg.norm(score - exact) / np.linalg.norm(exact)
   assert error < 1e-5

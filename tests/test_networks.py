@@ -270,9 +270,9 @@ def test_every_layer_goes_through_correlate(monkeypatch):
   calls = []
   correlate = convolution.correlate
 
-  def counted(x, kernel, strides, padding, *, method):
+  def counted(x, kernel, *args, **kwargs):
     calls.append(kernel.shape)
-    return correlate(x, kernel, strides, padding, method=method)
+    return correlate(x, kernel, *args, **kwargs)
 
   monkeypatch.setattr(convolution, 'correlate', counted)
   net = dnet_jax.Descriptor(**dnet_jax.DESCRIPTORS['tiny'])
@@ -295,20 +295,27 @@ WITH_METHOD = {
 }
 
 
-@pytest.mark.parametrize('method', [None, 'direct', 'phases'])
+@pytest.mark.parametrize(
+  ('method', 'precision'),
+  [(None, None), ('direct', 'float32'), ('phases', 'bfloat16')],
+)
 @pytest.mark.parametrize('name', WITH_METHOD)
-def test_networks_hand_their_method_on(name, method, monkeypatch):
-  given = []
+def test_networks_hand_on_what_they_are_given(
+  name, method, precision, monkeypatch
+):
+  given, precisions = [], []
   for function in ('correlate', 'correlate_transpose', 'chains_at_once'):
     original = getattr(convolution, function)
 
     def recorded(*args, original=original, **kwargs):
       given.append(kwargs['method'])
+      if 'precision' in kwargs:
+        precisions.append(kwargs['precision'])
       return original(*args, **kwargs)
 
     monkeypatch.setattr(convolution, function, recorded)
   shape, sizes, more = WITH_METHOD[name]
-  net = getattr(networks, name)(**sizes, method=method)
+  net = getattr(networks, name)(**sizes, method=method, precision=precision)
   x = jax.ShapeDtypeStruct(shape, jnp.float32)
   variables = jax.eval_shape(
     functools.partial(net.init, **more), jax.random.key(0), x
@@ -316,6 +323,7 @@ def test_networks_hand_their_method_on(name, method, monkeypatch):
   jax.eval_shape(functools.partial(net.apply, **more), variables, x)
   assert len(given) > 1
   assert set(given) == {method}
+  assert set(precisions) == {precision}
 
 
 def test_an_unknown_method_is_refused():

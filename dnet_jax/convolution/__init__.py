@@ -6,14 +6,18 @@ Not here: networks, energies, chains; nothing but `types` is imported.
 
 from dnet_jax.convolution.chunks import in_chunks
 from dnet_jax.convolution.plans import METHODS
+from dnet_jax.convolution.precision import of_lax
+from dnet_jax.convolution.precision import PRECISIONS
 from dnet_jax.convolution.public import chains_at_once
 from dnet_jax.convolution.public import correlate
 from dnet_jax.convolution.public import correlate_transpose
 
 __all__ = [
   'METHODS',
+  'PRECISIONS',
   'chains_at_once',
   'correlate',
   'correlate_transpose',
   'in_chunks',
+  'of_lax',
 ]

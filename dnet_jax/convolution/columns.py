@@ -18,8 +18,8 @@ from dnet_jax.convolution.methods import BYTES
 from dnet_jax.convolution.methods import Factors
 from dnet_jax.convolution.methods import FLOPS
 from dnet_jax.convolution.methods import Limits
-from dnet_jax.convolution.methods import matmul
 from dnet_jax.convolution.methods import Plan
+from dnet_jax.convolution.precision import matmul
 
 
 def _columns(plan, x):
@@ -69,7 +69,8 @@ def _kernel(plan, w, transposed):
 
 def _kernel_transposed(plan, x, y, c):
   n = y.shape[4]
-  w = matmul(x.reshape(y.size // n, -1).T, y.reshape(-1, n))
+  x, y = x.reshape(y.size // n, -1).T, y.reshape(-1, n)
+  w = matmul(x, y, plan.precision)
   return w.reshape(*(axis.taps for axis in plan.axes), c, n)
 
 

@@ -11,8 +11,8 @@ from dnet_jax import types
 from dnet_jax.convolution import bilinear
 from dnet_jax.convolution import chunks
 from dnet_jax.convolution.methods import factors_of
-from dnet_jax.convolution.methods import matmul
 from dnet_jax.convolution.methods import Plan
+from dnet_jax.convolution.precision import matmul
 
 # How each map and each pair of derivatives is computed, on float32 arrays
 # (m, D, H, W, channels) and (taps..., c, n).
@@ -24,7 +24,8 @@ def _correlate(plan, x, w):
   k = factors.kernel_factor(plan, w, False)
 
   def some(x):
-    return factors.result(plan, matmul(factors.factor(plan, x), k), len(x))
+    product = matmul(factors.factor(plan, x), k, plan.precision)
+    return factors.result(plan, product, len(x))
 
   return chunks.in_chunks_of(plan, some, x, *w.shape[3:])
 
@@ -38,7 +39,8 @@ def _adjoint_input(plan, y, w):
 
   def some(y):
     product = factors.result_transposed(plan, y, last)
-    product = matmul(k, product) if last else matmul(product, k)
+    pair = (k, product) if last else (product, k)
+    product = matmul(*pair, plan.precision)
     return factors.factor_transposed(plan, product, len(y), c, last)
 
   return chunks.in_chunks_of(plan, some, y, c, n)
@@ -68,7 +70,9 @@ def _both_of_correlate(plan, x, w, y):
   def some(x, y):
     y = factors.result_transposed(plan, y, False)
     return (
-      factors.factor_transposed(plan, matmul(y, k), len(x), c, False),
+      factors.factor_transposed(
+        plan, matmul(y, k, plan.precision), len(x), c, False
+      ),
       factors.kernel_factor_transposed(plan, factors.factor(plan, x), y, c),
     )
 
@@ -85,7 +89,7 @@ def _both_of_adjoint_input(plan, y, w, x):
     m = len(x)
     x, y = factors.factor(plan, x), factors.result_transposed(plan, y, False)
     return (
-      factors.result(plan, matmul(x, k), m),
+      factors.result(plan, matmul(x, k, plan.precision), m),
       factors.kernel_factor_transposed(plan, x, y, c),
     )
 

@@ -182,6 +182,64 @@ def _pairs(a: np.ndarray) -> np.ndarray:
   )
 
 
+def _half_spectrum(enter, kernel, leave):
+  """Keeps half of the frequencies of an axis: the input is real.
+
+  They tell all, and the other half is counted on the way back.
+  """
+  n = len(enter)
+  half = n // 2 + 1
+  weight = np.where((2 * np.arange(half)) % n == 0, 1.0, 2.0)
+  return enter[:half], kernel[:half], leave[:, :, :half] * weight
+
+
+class ComplexMatrices(NamedTuple):
+  """The factors of I, K and O for the three axes, of `FOURIER`, complex.
+
+  The first axis has half of its spectrum. Adjoints are transposes, not
+  conjugated, and the real part of what they give.
+
+  enter: for each axis `(frequency, position)`.
+  kernel: for each axis `(frequency, tap)`.
+  leave: for each axis `(frequency, out)`, to be transposed.
+  frequencies: of each axis.
+  positions: of one phase that hold voxels, of each axis.
+  lows: padding before the first of these, of each axis.
+  taps: of one phase of the padded kernel, of each axis.
+  """
+
+  enter: tuple[np.ndarray, ...]
+  kernel: tuple[np.ndarray, ...]
+  leave: tuple[np.ndarray, ...]
+  frequencies: tuple[int, ...]
+  positions: tuple[int, ...]
+  lows: tuple[int, ...]
+  taps: tuple[int, ...]
+
+
+@functools.lru_cache(maxsize=256)
+def complex_matrices(axes: Axes) -> ComplexMatrices:
+  """Builds the matrices in complex128 and rounds them once."""
+  first, *rest = (axis_matrices(FOURIER, 0, axis) for axis in axes)
+  each = [_half_spectrum(*first), *rest]
+  enter = [enter[:, 0] for enter, _, _ in each]
+  kernel = [kernel for _, kernel, _ in each]
+  leave = [leave[:, 0].T for _, _, leave in each]
+
+  def rounded(arrays):
+    return tuple(np.ascontiguousarray(a, dtype=np.complex64) for a in arrays)
+
+  return ComplexMatrices(
+    enter=rounded(enter),
+    kernel=rounded(kernel),
+    leave=rounded(leave),
+    frequencies=tuple(len(a) for a in enter),
+    positions=tuple(a.shape[1] for a in enter),
+    lows=tuple(axis.low - axis.stride * positions(axis)[0] for axis in axes),
+    taps=tuple(a.shape[1] for a in kernel),
+  )
+
+
 @functools.lru_cache(maxsize=256)
 def make_matrices(family: Family, tile: int, axes: Axes) -> Matrices:
   """Builds the matrices in float64 and rounds them once."""
@@ -189,13 +247,9 @@ def make_matrices(family: Family, tile: int, axes: Axes) -> Matrices:
   enter, kernel, leave = map(list, zip(*each, strict=True))
   is_complex = family.parts == 2
   if is_complex:
-    # The input is real: half a spectrum of the first axis tells all, and the
-    # other half is counted on the way back.
-    n = len(enter[0])
-    half = n // 2 + 1
-    weight = np.where((2 * np.arange(half)) % n == 0, 1.0, 2.0)
-    enter[0], kernel[0] = enter[0][:half], kernel[0][:half]
-    leave[0] = leave[0][:, :, :half] * weight
+    enter[0], kernel[0], leave[0] = _half_spectrum(
+      enter[0], kernel[0], leave[0]
+    )
     pairs = _pairs
   else:
     pairs = lambda a: a[..., None, None]  # noqa: E731

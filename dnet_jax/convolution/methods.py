@@ -12,18 +12,11 @@ methods in `derivatives`.
 
 from collections.abc import Callable
 from collections.abc import Sequence
-import functools
 from typing import Any
 from typing import NamedTuple
 
-from jax import lax
-import jax.numpy as jnp
-
 from dnet_jax import types
 from dnet_jax.convolution.axes import Axes
-
-# One matrix product in full float32, also where the backend would round.
-matmul = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
 
 
 class Limits(NamedTuple):
@@ -92,11 +85,15 @@ class Method(NamedTuple):
 
 
 class Plan(NamedTuple):
-  """A method, its tile (0: one tile, the whole axis) and the three axes."""
+  """A method, its tile (0: one tile, the whole axis) and the three axes.
+
+  And the precision of its products, one of `precision.PRECISIONS` or None.
+  """
 
   method: Method
   tile: int
   axes: Axes
+  precision: str | None = None
 
 
 def factors_of(plan: Plan) -> Factors:

@@ -20,19 +20,29 @@ from dnet_jax.convolution.axes import pads
 from dnet_jax.convolution.axes import phase_taps
 from dnet_jax.convolution.axes import split
 from dnet_jax.convolution.methods import Plan
+from dnet_jax.convolution.precision import of_lax
+from dnet_jax.convolution.precision import operand
 
 _DIMENSIONS = ('NDHWC', 'DHWIO', 'NDHWC')
 
 
 def direct(plan: Plan, x: types.Array, w: types.Array) -> types.Array:
   """`(m, D, H, W, c)` and `(kD, kH, kW, c, n)` to `(m, D', H', W', n)`."""
-  return lax.conv_general_dilated(
-    x,
-    w.astype(x.dtype),
-    [axis.stride for axis in plan.axes],
-    [pads(axis) for axis in plan.axes],
+  strides = [axis.stride for axis in plan.axes]
+  return _convolve(plan, x, w, strides, [pads(axis) for axis in plan.axes])
+
+
+def _convolve(plan, x, w, strides, padding):
+  """XLA's own, of operands in the plan's precision."""
+  y = lax.conv_general_dilated(
+    operand(x, plan.precision),
+    operand(w.astype(x.dtype), plan.precision),
+    strides,
+    padding,
     dimension_numbers=_DIMENSIONS,
+    precision=of_lax(plan.precision),
   )
+  return y.astype(x.dtype)
 
 
 def _to_phases(
@@ -52,9 +62,7 @@ def phases(plan: Plan, x: types.Array, w: types.Array) -> types.Array:
   lows = [axis.low for axis in axes]
   x = jax.vmap(lambda x: _to_phases(axes, x, lengths, lows))(x)
   w = _to_phases(axes, w.astype(x.dtype), taps, (0, 0, 0))
-  return lax.conv_general_dilated(
-    x, w, (1, 1, 1), 'VALID', dimension_numbers=_DIMENSIONS
-  )
+  return _convolve(plan, x, w, (1, 1, 1), 'VALID')
 
 
 def transpose(

@@ -4,11 +4,14 @@ from dnet_jax.convolution import columns
 from dnet_jax.convolution import derivatives
 from dnet_jax.convolution import matrices
 from dnet_jax.convolution import ordinary
+from dnet_jax.convolution import shifts
+from dnet_jax.convolution import spectra
 from dnet_jax.convolution import transforms
 from dnet_jax.convolution.axes import Axes
 from dnet_jax.convolution.methods import Method
 from dnet_jax.convolution.methods import Plan
 from dnet_jax.convolution.methods import whole_axis
+from dnet_jax.convolution.precision import check_precision
 
 BY_NAME = {
   'direct': Method(ordinary.direct, ordinary.direct_transpose, whole_axis),
@@ -27,6 +30,18 @@ BY_NAME = {
     transforms.cost,
     transforms.FOURIER,
   ),
+  'fourier_complex': Method(
+    derivatives.correlate,
+    derivatives.transpose,
+    whole_axis,
+    factors=spectra.FACTORS,
+  ),
+  'shifts': Method(
+    derivatives.correlate,
+    derivatives.transpose,
+    whole_axis,
+    factors=shifts.FACTORS,
+  ),
   'winograd': Method(
     derivatives.correlate,
     derivatives.transpose,
@@ -37,26 +52,34 @@ BY_NAME = {
 }
 METHODS = tuple(BY_NAME)
 _GPUS = ('gpu', 'cuda', 'rocm')
+# Measured was 'fourier'. This is its form for a GPU: no copies of the small
+# matrices, fewer passes over memory. It has not been measured yet.
+_FOURIER = 'fourier_complex'
 # The best by time of a score and of a learning step together, on an H100 and an
 # H200, of layers (side of the grid, channels in, side of the kernel, stride,
 # channels out) that were measured. In float32 with TF32, but 'fourier'.
 _MEASURED = {
-  (32, 1, 16, 3, 200): 'fourier',  # 6.1, first
+  (32, 1, 16, 3, 200): _FOURIER,  # 6.1, first
   (11, 200, 6, 2, 100): 'phases',  # 6.1, second
-  (32, 1, 9, 2, 64): 'fourier',  # 6.4, first
+  (32, 1, 9, 2, 64): _FOURIER,  # 6.4, first
   (16, 64, 7, 2, 128): 'direct',  # 6.4, second: 103 TFLOP/s, nothing else tried
   (64, 1, 5, 3, 100): 'phases',  # 6.6
 }
+# Where another method is the best in bfloat16.
+_MEASURED_BFLOAT16 = _MEASURED | {(32, 1, 9, 2, 64): 'phases'}
 _LARGE_SIDE = 9  # Of a kernel for which 'fourier' pays with one channel.
 
 
-def name_on_gpu(axes: Axes, c: int, n: int) -> str:
+def name_on_gpu(
+  axes: Axes, c: int, n: int, precision: str | None = None
+) -> str:
   """The method on a GPU: measured, or by a rule that the measured suggest.
 
   Args:
     axes: of the correlation.
     c: channels in.
     n: channels out.
+    precision: of the products.
 
   Returns:
     A name in `METHODS`.
@@ -64,10 +87,11 @@ def name_on_gpu(axes: Axes, c: int, n: int) -> str:
   layers = {(axis.size, c, axis.taps, axis.stride, n) for axis in axes}
   if len(layers) == 1:
     (layer,) = layers
-    if layer in _MEASURED:
-      return _MEASURED[layer]
+    table = _MEASURED_BFLOAT16 if precision == 'bfloat16' else _MEASURED
+    if layer in table:
+      return table[layer]
   if c == 1 and min(axis.taps for axis in axes) >= _LARGE_SIDE:
-    return 'fourier'
+    return _FOURIER
   return 'phases' if max(axis.stride for axis in axes) > 1 else 'direct'
 
 
@@ -78,7 +102,13 @@ def check_method(method: str | None) -> None:
 
 
 def choose(
-  axes: Axes, method: str | None, chains: int, c: int, n: int, platform: str
+  axes: Axes,
+  method: str | None,
+  chains: int,
+  c: int,
+  n: int,
+  platform: str,
+  precision: str | None = None,
 ) -> Plan:
   """The plan to use: a pure function of sizes and platform.
 
@@ -90,20 +120,27 @@ def choose(
     c: channels in.
     n: channels out.
     platform: of JAX: 'cpu', 'gpu', 'tpu', ...
+    precision: of its products, one of `PRECISIONS` or None.
 
   Raises:
-    ValueError: for a method that is none, or that cannot do so many taps.
+    ValueError: for a method or precision that is none, or a method that cannot
+      do so many taps.
   """
   check_method(method)
+  check_precision(precision)
   if chains == 0:
     method = 'direct'
   elif method is None and platform != 'cpu':
-    method = name_on_gpu(axes, c, n) if platform in _GPUS else 'direct'
+    method = 'direct'
+    if platform in _GPUS:
+      method = name_on_gpu(axes, c, n, precision)
   if method is None:
     candidates = [m for m in BY_NAME.values() if m.cost is not None]
   else:
     candidates = [BY_NAME[method]]
-  plans = [Plan(m, tile, axes) for m in candidates for tile in m.tiles(axes)]
+  plans = [
+    Plan(m, tile, axes, precision) for m in candidates for tile in m.tiles(axes)
+  ]
   if not plans:
     raise ValueError(
       f'method {method!r} needs at most {matrices.MAX_POINTS} taps for each '

@@ -27,9 +27,10 @@ def _check(x, kernel, method, channel_axis):
     )
 
 
-def _choose(axes, method, chains, kernel):
+def _choose(axes, method, chains, kernel, precision):
   c, n = kernel.shape[3:]
-  return plans.choose(axes, method, chains, c, n, jax.default_backend())
+  platform = jax.default_backend()
+  return plans.choose(axes, method, chains, c, n, platform, precision)
 
 
 def correlate(
@@ -39,6 +40,7 @@ def correlate(
   padding: str | Sequence[tuple[int, int]] = 'SAME',
   *,
   method: str | None = None,
+  precision: str | None = None,
 ) -> types.Array:
   """Strided 3-D correlation: `y[o] = sum_t x[s o + t - low] w[t]`.
 
@@ -51,15 +53,21 @@ def correlate(
     padding: 'SAME', 'VALID' or three pairs (low, high), as in `lax`.
     method: one of `METHODS`; None: the fastest for these sizes on this
       backend. 'direct' is XLA's own convolution, 'phases' the same after exact
-      algebra; both compute in the dtype of x. 'im2col', 'fourier' and
-      'winograd' compute in float32.
+      algebra; both compute in the dtype of x. The others compute in float32.
+    precision: of the operands of products, 'float32', 'tensorfloat32' (10 bits
+      of mantissa) or 'bfloat16' (7 bits); sums are in float32. What transforms
+      multiply before and after that product stays in float32. None: float32,
+      but in 'direct' and 'phases' what JAX has as its default
+      (`jax.default_matmul_precision`): TF32 on a GPU that has it, bfloat16 on a
+      TPU.
 
   Returns:
     `(*chains, D', H', W', C_out)` of the dtype of x. Relative error against
-    float64 of about 1e-6 (fourier) to 5e-6 (winograd), whatever the dtype.
+    float64 of about 1e-6 (fourier) to 5e-6 (winograd) in float32, whatever the
+    dtype; for others see docs/speed.md.
 
   Raises:
-    ValueError: for shapes that do not fit each other.
+    ValueError: for shapes that do not fit each other, or a name that is none.
 
   >>> import jax.numpy as jnp
   >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2, 1)
@@ -70,7 +78,7 @@ def correlate(
   strides = triple(strides, 'strides')
   axes = make_axes(x.shape[-4:-1], kernel.shape[:3], strides, padding)
   chains = x.reshape(math.prod(x.shape[:-4]), *x.shape[-4:])
-  plan = _choose(axes, method, len(chains), kernel)
+  plan = _choose(axes, method, len(chains), kernel, precision)
   y = plan.method.correlate(plan, chains, kernel)
   return y.reshape(*x.shape[:-4], *y.shape[1:])
 
@@ -82,6 +90,7 @@ def correlate_transpose(
   padding: str | Sequence[tuple[int, int]] = 'SAME',
   *,
   method: str | None = None,
+  precision: str | None = None,
 ) -> types.Array:
   """Transposed correlation, which upsamples: the adjoint of `correlate`.
 
@@ -96,6 +105,7 @@ def correlate_transpose(
     padding: of the correlation. 'SAME': sides `D * stride`; 'VALID': sides
       `(D - 1) * stride + kD`; or three pairs (low, high).
     method: as for `correlate`.
+    precision: as for `correlate`.
 
   Returns:
     `(*chains, D', H', W', C_out)` of the dtype of y.
@@ -122,7 +132,7 @@ def correlate_transpose(
     )
   axes = make_axes(grid, taps, strides, padding)
   chains = y.reshape(math.prod(y.shape[:-4]), *y.shape[-4:])
-  plan = _choose(axes, method, len(chains), kernel)
+  plan = _choose(axes, method, len(chains), kernel, precision)
   x = plan.method.transpose(plan, chains, kernel)
   return x.reshape(*y.shape[:-4], *x.shape[1:])
 

@@ -27,8 +27,8 @@ from dnet_jax.convolution.methods import Factors
 from dnet_jax.convolution.methods import factors_of
 from dnet_jax.convolution.methods import FLOPS
 from dnet_jax.convolution.methods import Limits
-from dnet_jax.convolution.methods import matmul
 from dnet_jax.convolution.methods import Plan
+from dnet_jax.convolution.precision import matmul
 
 _TURNS = 2  # Of a loop that is there to keep computations apart.
 _TILES = (1, 2, 3, 4, 5)  # Of `winograd`.
@@ -246,11 +246,10 @@ def _kernel_product(plan, x, y, c):
   def leave(i):
     # Slices of what other products take too: reshaped first, it would be there
     # twice.
-    w = matmul(
-      *(
-        lax.dynamic_slice_in_dim(z, i * f1 * f2, f1 * f2) for z in (left, right)
-      )
-    )
+    some = [
+      lax.dynamic_slice_in_dim(z, i * f1 * f2, f1 * f2) for z in (left, right)
+    ]
+    w = matmul(some[0], some[1], plan.precision)
     w = _apply(a.kernel[2].T, w, f1)
     return _apply(a.kernel[1].T, w, 1)[None]
 

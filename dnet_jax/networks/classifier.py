@@ -7,6 +7,7 @@ import math
 import flax.linen as nn
 import jax.numpy as jnp
 
+from dnet_jax import convolution
 from dnet_jax import types
 from dnet_jax.networks import layers
 
@@ -29,6 +30,9 @@ class Classifier(nn.Module):
     axis_name: device axis over which batch statistics are averaged, if any.
     method: of the convolution, one of `convolution.METHODS`; None: the fastest
       for these sizes on this backend.
+    precision: of the products of convolutions, one of `convolution.PRECISIONS`;
+      None: as `convolution.correlate` says. In dense layers at least that,
+      None: JAX's default.
 
   >>> import jax
   >>> net = Classifier(10, (4,), kernel_sizes=(3,), strides=(2,), hidden=6)
@@ -48,6 +52,7 @@ class Classifier(nn.Module):
   dropout: float = 0.5
   axis_name: str | None = None
   method: str | None = None
+  precision: str | None = None
 
   def setup(self):
     """Builds the layers; checks that there are some, as many of each."""
@@ -57,7 +62,14 @@ class Classifier(nn.Module):
       strides=self.strides,
     )
     self.layers = [
-      layers.Conv(n, k, s, init_std=(2 / (k**3 * c)) ** 0.5, method=self.method)
+      layers.Conv(
+        n,
+        k,
+        s,
+        init_std=(2 / (k**3 * c)) ** 0.5,
+        method=self.method,
+        precision=self.precision,
+      )
       for n, k, s, c in zip(
         self.features,
         self.kernel_sizes,
@@ -71,8 +83,9 @@ class Classifier(nn.Module):
       for _ in self.features
     ]
     self.drop = nn.Dropout(self.dropout)
-    self.middle = nn.Dense(self.hidden)
-    self.last = nn.Dense(self.num_classes)
+    precision = convolution.of_lax(self.precision)
+    self.middle = nn.Dense(self.hidden, precision=precision)
+    self.last = nn.Dense(self.num_classes, precision=precision)
 
   def hidden_features(self, y: types.Array, train: bool = False) -> types.Array:
     """Features `(*chains, hidden)` under the last layer, as `__call__`."""

@@ -70,6 +70,8 @@ class Descriptor(nn.Module):
       float32.
     method: of the convolution, one of `convolution.METHODS`; None: the fastest
       for these sizes on this backend.
+    precision: of the products of convolutions, one of `convolution.PRECISIONS`;
+      None: as `convolution.correlate` says.
 
   >>> import jax
   >>> net = Descriptor(features=(4,), kernel_sizes=(3,), strides=(2,))
@@ -86,6 +88,7 @@ class Descriptor(nn.Module):
   init_std: float = 0.001
   dtype: Any = jnp.float32
   method: str | None = None
+  precision: str | None = None
 
   def setup(self):
     """Builds the layers; checks that there are some, as many of each."""
@@ -95,7 +98,16 @@ class Descriptor(nn.Module):
       strides=self.strides,
     )
     self.layers = [
-      layers.Conv(n, k, s, self.padding, self.init_std, self.dtype, self.method)
+      layers.Conv(
+        n,
+        k,
+        s,
+        self.padding,
+        self.init_std,
+        self.dtype,
+        self.method,
+        self.precision,
+      )
       for n, k, s in zip(
         self.features, self.kernel_sizes, self.strides, strict=True
       )

@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from dnet_jax import convolution
 from dnet_jax import types
 from dnet_jax.networks import layers
 
@@ -31,6 +32,9 @@ class Generator(nn.Module):
     axis_name: device axis over which batch statistics are averaged, if any.
     method: of the convolution, one of `convolution.METHODS`; None: the fastest
       for these sizes on this backend.
+    precision: of the products of convolutions, one of `convolution.PRECISIONS`;
+      None: as `convolution.correlate` says. In dense layers at least that,
+      None: JAX's default.
 
   >>> import jax
   >>> net = Generator(features=(4, 1), factors=(1, 2))
@@ -48,6 +52,7 @@ class Generator(nn.Module):
   dtype: Any = jnp.float32
   axis_name: str | None = None
   method: str | None = None
+  precision: str | None = None
 
   @nn.compact
   def __call__(self, z: types.Array, train: bool) -> types.Array:
@@ -80,6 +85,7 @@ class Generator(nn.Module):
       math.prod(self.base) * self.features[0],
       kernel_init=nn.initializers.normal(self.init_std),
       dtype=self.dtype,
+      precision=convolution.of_lax(self.precision),
     )(z)
     h = normalise(h.reshape(*z.shape[:-1], *self.base, self.features[0]))
     last = len(self.features) - 1
@@ -87,7 +93,13 @@ class Generator(nn.Module):
       zip(self.features, self.factors, strict=True)
     ):
       h = layers.ConvTranspose(
-        n, self.kernel_size, factor, self.init_std, self.dtype, self.method
+        n,
+        self.kernel_size,
+        factor,
+        self.init_std,
+        self.dtype,
+        self.method,
+        self.precision,
       )(h)
       if i < last:
         h = normalise(h)

@@ -40,6 +40,8 @@ class Conv(nn.Module):
     dtype: of the computation; parameters are float32.
     method: of the convolution, one of `convolution.METHODS`; None: the fastest
       for these sizes on this backend.
+    precision: of the products of convolutions, one of `convolution.PRECISIONS`;
+      None: as `convolution.correlate` says.
   """
 
   features: int
@@ -49,6 +51,7 @@ class Conv(nn.Module):
   init_std: float = 0.001
   dtype: Any = jnp.float32
   method: str | None = None
+  precision: str | None = None
 
   @nn.compact
   def __call__(self, x: types.Array) -> types.Array:
@@ -65,6 +68,7 @@ class Conv(nn.Module):
       self.stride,
       self.padding,
       method=self.method,
+      precision=self.precision,
     )
     return y + bias.astype(self.dtype)
 
@@ -80,6 +84,8 @@ class ConvTranspose(nn.Module):
     dtype: of the computation; parameters are float32.
     method: of the convolution, one of `convolution.METHODS`; None: the fastest
       for these sizes on this backend.
+    precision: of the products of convolutions, one of `convolution.PRECISIONS`;
+      None: as `convolution.correlate` says.
   """
 
   features: int
@@ -88,6 +94,7 @@ class ConvTranspose(nn.Module):
   init_std: float = 0.02
   dtype: Any = jnp.float32
   method: str | None = None
+  precision: str | None = None
 
   @nn.compact
   def __call__(self, x: types.Array) -> types.Array:
@@ -103,5 +110,6 @@ class ConvTranspose(nn.Module):
       kernel.astype(self.dtype),
       self.factor,
       method=self.method,
+      precision=self.precision,
     )
     return y + bias.astype(self.dtype)

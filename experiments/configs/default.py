@@ -54,6 +54,9 @@ def get_config() -> ml_collections.ConfigDict:
   model.padding = 'SAME'  # or VALID
   model.init_std = 0.001  # of the weights of the descriptor at the start
   model.dtype = 'float32'  # of the computation; or bfloat16
+  # Of what convolutions multiply, in learning: float32, tensorfloat32 or
+  # bfloat16, on every machine. 'default': of the backend, TF32 on a GPU.
+  model.precision = 'default'
   model.reference = 'gaussian'  # or uniform: eq. (3) without its first term
   model.reference_std = 0.5  # s of eq. (3)
   # Means of the reference, as the network sees voxels. One: the paper's; two:

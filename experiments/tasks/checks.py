@@ -101,6 +101,7 @@ _RULES = {
     'padding': _one_of(('SAME', 'VALID')),
     'init_std': _NOT_NEGATIVE,
     'dtype': _one_of((*networks.DTYPES,)),
+    'precision': _one_of(networks.PRECISIONS),
     'reference': _one_of(networks.REFERENCES),
     'reference_std': _POSITIVE,
     'reference_means': Rule('one or more numbers', lambda x: x and _numbers(x)),

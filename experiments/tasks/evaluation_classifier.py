@@ -54,6 +54,7 @@ def _network(config, sizes):
       sizes.hidden,
       dropout=config.classifier.dropout,
       axis_name=parallel.AXIS,
+      precision=networks.precision(config),
     )
     for _ in range(sizes.members)
   ]

@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import ml_collections
 
 import dnet_jax
+from dnet_jax import convolution
 from dnet_jax import specs
 from experiments import parallel
 
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
+PRECISIONS = ('default', *convolution.PRECISIONS)
 REFERENCES = ('gaussian', 'uniform')
 
 
@@ -61,12 +63,21 @@ def dtype(config: ml_collections.ConfigDict) -> Any:
   return choice(DTYPES, config.model.dtype, 'model.dtype')
 
 
+def precision(config: ml_collections.ConfigDict) -> str | None:
+  """Of the products of convolutions, `model.precision`."""
+  name = choice(PRECISIONS, config.model.precision, 'model.precision')
+  return None if name == 'default' else name
+
+
 def descriptor(
   config: ml_collections.ConfigDict, sizes: specs.DescriptorSizes
 ) -> dnet_jax.Descriptor:
   """A descriptor in learning."""
   return dnet_jax.Descriptor(
-    **sizes._asdict(), init_std=config.model.init_std, dtype=dtype(config)
+    **sizes._asdict(),
+    init_std=config.model.init_std,
+    dtype=dtype(config),
+    precision=precision(config),
   )
 
 
@@ -80,6 +91,7 @@ def generator(
     **arguments,
     init_std=config.generator.init_std,
     dtype=dtype(config),
+    precision=precision(config),
     axis_name=parallel.AXIS,
   )
 

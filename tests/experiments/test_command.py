@@ -237,6 +237,7 @@ WRONG_FIELDS = [
   ('model.padding=VALID', 'tiny'),
   ('model.grids=4,8', '(4, 8)'),
   ('model.dtype=float64', "'float64'"),
+  ('model.precision=float16', "'float16'"),
   ('model.padding=same', "'same'"),
   ('model.reference=flat', "'flat'"),
   ('generator.network=big', "'big'"),

@@ -29,6 +29,7 @@ def _experiment(config):
     ('algorithm', 'cooperative', 'algorithm .*cooperative'),
     ('model.network', 'magic', r'model\.network .*magic'),
     ('model.dtype', 'float8', r'model\.dtype .*float8'),
+    ('model.precision', 'half', r'model\.precision .*half'),
     ('model.reference', 'cauchy', r'model\.reference .*cauchy'),
     ('model.reference_std', -1.0, '-1'),
     ('chains.kernel', 'hmc', r'chains\.kernel .*hmc'),
