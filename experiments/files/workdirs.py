@@ -11,6 +11,8 @@ from typing import Any
 from absl import logging
 import jax
 
+from experiments.configs import default
+
 try:
   import fcntl
 except ImportError:  # Windows: a workdir is not locked.
@@ -81,6 +83,9 @@ def check_config(
     return []
   # Through JSON, in which tuples are lists.
   ours, theirs = _flatten(json.loads(json.dumps(config))), _flatten(theirs)
+  # A field that is newer than the run had its default then.
+  usual = _flatten(json.loads(json.dumps(default.get_config().to_dict())))
+  theirs = {name: usual[name] for name in ours & usual.keys()} | theirs
   allowed, refused = [], []
   for field in sorted(ours.keys() | theirs.keys()):
     a, b = theirs.get(field, '(absent)'), ours.get(field, '(absent)')

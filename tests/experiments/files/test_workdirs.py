@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from experiments.configs import default
 from experiments.files import workdirs
 
 CONFIG = {'train': {'steps': 10, 'rate': 0.1}, 'sizes': (1, 2), 'name': None}
@@ -40,6 +41,16 @@ def test_config_is_written_and_compared(tmp_path):
   assert (tmp_path / 'run' / 'config.json').read_text() == written
   workdirs.write_config(tmp_path / 'run', other)
   assert workdirs.check_config(tmp_path / 'run', other) == []
+
+
+def test_a_field_that_is_newer_than_the_run_had_its_default(tmp_path):
+  workdirs.write_config(tmp_path / 'run', CONFIG)
+  usual = default.get_config()
+  newer = CONFIG | {'chains': {'num_slots': usual.chains.num_slots}}
+  assert workdirs.check_config(tmp_path / 'run', newer) == []
+  newer['chains']['num_slots'] += 1
+  with pytest.raises(ValueError, match=r'chains.num_slots: 2 -> 3'):
+    workdirs.check_config(tmp_path / 'run', newer)
 
 
 def test_a_broken_config_is_told(tmp_path):
