@@ -24,6 +24,7 @@ from data_prep import mesh_files
 from data_prep import placement
 from data_prep import scans
 from data_prep import surface
+from data_prep import trees
 from data_prep import volumes
 from data_prep import voxel_file
 
@@ -233,11 +234,11 @@ def _entries(source, grid, partial, others):
           f'{path}: {name}', lambda v=voxels, n=name: [place(v, str(n))]
         )
     return
-  found = mesh_files.find(path, file_types=TYPES)
+  found = trees.find(path, file_types=TYPES)
   if found.passed_over:
-    logging.info('%s', mesh_files.passed_over_line(found))
+    logging.info('%s', trees.passed_over_line(found))
   single = len(found.shapes) == 1
-  with mesh_files.open_shapes(found.shapes) as content:
+  with trees.open_shapes(found.shapes) as content:
     for file in found.shapes:
       reading = functools.partial(
         _of_file, source, file, content, grid, partial, others, place
@@ -258,7 +259,7 @@ def _of_file(
   source, file, content, grid, partial, others, place
 ) -> list[Shape]:
   """The shapes of a file."""
-  kind, data = mesh_files.file_type(file), content(file)
+  kind, data = trees.file_type(file), content(file)
   if kind in mesh_files.FILE_TYPES:
     # In its own coordinates, z up or not.
     points, faces = mesh_files.read_any(
