@@ -113,6 +113,8 @@ def stem(source: Source) -> str:
   if not os.path.lexists(path):
     path = path.partition(',')[0]
   name = os.path.basename(os.path.abspath(path))
+  if os.path.isdir(path):
+    return name
   return name.removesuffix('.gz').rpartition('.')[0] or name
 
 
@@ -159,7 +161,7 @@ def read(
     raise ValueError(f'{name}: {reason}{several}')
   if more:
     logging.warning(
-      '%s holds more shapes; the first sample.num_samples = %d are taken',
+      '%s holds more shapes; the first %d are taken (sample.num_samples).',
       source.path,
       limit,
     )
