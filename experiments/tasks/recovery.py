@@ -22,6 +22,7 @@ from experiments.evaluation import scores
 from experiments.files import datasets
 from experiments.files import figures
 from experiments.files import inputs
+from experiments.files import masks
 from experiments.files import outputs
 from experiments.tasks import base
 from experiments.tasks import conditioned
@@ -91,9 +92,9 @@ def recover_voxels(
     `(n, D, H, W)` in [0, 1], the visible ones as they were given.
 
   Raises:
-    ValueError: as `inputs.check_visible`.
+    ValueError: as `masks.check`.
   """
-  inputs.check_visible(visible, model.spec.grid)
+  masks.check(visible, model.spec.grid)
   keys = dnet_jax.chain_keys(jax.random.key(seed), len(voxels))
   recovered = batches.map_batches(
     lambda keys, voxels, visible: dnet_jax.recover(
@@ -227,7 +228,7 @@ def recover(request: base.Request) -> str:
   seen = corrupted(config, grid, n, settings.seed).copy()
   if request.visible is not None:
     scans[:] = False
-    seen = inputs.read_visible(request.visible, n)
+    seen = masks.read(request.visible, n)
   for i in np.flatnonzero(scans):
     seen[i] = given.seen[i]
   recovered = np.empty_like(voxels)
