@@ -78,6 +78,7 @@ def main(argv: Sequence[str]) -> int:
     for x in zip(*(seen_by_a_camera(y, rng) for y in shapes), strict=True)
   )
   given = full.astype(np.float32)
+  model = recovery.with_components(model, config)
   request = base.Request(model, card, config, values.workdir)
   if values.num_steps is not None:
     config.recover.num_steps = values.num_steps
