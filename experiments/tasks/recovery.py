@@ -206,6 +206,27 @@ def complete_scans(
   return recovered
 
 
+def picture_scans(path: str, given: np.ndarray, made: np.ndarray) -> None:
+  """Draws scans and what they became, from the front and from behind.
+
+  Args:
+    path: of the picture (.png).
+    given: what is known to be full, `(n, D, H, W)`.
+    made: the results, likewise.
+  """
+  sides = [
+    y for both in (given, made) for y in (both, np.rot90(both, 2, axes=(1, 2)))
+  ]
+  figures.isosurfaces(
+    path,
+    [list(row) for row in zip(*sides, strict=True)],
+    titles=['scan', 'from behind', 'recovered', 'from behind'],
+    colors=[
+      [figures.NEIGHBOUR_COLOR] * 2 + [figures.SAMPLE_COLOR] * 2 for _ in given
+    ],
+  )
+
+
 def recover(request: base.Request) -> str:
   """Recovers shapes from outside, of which a part is hidden.
 
@@ -253,12 +274,7 @@ def recover(request: base.Request) -> str:
     path = os.path.join(folder, 'picture.png')
     shown = np.where(seen, voxels, 0)
     if scans.all():
-      sets = {'scan': shown, 'recovered': recovered}
-      behind = [np.rot90(y, 2, axes=(1, 2)) for y in sets.values()]
-      sets['scan,\nfrom behind'], sets['recovered,\nfrom behind'] = behind
-      order = [*sets]
-      order[1:3] = order[2:0:-1]
-      figures.stacked(path, {name: sets[name] for name in order}, results=2)
+      picture_scans(path, shown, recovered)
     else:
       sets = {'input': voxels, 'visible': shown, 'recovered': recovered}
       figures.stacked(path, sets)

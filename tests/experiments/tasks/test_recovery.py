@@ -169,7 +169,7 @@ def test_a_scan_becomes_a_mesh_where_the_scan_is(workdir, scan):
   assert 'scores' not in record  # Nobody knows the truth.
   (shape,) = record['shapes']
   np.testing.assert_allclose(shape['to_input'], got['to_input'][0])
-  assert shape['name'] == 'scan' and shape['hidden'] == (~seen).sum()
+  assert shape['name'] == 'scan' and shape['scan']
   # The mesh has the voxels that were seen in it, so it is as large as the scan.
   mesh = trimesh.load(f'{folder}/meshes/sample_000.ply', process=False)
   assert mesh.is_watertight and record['faces']['voxels'] == [len(mesh.faces)]
