@@ -64,7 +64,7 @@ def test_what_a_camera_knows_is_true(camera, cloud):
   entry = along - np.sqrt(np.maximum(16 - off**2, 0))
   before = (off < 3) & (length < entry - 2)
   assert before.sum() > 30 and (free[before]).mean() > 0.98
-  behind = (off > 5) | ((off < 2.5) & (length > entry + 2))
+  behind = (off > 6) | ((off < 2.5) & (length > entry + 2))
   assert not free[behind].any()
 
 
