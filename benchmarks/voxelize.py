@@ -22,18 +22,19 @@ import numpy as np
 
 from data_prep import groups
 from data_prep import mesh_files
+from data_prep import trees
 from data_prep import voxelize
 
 
-def time_steps(meshes: Sequence[mesh_files.ShapeFile], sizes: Sequence[int]):
+def time_steps(meshes: Sequence[trees.ShapeFile], sizes: Sequence[int]):
   """Seconds in this process for each step, summed over the meshes."""
   seconds = dict.fromkeys(['read', *sizes], 0.0)
   faces = 0
-  with mesh_files.open_shapes(meshes) as read:
+  with trees.open_shapes(meshes) as read:
     for mesh in meshes:
       start = time.perf_counter()
       corners, triangles = mesh_files.read_mesh(
-        read(mesh), mesh_files.file_type(mesh)
+        read(mesh), trees.file_type(mesh)
       )
       seconds['read'] += time.perf_counter() - start
       faces += len(triangles)
@@ -64,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
     raise app.UsageError(f'arguments without a flag: {argv[1:]}')
   values = flags.FLAGS
   sizes = voxelize.parse_sizes(values.size)
-  meshes = mesh_files.find_shapes(values.meshes)
+  meshes = trees.find_shapes(values.meshes)
   # Some of every class, the same ones in every run.
   chosen = np.random.default_rng(0).permutation(len(meshes))[: values.limit]
   meshes = [meshes[i] for i in sorted(chosen)]

@@ -43,6 +43,7 @@ import tqdm
 from data_prep import command
 from data_prep import grids
 from data_prep import mesh_files
+from data_prep import trees
 from data_prep import volumes
 from data_prep import voxel_file
 
@@ -126,7 +127,7 @@ def read_shapes(
     split: for shapes that are not in a folder named by one.
     key: which array, of files that hold several.
     threshold: see `grids.check_voxels`.
-    tree: see `mesh_files.find`.
+    tree: see `trees.find`.
 
   Yields:
     Shapes; and for a file that is broken its name and the reason.
@@ -135,7 +136,7 @@ def read_shapes(
     yield from _stored_shapes(voxel_file.read(source), threshold)
     return
   yield from _shapes_of_files(
-    mesh_files.find(source, split, _types(source), tree).shapes, key, threshold
+    trees.find(source, split, _types(source), tree).shapes, key, threshold
   )
 
 
@@ -169,12 +170,10 @@ def _stored_shapes(stored: voxel_file.Stored, threshold) -> Iterator[Shape]:
 
 
 def _shapes_of_files(files, key, threshold):
-  with mesh_files.open_shapes(files) as read:
+  with trees.open_shapes(files) as read:
     for file in files:
       try:
-        batch = read_voxels(
-          read(file), mesh_files.file_type(file), key, threshold
-        )
+        batch = read_voxels(read(file), trees.file_type(file), key, threshold)
       except mesh_files.READ_ERRORS as error:
         yield '/'.join(file[:3]), str(error)
         continue
@@ -208,7 +207,7 @@ def convert(
     lossy: whether occupied voxels may be cropped away.
     threshold: when given, voxels above it become 1, the others 0.
     key: which array, of files that hold several.
-    tree: see `mesh_files.find`.
+    tree: see `trees.find`.
     up: the axis of the source that becomes z.
     split: for shapes that are not in a folder named by one.
     strict: whether to stop at the first broken file.
@@ -237,7 +236,7 @@ def convert(
     found = None
     entries = _stored_shapes(voxel_file.read(source), threshold)
   else:
-    found = mesh_files.find(source, split, _types(source), tree)
+    found = trees.find(source, split, _types(source), tree)
     entries = _shapes_of_files(found.shapes, key, threshold)
   skipped, notes = [], collections.Counter()
 
@@ -265,7 +264,7 @@ def convert(
     raise ValueError(f'{source} holds no sound shape{reason}')
   lines = [f'{n} shapes {what}' for what, n in notes.items()]
   if found and found.passed_over:
-    lines.append(mesh_files.passed_over_line(found))
+    lines.append(trees.passed_over_line(found))
   return Outcome(count, skipped, lines)
 
 

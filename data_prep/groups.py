@@ -29,6 +29,7 @@ from data_prep import inside
 from data_prep import mesh_files
 from data_prep import placement
 from data_prep import surface
+from data_prep import trees
 from data_prep import voxel_file
 
 _GROUP = 16  # meshes whose results are kept in one partial file.
@@ -47,7 +48,7 @@ class Outcome(NamedTuple):
 
 
 def convert(
-  meshes: Sequence[mesh_files.ShapeFile],
+  meshes: Sequence[trees.ShapeFile],
   outs: Mapping[int, str | os.PathLike],
   *,
   margin: int | None = None,
@@ -63,7 +64,7 @@ def convert(
   nor on whether the work was cut off and taken up again.
 
   Args:
-    meshes: as `mesh_files.find_shapes` lists them.
+    meshes: as `trees.find_shapes` lists them.
     outs: the file to write for each size. None may exist, but for what this
       very command wrote before it was cut off.
     margin: voxels left empty on every side; by default
@@ -294,13 +295,13 @@ def _voxelize_group(group, file, *, sizes, margin, solid, up):
   kept, skipped, doubtful = [], [], []
   bits = {size: [] for size in sizes}
   marks = {size: [] for size in sizes}
-  with mesh_files.open_shapes(group) as read:
+  with trees.open_shapes(group) as read:
     for i, mesh in enumerate(group):
       name = '/'.join(mesh[:3])
       try:
         vertices, faces = mesh_files.read_any(
           read(mesh),
-          mesh_files.file_type(mesh),
+          trees.file_type(mesh),
           up,
           functools.partial(read, mesh),
         )

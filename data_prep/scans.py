@@ -27,7 +27,7 @@ from data_prep import voxel_file
 _STEP = 0.5  # of a voxel, along a ray.
 # So near in front of a point a voxel may hold other parts of the surface.
 _NEAR = 1.0
-_LOOKED_UP = 1 << 22  # at a time, which bounds the memory.
+_LOOKED_UP = 1 << 20  # at a time, which bounds the memory.
 _TORN = 6.0  # pixels between corners, from which on a scan has no triangle.
 
 
@@ -211,7 +211,7 @@ def _depths(triangles, camera, rays):
   away = camera - corner
   q = np.cross(away, one)
   found = np.full(len(rays), np.inf)
-  count = max(1, _LOOKED_UP // (8 * len(triangles)))
+  count = max(1, _LOOKED_UP // (4 * len(triangles)))
   for start in range(0, len(rays), count):
     ray = rays[start : start + count, None]
     # Moeller and Trumbore: camera + t ray = corner + u one + v two.

@@ -42,9 +42,9 @@ import numpy as np
 from data_prep import command
 from data_prep import groups
 from data_prep import inside
-from data_prep import mesh_files
 from data_prep import placement
 from data_prep import surface
+from data_prep import trees
 
 
 def voxelize(
@@ -162,7 +162,7 @@ def main(argv: Sequence[str]) -> int:
       raise ValueError(
         f'--num_workers must not be negative: {flags.FLAGS.num_workers}'
       )
-    found = mesh_files.find(
+    found = trees.find(
       flags.FLAGS.meshes, flags.FLAGS.split, tree=flags.FLAGS.tree
     )
     outcome = groups.convert(
@@ -183,7 +183,7 @@ def main(argv: Sequence[str]) -> int:
     f'{count} meshes in {seconds:.1f} s'
   )
   if found.passed_over:
-    print(mesh_files.passed_over_line(found))
+    print(trees.passed_over_line(found))
   for what, entries in (('doubtful', outcome.doubtful), ('skipped', skipped)):
     if entries:
       print(f'{len(entries)} meshes were {what}:', file=sys.stderr)

@@ -143,7 +143,8 @@ def completed(
   ...   jnp.zeros((1, 1, 2, 1)), jnp.full((1, 1, 1, 2, 1), 0.5**0.5),
   ...   jnp.ones(1))
   >>> y, visible = jnp.ones((1, 1, 2, 1)), jnp.array([[True], [False]])
-  >>> completed(y, visible, components, 0.1).ravel().round(2).tolist()
+  >>> found = completed(y, visible, components, 0.1)
+  >>> [round(float(x), 2) for x in found.ravel()]
   [0.98, 0.98]
   """
   shape = components.mean.shape

@@ -199,9 +199,60 @@ def local_average(y, visible, mean, std):
   return dnet_jax.corruptions.local_average(y, visible, std, mean)
 
 
-@pytest.mark.parametrize('start', ['mean', 'local_average'])
+def components(model, number=3):
+  """Of which a shape may be a sum, with directions that are orthonormal."""
+  rng = np.random.default_rng(5)
+  size = int(np.prod(model.spec.grid))
+  directions, _ = np.linalg.qr(rng.normal(size=(size, number)))
+  return {
+    'mean': rng.normal(size=(*model.spec.grid, 1)).astype(np.float32),
+    'directions': directions.T.reshape(number, *model.spec.grid, 1),
+    'deviations': np.array([4.0, 2.0, 1.0])[:number],
+  }
+
+
+def with_components(model):
+  made = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), components(model))
+  extras = dict(model.extras) | {'components': made}
+  return dnet_jax.Model(model.spec, model.params, extras)
+
+
+def test_recovery_from_principal_components():
+  model, visible, std = with_components(models.descriptor()), mask(), 0.3
+  found = dnet_jax.recover(
+    KEY, model, shapes(), visible, start='components', num_steps=0,
+    components_std=std,
+  )  # fmt: skip
+  # The conditional mean of a Gaussian, by its whole covariance matrix.
+  made = {k: np.asarray(x, np.float64) for k, x in components(model).items()}
+  basis = made['directions'].reshape(3, -1) * made['deviations'][:, None]
+  covariance = basis.T @ basis
+  v = np.asarray(visible).ravel()
+  y = np.asarray(network(model, shapes()), np.float64)
+  y = y.reshape(len(y), -1)
+  mean = made['mean'].ravel()
+  known = covariance[np.ix_(v, v)] + std**2 * np.eye(v.sum())
+  gain = covariance[np.ix_(~v, v)] @ np.linalg.inv(known)
+  expected = y.copy()
+  expected[:, ~v] = mean[~v] + (y - mean)[:, v] @ gain.T
+  expected = expected.reshape(-1, *model.spec.grid, 1)
+  back = voxels_of(model, jnp.asarray(expected))
+  np.testing.assert_allclose(found, back, atol=1e-4)
+  # And chains begin there.
+  moved_on = dnet_jax.recover(
+    KEY, model, shapes(), visible, start='components', num_steps=2,
+    components_std=std, step_size=1e-8,
+  )  # fmt: skip
+  np.testing.assert_allclose(moved_on, found, atol=1e-4)
+  with pytest.raises(ValueError, match='keeps principal components'):
+    dnet_jax.recover(
+      KEY, models.descriptor(), shapes(), visible, start='components'
+    )
+
+
+@pytest.mark.parametrize('start', ['mean', 'local_average', 'components'])
 def test_recovery_reads_no_hidden_voxel(start):
-  model, visible = models.descriptor(), mask()
+  model, visible = with_components(models.descriptor()), mask()
   recover = functools.partial(dnet_jax.recover, start=start, num_steps=2)
   hidden = jnp.where(visible, shapes(), jnp.nan)
   found = recover(KEY, model, hidden, visible)

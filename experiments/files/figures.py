@@ -285,17 +285,14 @@ def curves(
   _write_png(path, fig, dpi)
 
 
-def stacked(
-  path, sets: Mapping[str, Any], columns: int = 10, results: int = 1
-) -> None:
+def stacked(path, sets: Mapping[str, Any], columns: int = 10) -> None:
   """Writes a picture (.png) of sets of shapes, one below the other.
 
   Args:
     path: file to write, by replacing it as a whole.
-    sets: `(n, D, H, W)` by name, of one n. Shape i of each set is below shape
-      i of the one before.
+    sets: `(n, D, H, W)` by name, of one n; the last one has the colour of
+      samples. Shape i of each set is below shape i of the one before.
     columns: shapes in a row, at most.
-    results: how many sets, the last ones, have the colour of samples.
   """
   names = list(sets)
   split = [rows(shapes, columns) for shapes in sets.values()]
@@ -305,10 +302,7 @@ def stacked(
     path,
     lines,
     row_labels=names * times,
-    colors=(
-      [NEIGHBOUR_COLOR] * (len(names) - results) + [SAMPLE_COLOR] * results
-    )
-    * times,
+    colors=([NEIGHBOUR_COLOR] * (len(names) - 1) + [SAMPLE_COLOR]) * times,
   )
 
 

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import functools
 import itertools
 import os
-import pathlib
 from typing import NamedTuple
 
 from absl import logging
@@ -24,6 +23,7 @@ from data_prep import mesh_files
 from data_prep import placement
 from data_prep import scans
 from data_prep import surface
+from data_prep import trees
 from data_prep import volumes
 from data_prep import voxel_file
 
@@ -112,6 +112,8 @@ def stem(source: Source) -> str:
   if not os.path.lexists(path):
     path = path.partition(',')[0]
   name = os.path.basename(os.path.abspath(path))
+  if os.path.isdir(path):
+    return name
   return name.removesuffix('.gz').rpartition('.')[0] or name
 
 
@@ -158,7 +160,7 @@ def read(
     raise ValueError(f'{name}: {reason}{several}')
   if more:
     logging.warning(
-      '%s holds more shapes; the first sample.num_samples = %d are taken',
+      '%s holds more shapes; the first %d are taken (sample.num_samples).',
       source.path,
       limit,
     )
@@ -233,11 +235,11 @@ def _entries(source, grid, partial, others):
           f'{path}: {name}', lambda v=voxels, n=name: [place(v, str(n))]
         )
     return
-  found = mesh_files.find(path, file_types=TYPES)
+  found = trees.find(path, file_types=TYPES)
   if found.passed_over:
-    logging.info('%s', mesh_files.passed_over_line(found))
+    logging.info('%s', trees.passed_over_line(found))
   single = len(found.shapes) == 1
-  with mesh_files.open_shapes(found.shapes) as content:
+  with trees.open_shapes(found.shapes) as content:
     for file in found.shapes:
       reading = functools.partial(
         _of_file, source, file, content, grid, partial, others, place
@@ -258,7 +260,7 @@ def _of_file(
   source, file, content, grid, partial, others, place
 ) -> list[Shape]:
   """The shapes of a file."""
-  kind, data = mesh_files.file_type(file), content(file)
+  kind, data = trees.file_type(file), content(file)
   if kind in mesh_files.FILE_TYPES:
     # In its own coordinates, z up or not.
     points, faces = mesh_files.read_any(
@@ -397,66 +399,3 @@ def _has_inside(triangles, size) -> bool:
   triangles = triangles * (128 / size)
   walls = surface.surface_voxels(triangles, 128)
   return bool(inside.fill(triangles, walls)[0].sum() > walls.sum())
-
-
-def read_visible(path: str, n: int) -> np.ndarray:
-  """Reads what is visible of n shapes: boolean `(n, D, H, W)`.
-
-  Args:
-    path: a .npy, or another file of voxels with one array.
-    n: number of shapes.
-
-  Raises:
-    ValueError: when it cannot be read, or is of another number of shapes.
-  """
-  kind = mesh_files.file_type(path)
-  if kind not in ('npz', *volumes.FORMATS):
-    raise ValueError(f'--visible={path} must be a .npy, or another voxel file')
-  try:
-    visible = volumes.read(pathlib.Path(path).read_bytes(), kind)
-  except OSError as error:
-    raise ValueError(f'--visible={path}: {error.strerror}') from error
-  except ValueError as error:
-    raise ValueError(f'--visible={path}: {error}') from error
-  if visible.dtype != bool and not np.isin(visible, (0, 1)).all():
-    raise ValueError(
-      f'--visible={path} must hold True or 1 where a voxel was observed, False '
-      f'or 0 where not; it holds {visible[~np.isin(visible, (0, 1))][0]}'
-    )
-  visible = visible.astype(bool)
-  if visible.ndim == 3:
-    visible = np.repeat(visible[None], n, axis=0)
-  if visible.ndim != 4 or len(visible) != n:
-    raise ValueError(
-      f'--visible={path} must be (D, H, W), or ({n}, D, H, W) for {n} shapes; '
-      f'got {visible.shape}'
-    )
-  return visible
-
-
-def check_visible(visible: np.ndarray, shape: Sequence[int]) -> None:
-  """Checks what is visible of each shape.
-
-  Args:
-    visible: boolean `(n, D, H, W)`.
-    shape: `(D, H, W)`.
-
-  Raises:
-    ValueError: for another shape, where nothing is hidden, or everything.
-  """
-  if visible.shape[1:] != tuple(shape):
-    raise ValueError(
-      f'visible has shape {visible.shape[1:]}, the grid of the model is '
-      f'{tuple(shape)}'
-    )
-  counts = visible.reshape(len(visible), -1).sum(axis=1)
-  if (counts == visible[0].size).any():
-    raise ValueError(
-      'nothing is hidden, so there is nothing to recover: visible must be '
-      'False where a voxel was not observed'
-    )
-  if (counts == 0).any():
-    raise ValueError(
-      'everything is hidden, so there is nothing to recover from: use '
-      '--mode=sample, or a visible that is True where a voxel was observed'
-    )

@@ -192,7 +192,7 @@ def write_shapes(
         'name': name,
         'up': up,
         'to_input': matrix.tolist(),
-        'hidden': 0 if seen is None else int((~seen).sum()),
+        'scan': seen is not None,
       }
       for name, up, matrix, seen in zip(
         given.names, given.ups, given.to_input, given.seen, strict=True

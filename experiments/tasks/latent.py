@@ -18,6 +18,7 @@ from experiments import batches
 from experiments.evaluation import scores
 from experiments.files import figures
 from experiments.files import inputs
+from experiments.files import masks
 from experiments.files import outputs
 from experiments.tasks import arithmetic as examples_of
 from experiments.tasks import base
@@ -266,7 +267,7 @@ def reconstruct(request: base.Request) -> str:
   y, n = given.voxels, len(given.names)
   seen = np.ones(y.shape, bool)
   if request.visible is not None:
-    seen = inputs.read_visible(request.visible, n)
+    seen = masks.read(request.visible, n)
     if seen.shape != y.shape or not seen.any((1, 2, 3)).all():
       raise ValueError(
         f'--visible={request.visible} must be {y.shape[1:]} and True '

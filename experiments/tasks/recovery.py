@@ -22,6 +22,7 @@ from experiments.evaluation import scores
 from experiments.files import datasets
 from experiments.files import figures
 from experiments.files import inputs
+from experiments.files import masks
 from experiments.files import outputs
 from experiments.tasks import base
 from experiments.tasks import conditioned
@@ -91,9 +92,9 @@ def recover_voxels(
     `(n, D, H, W)` in [0, 1], the visible ones as they were given.
 
   Raises:
-    ValueError: as `inputs.check_visible`.
+    ValueError: as `masks.check`.
   """
-  inputs.check_visible(visible, model.spec.grid)
+  masks.check(visible, model.spec.grid)
   keys = dnet_jax.chain_keys(jax.random.key(seed), len(voxels))
   recovered = batches.map_batches(
     lambda keys, voxels, visible: dnet_jax.recover(
@@ -205,6 +206,27 @@ def complete_scans(
   return recovered
 
 
+def picture_scans(path: str, given: np.ndarray, made: np.ndarray) -> None:
+  """Draws scans and what they became, from the front and from behind.
+
+  Args:
+    path: of the picture (.png).
+    given: what is known to be full, `(n, D, H, W)`.
+    made: the results, likewise.
+  """
+  sides = [
+    y for both in (given, made) for y in (both, np.rot90(both, 2, axes=(1, 2)))
+  ]
+  figures.isosurfaces(
+    path,
+    [list(row) for row in zip(*sides, strict=True)],
+    titles=['scan', 'from behind', 'recovered', 'from behind'],
+    colors=[
+      [figures.NEIGHBOUR_COLOR] * 2 + [figures.SAMPLE_COLOR] * 2 for _ in given
+    ],
+  )
+
+
 def recover(request: base.Request) -> str:
   """Recovers shapes from outside, of which a part is hidden.
 
@@ -227,7 +249,7 @@ def recover(request: base.Request) -> str:
   seen = corrupted(config, grid, n, settings.seed).copy()
   if request.visible is not None:
     scans[:] = False
-    seen = inputs.read_visible(request.visible, n)
+    seen = masks.read(request.visible, n)
   for i in np.flatnonzero(scans):
     seen[i] = given.seen[i]
   recovered = np.empty_like(voxels)
@@ -252,12 +274,7 @@ def recover(request: base.Request) -> str:
     path = os.path.join(folder, 'picture.png')
     shown = np.where(seen, voxels, 0)
     if scans.all():
-      sets = {'scan': shown, 'recovered': recovered}
-      behind = [np.rot90(y, 2, axes=(1, 2)) for y in sets.values()]
-      sets['scan,\nfrom behind'], sets['recovered,\nfrom behind'] = behind
-      order = [*sets]
-      order[1:3] = order[2:0:-1]
-      figures.stacked(path, {name: sets[name] for name in order}, results=2)
+      picture_scans(path, shown, recovered)
     else:
       sets = {'input': voxels, 'visible': shown, 'recovered': recovered}
       figures.stacked(path, sets)

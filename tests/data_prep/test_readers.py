@@ -11,6 +11,7 @@ import pytest
 import trimesh
 
 from data_prep import mesh_files
+from data_prep import trees
 from data_prep import voxelize
 from data_prep.readers import polygons
 
@@ -368,8 +369,8 @@ def test_gltf_with_another_file(tmp_path):
   scene, data = gltf(uri='a%20box.bin')
   (tmp_path / 'box.gltf').write_text(scene)
   (tmp_path / 'a box.bin').write_bytes(data)
-  shapes = mesh_files.find_shapes(tmp_path)
-  with mesh_files.open_shapes(shapes) as opened:
+  shapes = trees.find_shapes(tmp_path)
+  with trees.open_shapes(shapes) as opened:
     mesh = mesh_files.read_mesh(
       opened(shapes[0]), 'gltf', resolve=lambda n: opened(shapes[0], n)
     )

@@ -19,9 +19,9 @@ import trimesh
 from data_prep import furniture
 from data_prep import groups
 from data_prep import inside
-from data_prep import mesh_files
 from data_prep import placement
 from data_prep import surface
+from data_prep import trees
 from data_prep import voxel_file
 from data_prep import voxelize
 
@@ -363,16 +363,16 @@ def test_tree_zip_and_folder_of_folders(tmp_path):
   tree = write_tree(tmp_path / 'ModelNet10')
   (tree / 'README.txt').write_text('x')
   (tree / '.DS_Store').write_text('x')
-  assert names(mesh_files.find_shapes(tree)) == TREE
-  assert names(mesh_files.find_shapes(tmp_path)) == TREE
-  assert names(mesh_files.find_shapes(tree / 'chair')) == TREE[:4]
-  assert names(mesh_files.find_shapes(tree / 'chair' / 'test')) == TREE[:2]
+  assert names(trees.find_shapes(tree)) == TREE
+  assert names(trees.find_shapes(tmp_path)) == TREE
+  assert names(trees.find_shapes(tree / 'chair')) == TREE[:4]
+  assert names(trees.find_shapes(tree / 'chair' / 'test')) == TREE[:2]
   archive = tmp_path / 'ModelNet10.zip'
   with zipfile.ZipFile(archive, 'w') as file:
     for path in tree.rglob('*'):
       file.write(path, path.relative_to(tmp_path))
     file.writestr('__MACOSX/ModelNet10/chair/train/._chair_0000.off', b'junk')
-  assert names(mesh_files.find_shapes(archive)) == TREE
+  assert names(trees.find_shapes(archive)) == TREE
 
 
 def test_flat_folder_and_single_file(tmp_path):
@@ -380,9 +380,9 @@ def test_flat_folder_and_single_file(tmp_path):
   folder.mkdir()
   for name in ('b.STL', 'a.off', 'c.obj', 'd.ply', 'e.txt'):
     (folder / name).write_bytes(FILES.get(f'x.{name[2:].lower()}', OFF))
-  found = mesh_files.find_shapes(folder, split='test')
+  found = trees.find_shapes(folder, split='test')
   assert names(found) == [('lamps', 'test', name) for name in 'abcd']
-  found = mesh_files.find_shapes(folder / 'a.off')
+  found = trees.find_shapes(folder / 'a.off')
   assert names(found) == [('lamps', 'train', 'a')]
   assert found[0].num_bytes == len(OFF)
 
@@ -391,7 +391,7 @@ def test_volumes_in_folders_named_by_their_size(tmp_path):
   path = tmp_path / 'volumetric_data' / 'chair' / '30' / 'test' / 'c_1.mat'
   path.parent.mkdir(parents=True)
   path.write_bytes(b'x')
-  found = mesh_files.find_shapes(tmp_path, file_types=('mat',))
+  found = trees.find_shapes(tmp_path, file_types=('mat',))
   assert names(found) == [('chair', 'test', 'c_1')]
 
 
@@ -418,14 +418,14 @@ def test_trees_of_shapenet(tmp_path, layout, packed):
       for path in root.rglob('*'):
         file.write(path, path.relative_to(tmp_path))
     root = archive
-  found = mesh_files.find(root)
+  found = trees.find(root)
   assert names(found.shapes) == expected
   assert found.passed_over == {'.mtl': 3}
   if not packed:
     for part in (root / '03001627', root / '03001627' / 'a1'):
       below = [e for e in expected if part.name in ('03001627', e[2])]
       below = [e for e in below if e[0] == '03001627']
-      assert names(mesh_files.find_shapes(part)) == below
+      assert names(trees.find_shapes(part)) == below
 
 
 @pytest.mark.parametrize(
@@ -450,7 +450,7 @@ def test_a_pattern_for_any_other_tree(tmp_path, tree, expected):
     path = tmp_path / 'data' / path
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(FILES[kind] if kind else OFF)
-  found = mesh_files.find(tmp_path / 'data', tree=tree)
+  found = trees.find(tmp_path / 'data', tree=tree)
   if tree[:6] == '{name}':
     assert [shape[1:3] for shape in found.shapes] == [e[1:] for e in expected]
   else:
@@ -466,34 +466,34 @@ def test_a_pattern_for_any_other_tree(tmp_path, tree, expected):
 def test_patterns_that_are_none(tmp_path, tree):
   (tmp_path / 'a.off').write_bytes(OFF)
   with pytest.raises(ValueError, match=r'must have \{name\}, and may have'):
-    mesh_files.find(tmp_path, tree=tree)
+    trees.find(tmp_path, tree=tree)
 
 
 def test_what_is_passed_over_is_counted(tmp_path):
   for name in ('a.off', 'b.fbx', 'c.FBX', 'd.txt', 'e', 'f.tar.gz', '.g.off'):
     (tmp_path / name).write_bytes(OFF)
-  found = mesh_files.find(tmp_path)
+  found = trees.find(tmp_path)
   assert names(found.shapes) == [(tmp_path.name, 'train', 'a')]
   assert found.passed_over == {
     '.FBX': 1, '.fbx': 1, '.tar.gz': 1, '.txt': 1, 'no ending': 1
   }  # fmt: skip
   (tmp_path / 'a.off').unlink()
   with pytest.raises(ValueError, match=r'passed over: 1 \.FBX, 1 \.fbx, '):
-    mesh_files.find(tmp_path)
+    trees.find(tmp_path)
 
 
 def test_nothing_to_find(tmp_path):
   with pytest.raises(FileNotFoundError, match='does not exist'):
-    mesh_files.find_shapes(tmp_path / 'none')
+    trees.find_shapes(tmp_path / 'none')
   with pytest.raises(ValueError, match=r'no shapes in .* looked for \.off'):
-    mesh_files.find_shapes(tmp_path)
+    trees.find_shapes(tmp_path)
 
 
 def test_two_meshes_of_one_name(tmp_path):
   (tmp_path / 'a.off').write_bytes(OFF)
   (tmp_path / 'a.obj').write_bytes(FILES['x.obj'])
   with pytest.raises(ValueError, match=r'two shapes are called .*/train/a'):
-    mesh_files.find_shapes(tmp_path)
+    trees.find_shapes(tmp_path)
 
 
 # The whole command.
@@ -522,7 +522,7 @@ def expected(tree, tmp_path_factory):
     size: tmp_path_factory.mktemp('expected') / f'{size}.npz'
     for size in (16, 32)
   }
-  outcome = groups.convert(mesh_files.find_shapes(tree), outs, progress=False)
+  outcome = groups.convert(trees.find_shapes(tree), outs, progress=False)
   assert outcome == ([], [])
   return {size: out.read_bytes() for size, out in outs.items()}, outs
 
@@ -568,12 +568,12 @@ def test_zip_gives_the_same_bytes(tree, expected, tmp_path):
     for path in tree.rglob('*'):
       file.write(path, path.relative_to(tree))
   out = tmp_path / 'x.npz'
-  groups.convert(mesh_files.find_shapes(archive), {32: out}, progress=False)
+  groups.convert(trees.find_shapes(archive), {32: out}, progress=False)
   assert out.read_bytes() == expected[0][32]
 
 
 def test_surface_margin_and_up_reach_the_voxels(tree, tmp_path):
-  meshes = mesh_files.find_shapes(tree)[:1]
+  meshes = trees.find_shapes(tree)[:1]
   groups.convert(
     meshes,
     {16: tmp_path / 'x.npz'},
@@ -608,7 +608,7 @@ def alive(pid):
 def test_kill_and_resume_gives_the_same_bytes(tree, tmp_path):
   # 128^3 and 40 meshes in 3 groups: long enough to be caught in the middle.
   whole, out = tmp_path / 'whole.npz', tmp_path / 'x.npz'
-  meshes = mesh_files.find_shapes(tree)
+  meshes = trees.find_shapes(tree)
   groups.convert(meshes, {128: whole}, progress=False)
   arguments = [f'--meshes={tree}', '--size=128', f'--out={out}']
   partial = tmp_path / 'x.npz.partial'
@@ -652,7 +652,7 @@ def test_kill_and_resume_gives_the_same_bytes(tree, tmp_path):
 def test_killed_between_two_files_it_still_ends_well(
   tree, expected, tmp_path, monkeypatch
 ):
-  meshes = mesh_files.find_shapes(tree)
+  meshes = trees.find_shapes(tree)
   outs = {size: tmp_path / f'{size}.npz' for size in (16, 32)}
   save, calls = voxel_file.save_stored, []
 
@@ -678,7 +678,7 @@ def test_an_earlier_file_is_not_overwritten(tree, tmp_path):
   out = tmp_path / 'x.npz'
   out.write_text('mine')
   with pytest.raises(FileExistsError, match='not overwritten'):
-    groups.convert(mesh_files.find_shapes(tree), {32: out}, progress=False)
+    groups.convert(trees.find_shapes(tree), {32: out}, progress=False)
   assert out.read_text() == 'mine'
   assert list(tmp_path.iterdir()) == [out]
 
@@ -719,7 +719,7 @@ def test_strict_stops_and_keeps_what_is_done(broken_tree, tmp_path):
   assert 'stopped, as strict asks' in result.stderr
   assert 'box/train/' in result.stderr
   assert not out.exists()
-  meshes = mesh_files.find_shapes(broken_tree)
+  meshes = trees.find_shapes(broken_tree)
   # Still strict, the resumed command stops at once; else it ends well.
   with pytest.raises(ValueError, match='stopped, as strict asks'):
     groups.convert(meshes, {32: out}, strict=True, progress=False)
@@ -732,7 +732,7 @@ def test_nothing_is_written_when_all_are_broken(tmp_path):
   (tmp_path / 'in' / 'a.off').write_bytes(b'OFF\n')
   with pytest.raises(ValueError, match=r'none of the 1 meshes .* no counts'):
     groups.convert(
-      mesh_files.find_shapes(tmp_path / 'in'),
+      trees.find_shapes(tmp_path / 'in'),
       {32: tmp_path / 'x.npz'},
       progress=False,
     )
@@ -749,7 +749,7 @@ def test_a_damaged_member_of_a_zip_file_is_skipped(tmp_path):
   data[at] = ord('9')
   (tmp_path / 'x.zip').write_bytes(data)
   skipped = groups.convert(
-    mesh_files.find_shapes(tmp_path / 'x.zip'),
+    trees.find_shapes(tmp_path / 'x.zip'),
     {32: tmp_path / 'x.npz'},
     progress=False,
   ).skipped
@@ -822,7 +822,7 @@ def test_clouds_of_points_are_surfaces(tmp_path):
   points[5] = np.nan  # nothing came back.
   trimesh.PointCloud(points).export(tmp_path / 'a.ply')
   (tmp_path / 'b.off').write_bytes(OFF)
-  shapes = mesh_files.find_shapes(tmp_path)
+  shapes = trees.find_shapes(tmp_path)
   outcome = groups.convert(shapes, {16: tmp_path / 'x.npz'}, progress=False)
   assert [reason for _, reason in outcome.skipped] == [
     'no faces: it is a cloud of 642 points, which have no inside '
@@ -844,7 +844,7 @@ def test_up_is_as_the_format_has_it(tmp_path):
   tall.apply_transform(trimesh.transformations.rotation_matrix(
     -np.pi / 2, (1, 0, 0)))  # fmt: skip
   tall.export(tmp_path / 'b.glb')
-  shapes = mesh_files.find_shapes(tmp_path)
+  shapes = trees.find_shapes(tmp_path)
   for up, equal in ((None, True), ('y', False)):
     out = tmp_path / f'{up}.npz'
     groups.convert(shapes, {16: out}, up=up, progress=False)
@@ -855,7 +855,7 @@ def test_up_is_as_the_format_has_it(tmp_path):
 
 def test_a_second_run_is_kept_away(tree, tmp_path):
   out = tmp_path / 'x.npz'
-  meshes = mesh_files.find_shapes(tree)
+  meshes = trees.find_shapes(tree)
   partial = tmp_path / 'x.npz.partial'
   with (
     groups._locked(partial, {16: out}),
@@ -873,7 +873,7 @@ def test_a_partial_folder_of_someone_else_is_left_alone(tree, tmp_path):
   (partial / 'mine.txt').write_text('mine')
   with pytest.raises(FileExistsError, match='holds other files'):
     groups.convert(
-      mesh_files.find_shapes(tree), {16: tmp_path / 'x.npz'}, progress=False
+      trees.find_shapes(tree), {16: tmp_path / 'x.npz'}, progress=False
     )
   assert os.listdir(partial) == ['mine.txt']
 
@@ -886,7 +886,7 @@ def test_a_mended_mesh_is_read_again(tmp_path):
   cut = b''.join(OFF.splitlines(keepends=True)[:18])
   (folder / '17.off').write_bytes(cut)
   out = tmp_path / 'x.npz'
-  shapes = mesh_files.find_shapes(folder)
+  shapes = trees.find_shapes(folder)
   with pytest.raises(ValueError, match='box/train/17: truncated'):
     groups.convert(shapes, {16: out}, strict=True, progress=False)
   kept = sorted((tmp_path / 'x.npz.partial').glob('group_*.npz'))
@@ -905,7 +905,7 @@ def test_a_mended_mesh_is_read_again(tmp_path):
   groups._voxelize_group = spy
   try:
     outcome = groups.convert(
-      mesh_files.find_shapes(folder), {16: out}, strict=True, progress=False
+      trees.find_shapes(folder), {16: out}, strict=True, progress=False
     )
   finally:
     groups._voxelize_group = voxel_group

@@ -11,6 +11,7 @@ from data_prep import convert
 from data_prep import volumes
 from data_prep import voxel_file
 from experiments.files import inputs
+from experiments.files import masks
 
 GRID = (10, 10, 10)
 BOX = trimesh.creation.box(bounds=[(0, 0, 0), (2, 1, 0.5)])
@@ -306,12 +307,12 @@ def test_what_is_visible_of_every_file(tmp_path):
   np.save(tmp_path / 'a.npy', seen)
   np.savez(tmp_path / 'a.npz', visible=seen)
   for name in ('a.npy', 'a.npz'):
-    found = inputs.read_visible(str(tmp_path / name), 2)
+    found = masks.read(str(tmp_path / name), 2)
     np.testing.assert_array_equal(found, [seen, seen])
   np.savez(tmp_path / 'b.npz', a=seen, b=seen)
   with pytest.raises(ValueError, match=r'b\.npz: .*only'):
-    inputs.read_visible(str(tmp_path / 'b.npz'), 1)
+    masks.read(str(tmp_path / 'b.npz'), 1)
   (tmp_path / 'c.txt').write_text('1')
   for name in ('c.txt', 'none.npy'):
     with pytest.raises(ValueError, match=f'--visible=.*{name}'):
-      inputs.read_visible(str(tmp_path / name), 1)
+      masks.read(str(tmp_path / name), 1)

@@ -5,11 +5,15 @@ import os
 import jax
 import numpy as np
 import pytest
+import trimesh
 
+from data_prep import furniture
+from data_prep import scans
 import dnet_jax
 from experiments import evaluate
 from experiments.evaluation import paper
 from experiments.evaluation import scores
+from experiments.files import inputs
 from experiments.tasks import parts
 from experiments.tasks import recovery
 from tests.experiments import tiny
@@ -135,3 +139,93 @@ def test_fill_begins_near_the_truth():
   assert error < 0.2
   with pytest.raises(ValueError, match='-1'):
     parts.fill(tiny.recovery(**{'corruption.fill_std': -1.0}))
+
+
+# Scans.
+
+
+@pytest.fixture
+def scan(tmp_path):
+  """What a camera sees of a chair, far from the origin; where the camera is."""
+  mesh = furniture.make_mesh('chair', np.random.default_rng(3))
+  far, camera = np.array([400.0, -50.0, 7.0]), np.array([-2.0, -3.0, 2.0])
+  points, faces = scans.seen_by(mesh.vertices, mesh.faces, camera, 24)
+  path = tmp_path / 'scan.obj'
+  trimesh.Trimesh(points + far, faces).export(path, digits=6)
+  source = inputs.Source(str(path), camera=tuple(camera + far))
+  # Points without a triangle, where little was seen, are not of the mesh.
+  return source, points[np.unique(faces)] + far
+
+
+def test_a_scan_becomes_a_mesh_where_the_scan_is(workdir, scan):
+  source, points = scan
+  folder = recovery.recover(
+    tiny.request(workdir, input=source, formats='ply,binvox')
+  )
+  got, record = tiny.arrays(folder), tiny.content(folder)
+  seen, given = got['visible'], got['input']
+  np.testing.assert_array_equal(got['voxels'][seen], given[seen])
+  assert given[seen].any() and (given[seen] < 0.5).any() and (~seen).any()
+  assert os.path.basename(folder) == 'scan'
+  assert 'scores' not in record  # Nobody knows the truth.
+  (shape,) = record['shapes']
+  np.testing.assert_allclose(shape['to_input'], got['to_input'][0])
+  assert shape['name'] == 'scan' and shape['scan']
+  # The mesh has the voxels that were seen in it, so it is as large as the scan.
+  mesh = trimesh.load(f'{folder}/meshes/sample_000.ply', process=False)
+  assert mesh.is_watertight and record['faces']['voxels'] == [len(mesh.faces)]
+  voxel = got['to_input'][0][0, 0]
+  low, high = points.min(axis=0), points.max(axis=0)
+  assert (mesh.bounds[0] <= low + voxel).all()
+  assert (mesh.bounds[1] >= high - voxel).all()
+  # What was written is an input, and lies in the same place.
+  again = inputs.read(inputs.Source(folder), (8, 8, 8))
+  np.testing.assert_allclose(again.to_input, got['to_input'])
+  (path,) = os.listdir(f'{folder}/voxels')
+  again = inputs.read(inputs.Source(f'{folder}/voxels/{path}'), (8, 8, 8))
+  np.testing.assert_allclose(again.to_input, got['to_input'], rtol=1e-6)
+  np.testing.assert_array_equal(again.voxels[0], got['voxels'][0] > 0.5)
+
+
+def test_hidden_parts_of_scans_begin_at_components(workdir, scan):
+  source, _ = scan
+  request = tiny.request(
+    workdir, tiny.recovery(**{'recover.num_steps': 0}), input=source
+  )
+  got = tiny.arrays(recovery.recover(request))
+  model = recovery.with_components(request.model, request.config)
+  keys = dnet_jax.chain_keys(jax.random.key(0), 1)
+  expected = dnet_jax.recover(
+    keys,
+    model,
+    got['input'],
+    got['visible'],
+    start='components',
+    components_std=0.7,
+    num_steps=0,
+  )
+  np.testing.assert_allclose(got['voxels'], np.clip(expected, 0, 1), atol=1e-5)
+
+
+def test_components_are_the_models_the_datas_or_the_furnitures(
+  workdir, scan, caplog, monkeypatch
+):
+  request = tiny.request(workdir)
+  with_data = recovery.with_components(request.model, request.config)
+  found = with_data.extras['components']['directions']
+  assert found.shape == (4, 8, 8, 8, 1)  # A third of 12 training shapes.
+  own = recovery.with_components(with_data, request.config)
+  assert own is with_data
+  config = tiny.recovery(**{'data.path': 'nowhere.npz'})
+  other = recovery.with_components(request.model, config)
+  found = other.extras['components']['directions']
+  assert found.shape == (100, 8, 8, 8, 1)
+  config.data.category = 'boat'
+  assert recovery.with_components(request.model, config) is request.model
+  got = recovery.complete_scans(
+    request._replace(config=config),
+    np.ones((1, 8, 8, 8), np.float32),
+    np.arange(512).reshape(1, 8, 8, 8) % 2 > 0,
+  )
+  assert got.shape == (1, 8, 8, 8)
+  assert 'keeps no principal components' in caplog.text
