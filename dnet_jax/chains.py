@@ -247,12 +247,14 @@ def persistent(
       )
 
   def init(key):
-    begin = positions
-    if begin is None:
-      keys = starts.chain_keys(key, num_slots * num_chains)
-      begin = source.draw(keys, source.arrays)
-      begin = begin.reshape(num_slots, num_chains, *begin.shape[1:])
-    return ChainMemory(jnp.asarray(begin), source.arrays)
+    if positions is not None:
+      return ChainMemory(positions, source.arrays)
+    keys = starts.chain_keys(key, num_slots * num_chains)
+    # Slot by slot: where chains are split over devices, each draws its own.
+    begin = jax.vmap(lambda keys: source.draw(keys, source.arrays))(
+      keys.reshape(num_slots, num_chains)
+    )
+    return ChainMemory(begin, source.arrays)
 
   def read(key, memory, iteration, sampler):
     start = read_chains(memory, iteration % num_slots)
