@@ -22,7 +22,6 @@ from experiments.files import datasets
 from experiments.files import logs
 from experiments.files import models
 from experiments.tasks import base
-from experiments.tasks import base
 from experiments.tasks import latent
 from experiments.tasks import parts
 from tests import runs
