@@ -99,6 +99,26 @@ class Plan(NamedTuple):
   axes: Axes
 
 
+class Later(NamedTuple):
+  """A plan that waits for the platform that the program is lowered for.
+
+  axes: the three.
+  choose: `(axes, chains, c, n, platform) -> Plan`.
+  """
+
+  axes: Axes
+  choose: Callable[..., Plan]
+
+
+def known_plan(
+  plan: Plan | Later, platform: str, chains: int, c: int, n: int
+) -> Plan:
+  """The plan itself, where it waits for the platform."""
+  if isinstance(plan, Plan):
+    return plan
+  return plan.choose(plan.axes, chains, c, n, platform)
+
+
 def factors_of(plan: Plan) -> Factors:
   """The factors of a plan whose method has them."""
   factors = plan.method.factors

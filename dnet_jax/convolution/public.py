@@ -5,12 +5,12 @@ is its adjoint in the input, the "transposed convolution" of generators.
 """
 
 from collections.abc import Sequence
+import functools
 import math
-
-import jax
 
 from dnet_jax import types
 from dnet_jax.convolution import chunks
+from dnet_jax.convolution import derivatives
 from dnet_jax.convolution import plans
 from dnet_jax.convolution.axes import make_axes
 from dnet_jax.convolution.axes import triple
@@ -28,8 +28,15 @@ def _check(x, kernel, method, channel_axis):
 
 
 def _choose(axes, method, chains, kernel):
-  c, n = kernel.shape[3:]
-  return plans.choose(axes, method, chains, c, n, jax.default_backend())
+  """The functions of a plan, `(correlate, transpose)` of arrays."""
+  if method is None and chains:
+    plan = plans.later(axes)
+    functions = derivatives.correlate, derivatives.transpose
+  else:
+    # One that is named, whose platform does not matter; or no work at all.
+    plan = plans.choose(axes, method, chains, *kernel.shape[3:], 'cpu')
+    functions = plan.method.correlate, plan.method.transpose
+  return tuple(functools.partial(function, plan) for function in functions)
 
 
 def correlate(
@@ -49,10 +56,10 @@ def correlate(
     kernel: `(kD, kH, kW, C_in, C_out)`.
     strides: one for all axes or three.
     padding: 'SAME', 'VALID' or three pairs (low, high), as in `lax`.
-    method: one of `METHODS`; None: the fastest for these sizes on this
-      backend. 'direct' is XLA's own convolution, 'phases' the same after exact
-      algebra; both compute in the dtype of x. 'im2col', 'fourier' and
-      'winograd' compute in float32.
+    method: one of `METHODS`; None: the fastest for these sizes on the platform
+      that the program is lowered for. 'direct' is XLA's own convolution,
+      'phases' the same after exact algebra; both compute in the dtype of x.
+      'im2col', 'fourier' and 'winograd' compute in float32.
 
   Returns:
     `(*chains, D', H', W', C_out)` of the dtype of x. Relative error against
@@ -70,8 +77,7 @@ def correlate(
   strides = triple(strides, 'strides')
   axes = make_axes(x.shape[-4:-1], kernel.shape[:3], strides, padding)
   chains = x.reshape(math.prod(x.shape[:-4]), *x.shape[-4:])
-  plan = _choose(axes, method, len(chains), kernel)
-  y = plan.method.correlate(plan, chains, kernel)
+  y = _choose(axes, method, len(chains), kernel)[0](chains, kernel)
   return y.reshape(*x.shape[:-4], *y.shape[1:])
 
 
@@ -122,8 +128,7 @@ def correlate_transpose(
     )
   axes = make_axes(grid, taps, strides, padding)
   chains = y.reshape(math.prod(y.shape[:-4]), *y.shape[-4:])
-  plan = _choose(axes, method, len(chains), kernel)
-  x = plan.method.transpose(plan, chains, kernel)
+  x = _choose(axes, method, len(chains), kernel)[1](chains, kernel)
   return x.reshape(*y.shape[:-4], *x.shape[1:])
 
 
@@ -135,7 +140,7 @@ def chains_at_once(
   *,
   method: str | None = None,
 ) -> tuple[int, tuple[int, ...]]:
-  """How many chains a network had best take through this layer at a time.
+  """How many chains a network had best take through this layer, on a CPU.
 
   'im2col' goes through few chains at a time anyway, so a network can go on
   with them while their feature maps are in the cache. Transforms would read
@@ -157,7 +162,7 @@ def chains_at_once(
   m, *grid, _ = shape
   *taps, c, n = kernel_shape
   axes = make_axes(grid, taps, triple(strides, 'strides'), padding)
-  plan = plans.choose(axes, method, m, c, n, jax.default_backend())
+  plan = plans.choose(axes, method, m, c, n, 'cpu')
   factors = plan.method.factors
   some = m
   if factors is not None and factors.result_is_product:

@@ -28,7 +28,7 @@ class Classifier(nn.Module):
       in learning.
     axis_name: device axis over which batch statistics are averaged, if any.
     method: of the convolution, one of `convolution.METHODS`; None: the fastest
-      for these sizes on this backend.
+      for these sizes on the platform that it is lowered for.
 
   >>> import jax
   >>> net = Classifier(10, (4,), kernel_sizes=(3,), strides=(2,), hidden=6)

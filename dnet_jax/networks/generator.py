@@ -30,7 +30,7 @@ class Generator(nn.Module):
     dtype: of the computation; parameters and y are float32.
     axis_name: device axis over which batch statistics are averaged, if any.
     method: of the convolution, one of `convolution.METHODS`; None: the fastest
-      for these sizes on this backend.
+      for these sizes on the platform that it is lowered for.
 
   >>> import jax
   >>> net = Generator(features=(4, 1), factors=(1, 2))
