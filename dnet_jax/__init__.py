@@ -21,6 +21,7 @@ from dnet_jax import uses
 from dnet_jax.algorithms import Algorithm
 from dnet_jax.algorithms import alternating_back_propagation
 from dnet_jax.algorithms import analysis_by_synthesis
+from dnet_jax.algorithms import begin_at
 from dnet_jax.algorithms import classification
 from dnet_jax.algorithms import contrastive_divergence
 from dnet_jax.algorithms import cooperative
@@ -132,6 +133,7 @@ __all__ = [
   'algorithms',
   'alternating_back_propagation',
   'analysis_by_synthesis',
+  'begin_at',
   'chain_keys',
   'chains',
   'classification',

@@ -27,11 +27,14 @@ class Sampler(NamedTuple):
     run: `(key, energy_fn, start, temperature) -> (positions, traces)`.
     keys: `(key, num_chains) -> keys`, one for each chain on this device.
     axis_name: the device axis over which batch and chains are split, if any.
+    at_once: how many chains a device moves, and learns from, at a time; None:
+      all of them.
   """
 
   run: Callable[..., tuple[types.Array, types.PyTree]]
   keys: Callable[[types.Key, int], types.Key]
   axis_name: str | None
+  at_once: int | None = None
 
 
 class Source(NamedTuple):
@@ -319,6 +322,7 @@ def make_sampler(
   step_size: float | types.Array,
   kernel: Callable[..., kernels.Kernel] = kernels.langevin,
   axis_name: str | None = None,
+  at_once: int | None = None,
 ) -> Sampler:
   """Binds what all chains of an algorithm share.
 
@@ -327,9 +331,14 @@ def make_sampler(
     step_size: the paper's delta-tau of eq. (7).
     kernel: `langevin`, `mala` or another function of that signature.
     axis_name: the device axis over which batch and chains are split, if any.
+    at_once: at most so many chains of a device are moved, and learned from, at
+      a time, with the same result, where there is no room for all; None: all.
 
   Returns:
     A sampler.
+
+  Raises:
+    ValueError: when `at_once` is below 1.
 
   >>> sampler = make_sampler(num_steps=1, step_size=1.0)
   >>> y, _ = sampler.run(jax.random.key(0), lambda y: y**2 / 2,
@@ -337,6 +346,8 @@ def make_sampler(
   >>> y.tolist()
   [0.5]
   """
+  if at_once is not None and at_once < 1:
+    raise ValueError(f'at_once must be at least 1, got {at_once}')
 
   def run(key, energy_fn, start, temperature):
     return run_chains(
@@ -352,4 +363,4 @@ def make_sampler(
   def keys(key, num_chains):
     return starts.chain_keys(key, num_chains, axis_name)
 
-  return Sampler(run, keys, axis_name)
+  return Sampler(run, keys, axis_name, at_once)

@@ -44,6 +44,7 @@ MAY_DIFFER = (
   'latent',
   'data.path',
   'parallel',
+  'chains.at_once',
   'limits',
   'train.num_iterations',
   'train.checkpoint_every',

@@ -133,6 +133,7 @@ _RULES = {
     'start': _one_of((*synthesis.SOURCES,)),
     'kernel': _one_of((*parts.KERNELS,)),
     'num_chains': _POSITIVE,
+    'at_once': _NOT_NEGATIVE,
     'num_slots': _POSITIVE,
     'num_steps': _NOT_NEGATIVE,
     'step_size': _POSITIVE,
@@ -216,6 +217,7 @@ _ALGORITHMS = {
   'synthesis': _one_of((*synthesis.ALGORITHMS,)),
   'cooperative': _one_of(cooperative.ALGORITHMS),
 }
+_WITH_STATISTICS = ('cooperative', 'evaluation_classifier')
 _USES = ('sample', 'recover', 'super_resolve')
 
 
@@ -268,6 +270,12 @@ def check(config: ml_collections.ConfigDict) -> None:
       )
   _check_network(fields)
   _check_mala(fields)
+  if fields['chains.at_once'] and fields['task'] in _WITH_STATISTICS:
+    raise ValueError(
+      f'task {fields["task"]!r} learns with batch statistics, which are of all '
+      'chains and shapes together: chains.at_once must be 0, got '
+      f'{fields["chains.at_once"]}'
+    )
 
 
 def _check_network(fields):

@@ -43,6 +43,7 @@ def sampler(config: ml_collections.ConfigDict) -> dnet_jax.Sampler:
     step_size=chains.step_size,
     kernel=networks.choice(KERNELS, chains.kernel, 'chains.kernel'),
     axis_name=parallel.AXIS,
+    at_once=chains.at_once or None,
   )
 
 
