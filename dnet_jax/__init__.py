@@ -12,6 +12,7 @@ from dnet_jax import learning
 from dnet_jax import metrics
 from dnet_jax import models
 from dnet_jax import networks
+from dnet_jax import parts
 from dnet_jax import projections
 from dnet_jax import sampling
 from dnet_jax import specs
@@ -182,6 +183,7 @@ __all__ = [
   'multi_grid',
   'networks',
   'noise_source',
+  'parts',
   'persistent',
   'pooled_features',
   'posterior_energy',

@@ -19,6 +19,7 @@ import ml_collections
 import numpy as np
 
 import dnet_jax
+from experiments import memory
 from experiments import parallel
 from experiments import signals
 from experiments import tasks
@@ -30,6 +31,7 @@ from experiments.files import outputs
 from experiments.files import workdirs
 from experiments.tasks import base
 from experiments.tasks import beginnings
+from experiments.tasks import checks
 from experiments.tasks import networks
 from experiments.tasks import parts
 
@@ -308,6 +310,32 @@ def _batch_of(phase, devices):
   return lambda *when: devices.batch(phase.batch(*when, rows))
 
 
+def _check_memory(run, phase, devices, state, batch):
+  """Compiles the step, and says whether it fits."""
+  lowered = devices.lower(
+    jax.random.key(0), state, batch, _schedule(phase.temperature(0), 1.0)
+  )
+  config, count = run.config, jax.device_count()
+  shapes = phase.batch_size // count
+  chains = shapes
+  if state.memory is not None:
+    chains = math.prod(state.memory.positions.shape[1:2])
+    chains //= count if config.parallel == 'shard_map' else 1
+  memory.check(
+    memory.estimate(lowered.compile()),
+    memory.room(),
+    {
+      'chains': chains,
+      'shapes': shapes,
+      'at_once': config.task not in checks.WITH_STATISTICS,
+    },
+  )
+
+
+def _schedule(temperature, rate_factor):
+  return dnet_jax.Schedule(jnp.float32(temperature), jnp.float32(rate_factor))
+
+
 @contextlib.contextmanager
 def _ahead(make: Callable[[int, int], Any], end: int):
   """`(step, rollbacks)`: a mini-batch, which was made during the step before.
@@ -347,15 +375,14 @@ def _learn(run, number, step, saved, stack):
   in_a_row, pace = 0, _announce(run, step)
   state = devices.put(saved.state)
   batches = stack.enter_context(_ahead(_batch_of(phase, devices), end - begin))
+  if step < end:
+    _check_memory(run, phase, devices, state, batches(step - begin, 0))
   while step < end:
     rollbacks = saved.rollbacks
     # Another key and order after each rollback, the same after a resume.
     key = jax.random.fold_in(jax.random.fold_in(root, rollbacks), step)
     batch = batches(step - begin, rollbacks)
-    schedule = dnet_jax.Schedule(
-      jnp.float32(phase.temperature(step - begin)),
-      jnp.float32(saved.rate_factor),
-    )
+    schedule = _schedule(phase.temperature(step - begin), saved.rate_factor)
     state, metrics = devices.step(key, state, batch, schedule)
     metrics = {name: float(value) for name, value in metrics.items()}
     fault = _fault(metrics, config.limits)

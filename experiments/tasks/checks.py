@@ -64,6 +64,8 @@ def _each_of(names):
   return Rule(f'each {rule.text}', lambda x: all(map(rule.fits, x)))
 
 
+# Tasks whose networks have batch statistics, which are of all chains together.
+WITH_STATISTICS = ('cooperative', 'evaluation_classifier')
 # By group and field; numbers that have none here may be any.
 _RULES = {
   '': {
@@ -217,7 +219,6 @@ _ALGORITHMS = {
   'synthesis': _one_of((*synthesis.ALGORITHMS,)),
   'cooperative': _one_of(cooperative.ALGORITHMS),
 }
-_WITH_STATISTICS = ('cooperative', 'evaluation_classifier')
 _USES = ('sample', 'recover', 'super_resolve')
 
 
@@ -270,7 +271,7 @@ def check(config: ml_collections.ConfigDict) -> None:
       )
   _check_network(fields)
   _check_mala(fields)
-  if fields['chains.at_once'] and fields['task'] in _WITH_STATISTICS:
+  if fields['chains.at_once'] and fields['task'] in WITH_STATISTICS:
     raise ValueError(
       f'task {fields["task"]!r} learns with batch statistics, which are of all '
       'chains and shapes together: chains.at_once must be 0, got '
