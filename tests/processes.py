@@ -1,8 +1,11 @@
 """Several processes on this machine, joined by JAX's collectives on CPU."""
 
+from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
@@ -37,25 +40,35 @@ def start(
   """Starts Python in several processes, with the flags that join them."""
   at = address()
   flags = os.environ.get('XLA_FLAGS', '')
-  environment = os.environ | {
-    'XLA_FLAGS': (
-      f'{flags} --xla_force_host_platform_device_count={devices_each}'
-    ),
-    'JAX_PLATFORMS': 'cpu',
-    'PYTHONPATH': str(ROOT),
-    'PYTHONWARNINGS': 'default',
-  }
+  count = f'{flags} --xla_force_host_platform_device_count={devices_each}'
   return [
-    subprocess.Popen(
-      [sys.executable, *arguments, *by_hand(process, number, at)],
-      cwd=ROOT,
-      env=environment,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT,
-      text=True,
-    )
+    start_one([*arguments, *by_hand(process, number, at)], {'XLA_FLAGS': count})
     for process in range(number)
   ]
+
+
+def start_one(
+  arguments: Sequence[str], environment: Mapping[str, str] | None = None
+) -> subprocess.Popen:
+  """Starts Python on CPU, as it is or with more in its environment."""
+  return start_script([sys.executable, *arguments], environment)
+
+
+def start_script(
+  arguments: Sequence[str], environment: Mapping[str, str] | None = None
+) -> subprocess.Popen:
+  """Starts a program of the repository, likewise."""
+  return subprocess.Popen(
+    list(arguments),
+    cwd=ROOT,
+    env=os.environ
+    | {'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(ROOT)}
+    | dict(environment or {}),
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+    start_new_session=True,
+  )
 
 
 def wait(running: Sequence[subprocess.Popen], timeout: float = 600):
@@ -68,7 +81,9 @@ def wait(running: Sequence[subprocess.Popen], timeout: float = 600):
     ]
   finally:
     for one in running:
-      one.kill()
+      # A script and all that it has started.
+      with contextlib.suppress(ProcessLookupError):
+        os.killpg(one.pid, signal.SIGKILL)
   return [one.returncode for one in running], outputs
 
 
