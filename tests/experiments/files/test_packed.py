@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from data_prep import furniture
+from data_prep import unzip
 from data_prep import voxel_file
 from experiments import parallel
 from experiments import tasks
@@ -68,6 +69,17 @@ def test_a_folder_stays_on_disk(files):
     voxel_file.save_folder(files / 'shapes', stored)
   data = datasets.load(str(files / 'shapes'), 'chair', packed=True)
   assert isinstance(data.train.bits, np.memmap)
+
+
+def test_unzip(files, tmp_path):
+  arguments = ['unzip', str(files / 'shapes.npz'), str(tmp_path / 'shapes')]
+  unzip.main(arguments)
+  ours, theirs = (
+    voxel_file.load(folder / 'shapes') for folder in (tmp_path, files)
+  )
+  np.testing.assert_array_equal(ours.voxels['test'], theirs.voxels['test'])
+  with pytest.raises(SystemExit, match='error: .*not overwritten'):
+    unzip.main(arguments)
 
 
 def test_a_broken_folder_is_told(tmp_path):
@@ -141,7 +153,7 @@ def _measure(path):
   """Learns a little, and prints the memory and the time that input took."""
   config = runs.config(**{'data.path': path, 'data.batch_size': 20})
   config.model.network = 'small'
-  config.chains.num_chains, config.chains.num_steps = 20, 2
+  config.chains.num_chains, config.chains.num_steps = 20, 1
   experiment = tasks.TASKS[config.task].experiment(
     config, parts.data(config, packed=True)
   )
@@ -155,7 +167,7 @@ def _measure(path):
     algorithm.init, jax.random.key(0), experiment.params(), None
   )
   inputs, steps = [], []
-  for i in range(5):
+  for i in range(3):
     begin = time.monotonic()
     batch = jax.block_until_ready(make(i, 0))
     middle = time.monotonic()
