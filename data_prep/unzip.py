@@ -9,20 +9,19 @@ from collections.abc import Sequence
 
 from absl import app
 
+from data_prep import command
 from data_prep import voxel_file
 
 
-def main(argv: Sequence[str]) -> None:
+def main(argv: Sequence[str]) -> int:
   """Writes the folder, which must not be there."""
   if len(argv) != 3:
-    raise app.UsageError('python -m data_prep.unzip FILE.npz FOLDER')
+    raise app.UsageError('two paths are needed: FILE.npz FOLDER')
   _, source, folder = argv
-  try:
-    voxel_file.save_folder(folder, voxel_file.read(source))
-  except (OSError, ValueError) as error:
-    raise SystemExit(f'error: {error}') from error
+  voxel_file.save_folder(folder, voxel_file.read(source))
   print(f'Wrote {folder}')
+  return 0
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command.run(main, lambda: None)

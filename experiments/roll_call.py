@@ -78,23 +78,25 @@ def call(
   """
   names, lines = {0: _name(0)}, {}
   server.settimeout(patience)
-  while len(lines) < number - 1:
-    try:
-      connection, _ = server.accept()
-    except TimeoutError as error:
-      missing = sorted({*range(number)} - {*names})
-      raise OSError(
-        f'process {missing[0]} of {number} does not answer the first one'
-      ) from error
-    line = _Line(connection)
-    told = line.first(patience)
-    # Others may knock at a port too.
-    if told and told.get('token') == token and told['process'] not in names:
-      names[told['process']] = told['name']
-      lines[told['process']] = line
-    else:
-      line.close()
-  server.close()
+  with server:
+    while len(lines) < number - 1:
+      try:
+        connection, _ = server.accept()
+      except TimeoutError as error:
+        for line in lines.values():
+          line.close()
+        missing = sorted({*range(number)} - {*names})
+        raise OSError(
+          f'process {missing[0]} of {number} does not answer the first one'
+        ) from error
+      line = _Line(connection)
+      told = line.first(patience)
+      # Others may knock at a port too.
+      if told and told.get('token') == token and told['process'] not in names:
+        names[told['process']] = told['name']
+        lines[told['process']] = line
+      else:
+        line.close()
   for line in lines.values():
     line.send(names={str(i): name for i, name in names.items()})
   return _watch(lines, names, 0, patience)
@@ -129,6 +131,7 @@ def answer(
   line.send(token=told['token'], process=process, name=_name(process))
   roster = line.first(2 * patience)
   if roster is None:
+    line.close()
     raise OSError(f'process 0 does not answer process {process}')
   names = {int(i): name for i, name in roster['names'].items()}
   return _watch({0: line}, names, process, patience)

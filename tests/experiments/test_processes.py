@@ -36,9 +36,9 @@ KINDS = {
   # The masks of devices differ, by design.
   'evaluation_classifier': {'classifier.dropout': 0.0},
 }
-# Adam makes a whole step of a gradient that is nothing but rounding, as those of
-# a bias before batch normalisation and of the last one are. So steps are small,
-# and what is compared above all are the gradients, which Adam keeps the means of.
+# Adam makes a whole step of a gradient that is nothing but rounding, as those
+# of a bias before batch normalisation and of the last one are. So steps are
+# small, and above all gradients are compared, whose means Adam keeps.
 RULES = {
   'train.num_iterations': 4,
   'optimizer.learning_rate': 1e-6,
