@@ -107,14 +107,15 @@ ASSUMPTIONS = (
 
 
 def config():
-  """Of all layouts: a small network, few Langevin steps, 200 chains."""
+  """Of all layouts: one network, few Langevin steps, 200 chains."""
   made = default.get_config()
   made.data.path = 'furniture'
   made.data.batch_size = made.chains.num_chains = CHAINS
   made.data.furniture_shapes = CHAINS
   made.chains.num_steps = flags.FLAGS.num_steps
   made.chains.num_slots = 1
-  made.data.size = 32
+  made.data.size = flags.FLAGS.size
+  made.model.network = flags.FLAGS.network
   return made
 
 
@@ -208,6 +209,8 @@ def _start(name):
         [
           *(sys.executable, '-m', 'benchmarks.scaling'),
           f'--num_steps={flags.FLAGS.num_steps}',
+          f'--network={flags.FLAGS.network}',
+          f'--size={flags.FLAGS.size}',
           f'--job={json.dumps(job)}',
         ],
         env=environment,
@@ -240,13 +243,13 @@ def _ask(running, count):
 
 def measure() -> list[dict[str, Any]]:
   """Rows of the layouts, all compared with the first."""
-  running, told = {}, {}
+  running, told, layouts = {}, {}, flags.FLAGS.layouts
   try:
-    for name in LAYOUTS:
+    for name in layouts:
       running[name] = _start(name)
       # One after the other: compilation takes all cores.
       told[name], *_ = map(_read, running[name])
-    times = {name: [] for name in LAYOUTS}
+    times = {name: [] for name in layouts}
     for _ in range(flags.FLAGS.repeats):
       for name, some in running.items():
         times[name].append(_ask(some, flags.FLAGS.count))
@@ -255,7 +258,8 @@ def measure() -> list[dict[str, Any]]:
       for process in some:
         process.kill()
   rows, first = [], None
-  for name, (number, devices) in LAYOUTS.items():
+  for name in layouts:
+    number, devices = LAYOUTS[name]
     seconds, work = (
       statistics.median(column) for column in zip(*times[name], strict=True)
     )
@@ -384,8 +388,8 @@ def main(argv: Sequence[str]) -> None:
     'settings': {
       'chains': CHAINS,
       'shapes': CHAINS,
-      'network': default.get_config().model.network,
-      'grid': 32,
+      'network': flags.FLAGS.network,
+      'grid': flags.FLAGS.size,
       'num_steps': flags.FLAGS.num_steps,
       'steps_a_turn': flags.FLAGS.count,
       'turns': flags.FLAGS.repeats,
@@ -409,6 +413,9 @@ def main(argv: Sequence[str]) -> None:
 
 def define_flags():
   flags.DEFINE_string('out', None, 'JSON file for all numbers.')
+  flags.DEFINE_list('layouts', list(LAYOUTS), 'Some of them, the first is one.')
+  flags.DEFINE_string('network', 'small', 'A name in dnet_jax.DESCRIPTORS.')
+  flags.DEFINE_integer('size', 32, 'Voxels a side.')
   flags.DEFINE_integer('num_steps', 2, 'Langevin steps of an iteration.', 1)
   flags.DEFINE_integer('count', 1, 'Iterations of a turn.', 1)
   flags.DEFINE_integer('repeats', 5, 'Turns, of which the median is taken.', 1)
