@@ -244,10 +244,12 @@ def _train(typed):
       membership.roll.wait()
     if '--debug' in sys.argv:
       traceback.print_exc()
-    told = sentence(error)
+    told, code = sentence(error), status(error)
+    if isinstance(error, KeyboardInterrupt):
+      told, code = 'Ctrl-C', 130
     print(f'error: {told}', file=sys.stderr)
     processes.leave(membership, told)
-    processes.end_at_once(status(error))
+    processes.end_at_once(code)
   processes.leave(membership)
 
 

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Sequence
+import contextlib
 import json
 import os
 import socket
@@ -66,7 +67,9 @@ def join(
       'cluster_detection_method': 'deactivate',
     }
   # SIGTERM is ours: until a run can save it ends the process, as ever.
-  jax.config.update('jax_enable_preemption_service', False)
+  with contextlib.suppress(AttributeError):
+    # Not every version of JAX has it.
+    jax.config.update('jax_enable_preemption_service', False)
   try:
     jax.distributed.initialize(
       heartbeat_timeout_seconds=_HEARTBEAT,

@@ -319,8 +319,10 @@ def _check_memory(run, phase, devices, state, batch):
   shapes = phase.batch_size // count
   chains = shapes
   if state.memory is not None:
-    chains = math.prod(state.memory.positions.shape[1:2])
-    chains //= count if config.parallel == 'shard_map' else 1
+    slots, *rest = state.memory.positions.shape
+    del slots
+    # Under pmap devices have an axis of their own.
+    chains = rest[0] // count if config.parallel == 'shard_map' else rest[1]
   memory.check(
     memory.estimate(lowered.compile()),
     memory.room(),
