@@ -318,7 +318,7 @@ def project(name: str, grid: int, steps: int) -> list[dict[str, Any]]:
     sent = 4 * parameters
     reduce = 2 * (n - 1) / n * sent / m.link + m.hops * m.latency
     for kind, pairs in (('weak', 25), ('strong', CHAINS / n)):
-      if pairs != int(pairs):
+      if pairs != int(pairs) or (kind, pairs) == ('strong', 25):
         continue
       slow, fast = (of_pair * pairs / (m.peak * u) for u in UTILISATION)
       rows.append(

@@ -41,11 +41,11 @@ def number_of_parts(sizes: Sequence[int], at_once: int | None) -> int:
   )
 
 
-def _all(x):
+def _all(x: types.Array) -> types.Array:
   return x
 
 
-def _part(i, number) -> Some:
+def _part(i: types.Array | int, number: int) -> Some:
   def some(x):
     size = len(x) // number
     return jax.lax.dynamic_slice_in_dim(x, i * size, size)
@@ -92,7 +92,7 @@ def mean_of_parts(
   if number == 1:
     return function(_all)
 
-  def add(i, total: Any) -> Any:
+  def add(i: types.Array, total: Any) -> Any:
     values = function(_part(i, number))
     return jax.tree.map(jnp.add, total, values)
 

@@ -30,13 +30,18 @@ def _check(x, kernel, method, channel_axis):
 def _choose(axes, method, chains, kernel):
   """The functions of a plan, `(correlate, transpose)` of arrays."""
   if method is None and chains:
-    plan = plans.later(axes)
-    functions = derivatives.correlate, derivatives.transpose
-  else:
-    # One that is named, whose platform does not matter; or no work at all.
-    plan = plans.choose(axes, method, chains, *kernel.shape[3:], 'cpu')
-    functions = plan.method.correlate, plan.method.transpose
-  return tuple(functools.partial(function, plan) for function in functions)
+    later = plans.later(axes)
+    return (
+      functools.partial(derivatives.correlate, later),
+      functools.partial(derivatives.transpose, later),
+    )
+  # One that is named, whose platform does not matter; or no work at all.
+  c, n = kernel.shape[3:]
+  plan = plans.choose(axes, method, chains, c, n, 'cpu')
+  return (
+    functools.partial(plan.method.correlate, plan),
+    functools.partial(plan.method.transpose, plan),
+  )
 
 
 def correlate(
