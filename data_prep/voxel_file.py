@@ -10,6 +10,9 @@ A voxel file holds solid shapes on one grid, split into `train`, `test`, ...:
 | `names_<split>` | str (n,) | one name for each shape |
 | `doubtful_<split>` | bool (n,) | mesh open or with holes; optional |
 
+A folder with the same arrays, each a file `<key>.npy`, is read as well: such
+arrays stay on disk (memory maps), for sets that are larger than the memory.
+
 Axes are x, y, z with z up; the bits are `np.packbits(voxels, axis=-1)`. Grids
 that are not cubes, and grids of fractions in [0, 1], are stored unpacked, as
 bool or float32 `(n, D, H, W)`; reading accepts bool, integer and float grids.
@@ -19,6 +22,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import os
 import pathlib
+import shutil
 import types
 from typing import NamedTuple
 import zipfile
@@ -263,6 +267,8 @@ def read(path: str | os.PathLike) -> Stored:
   unpacks some. Errors are those of `load`.
   """
   path = pathlib.Path(path)
+  if path.is_dir():
+    return _parse(path, _read_folder(path))
   if not path.is_file():
     raise FileNotFoundError(
       f'no voxel file {path}: make one with python -m data_prep.voxelize'
@@ -281,6 +287,48 @@ def read(path: str | os.PathLike) -> Stored:
   return _parse(path, content)
 
 
+def _read_folder(path):
+  """The arrays of a folder, as memory maps."""
+  content = {}
+  for file in sorted(path.glob('*.npy')):
+    try:
+      content[file.stem] = np.load(file, mmap_mode='r', allow_pickle=False)
+    except Exception as error:  # a broken file sets off all sorts.
+      raise ValueError(
+        f'{file} is not a readable .npy file: {type(error).__name__}: {error}'
+      ) from error
+  return content
+
+
+def save_folder(path: str | os.PathLike, stored: Stored) -> None:
+  """Writes the arrays of a voxel file to a folder, whole or not at all.
+
+  Args:
+    path: the folder; must not be there.
+    stored: of `read`.
+
+  Raises:
+    FileExistsError: when `path` exists.
+  """
+  path = pathlib.Path(path)
+  refuse_existing(path)
+  content = {'classes': np.array(stored.classes, dtype=np.str_)}
+  for split, array in stored.arrays.items():
+    content[f'voxels_{split}'] = array
+    content[f'labels_{split}'] = stored.labels[split]
+    content[f'names_{split}'] = stored.names[split]
+    if split in stored.doubtful:
+      content[f'doubtful_{split}'] = stored.doubtful[split]
+  part = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+  part.mkdir(parents=True)
+  try:
+    for key, array in content.items():
+      np.save(part / f'{key}.npy', array)
+    os.replace(part, path)
+  finally:
+    shutil.rmtree(part, ignore_errors=True)
+
+
 def select(
   stored: Stored,
   splits: Sequence[str] | None = None,
@@ -288,6 +336,27 @@ def select(
   path: str | os.PathLike = 'the voxel data',
 ) -> VoxelData:
   """Unpacks a selection of a stored file; arguments and errors as in `load`."""
+  chosen = stored.classes if classes is None else tuple(classes)
+  voxels, labels, names = {}, {}, {}
+  for split, (rows, label) in rows_of(stored, splits, classes, path).items():
+    array = stored.arrays[split]
+    array = array if len(rows) == len(array) else array[rows]
+    voxels[split] = unpack(array) if stored.packed else array
+    labels[split] = label
+    names[split] = stored.names[split][rows]
+  return VoxelData(chosen, voxels, labels, names)
+
+
+def rows_of(
+  stored: Stored,
+  splits: Sequence[str] | None = None,
+  classes: Sequence[str] | None = None,
+  path: str | os.PathLike = 'the voxel data',
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+  """Which shapes a selection has: for each split rows and new labels.
+
+  Arguments and errors are those of `load`; nothing is unpacked.
+  """
   splits = tuple(stored.arrays) if splits is None else tuple(splits)
   for split in splits:
     if split not in stored.arrays:
@@ -306,7 +375,7 @@ def select(
   new_label[[stored.classes.index(name) for name in chosen]] = range(
     len(chosen)
   )
-  voxels, labels, names = {}, {}, {}
+  found = {}
   for split in splits:
     label = new_label[stored.labels[split].astype(np.int64)]
     if classes is not None:
@@ -316,13 +385,9 @@ def select(
             f'{path}: class {name!r} is selected but has no shapes in split '
             f'{split!r}'
           )
-    rows = label >= 0
-    array = stored.arrays[split]
-    array = array if rows.all() else array[rows]
-    voxels[split] = unpack(array) if stored.packed else array
-    labels[split] = label[rows]
-    names[split] = stored.names[split][rows]
-  return VoxelData(chosen, voxels, labels, names)
+    rows = np.flatnonzero(label >= 0)
+    found[split] = rows, label[rows]
+  return found
 
 
 def _split_order(split: str) -> tuple[int, str]:

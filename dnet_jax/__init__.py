@@ -12,6 +12,7 @@ from dnet_jax import learning
 from dnet_jax import metrics
 from dnet_jax import models
 from dnet_jax import networks
+from dnet_jax import parts
 from dnet_jax import projections
 from dnet_jax import sampling
 from dnet_jax import specs
@@ -21,6 +22,7 @@ from dnet_jax import uses
 from dnet_jax.algorithms import Algorithm
 from dnet_jax.algorithms import alternating_back_propagation
 from dnet_jax.algorithms import analysis_by_synthesis
+from dnet_jax.algorithms import begin_at
 from dnet_jax.algorithms import classification
 from dnet_jax.algorithms import contrastive_divergence
 from dnet_jax.algorithms import cooperative
@@ -132,6 +134,7 @@ __all__ = [
   'algorithms',
   'alternating_back_propagation',
   'analysis_by_synthesis',
+  'begin_at',
   'chain_keys',
   'chains',
   'classification',
@@ -180,6 +183,7 @@ __all__ = [
   'multi_grid',
   'networks',
   'noise_source',
+  'parts',
   'persistent',
   'pooled_features',
   'posterior_energy',

@@ -27,11 +27,14 @@ class Sampler(NamedTuple):
     run: `(key, energy_fn, start, temperature) -> (positions, traces)`.
     keys: `(key, num_chains) -> keys`, one for each chain on this device.
     axis_name: the device axis over which batch and chains are split, if any.
+    at_once: how many chains a device moves, and learns from, at a time; None:
+      all of them.
   """
 
   run: Callable[..., tuple[types.Array, types.PyTree]]
   keys: Callable[[types.Key, int], types.Key]
   axis_name: str | None
+  at_once: int | None = None
 
 
 class Source(NamedTuple):
@@ -248,12 +251,14 @@ def persistent(
       )
 
   def init(key):
-    begin = positions
-    if begin is None:
-      keys = starts.chain_keys(key, num_slots * num_chains)
-      begin = source.draw(keys, source.arrays)
-      begin = begin.reshape(num_slots, num_chains, *begin.shape[1:])
-    return ChainMemory(jnp.asarray(begin), source.arrays)
+    if positions is not None:
+      return ChainMemory(positions, source.arrays)
+    keys = starts.chain_keys(key, num_slots * num_chains)
+    # Slot by slot: where chains are split over devices, each draws its own.
+    begin = jax.vmap(lambda keys: source.draw(keys, source.arrays))(
+      keys.reshape(num_slots, num_chains)
+    )
+    return ChainMemory(begin, source.arrays)
 
   def read(key, memory, iteration, sampler):
     start = read_chains(memory, iteration % num_slots)
@@ -318,6 +323,7 @@ def make_sampler(
   step_size: float | types.Array,
   kernel: Callable[..., kernels.Kernel] = kernels.langevin,
   axis_name: str | None = None,
+  at_once: int | None = None,
 ) -> Sampler:
   """Binds what all chains of an algorithm share.
 
@@ -326,9 +332,14 @@ def make_sampler(
     step_size: the paper's delta-tau of eq. (7).
     kernel: `langevin`, `mala` or another function of that signature.
     axis_name: the device axis over which batch and chains are split, if any.
+    at_once: at most so many chains of a device are moved, and learned from, at
+      a time, with the same result, where there is no room for all; None: all.
 
   Returns:
     A sampler.
+
+  Raises:
+    ValueError: when `at_once` is below 1.
 
   >>> sampler = make_sampler(num_steps=1, step_size=1.0)
   >>> y, _ = sampler.run(jax.random.key(0), lambda y: y**2 / 2,
@@ -336,6 +347,8 @@ def make_sampler(
   >>> y.tolist()
   [0.5]
   """
+  if at_once is not None and at_once < 1:
+    raise ValueError(f'at_once must be at least 1, got {at_once}')
 
   def run(key, energy_fn, start, temperature):
     return run_chains(
@@ -351,4 +364,4 @@ def make_sampler(
   def keys(key, num_chains):
     return starts.chain_keys(key, num_chains, axis_name)
 
-  return Sampler(run, keys, axis_name)
+  return Sampler(run, keys, axis_name, at_once)

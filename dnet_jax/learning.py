@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from dnet_jax import parts as splitting
 from dnet_jax import types
 
 # generator_fn(params, model_state, z) -> (y, model_state): z `(*chains, d)`, y
@@ -41,9 +42,10 @@ class Learner(NamedTuple):
 
   Attributes:
     init: `(variables) -> state`.
-    update: `(state, *args, rate_factor=1.0, axis_name=None) -> (state,
+    update: `(state, *args, rate_factor=1.0, axis_name=None, parts=1) -> (state,
       metrics)`, the arguments those of the loss. `rate_factor` multiplies the
-      update, and so the learning rate; it may be traced.
+      update, and so the learning rate; it may be traced. With several `parts`
+      of equal length the gradient is the mean of theirs.
   """
 
   init: Callable[[types.PyTree], LearnerState]
@@ -108,10 +110,15 @@ def make_learner(
     params, model_state = split_variables(variables)
     return LearnerState(params, model_state, optimizer.init(params))
 
-  def update(state, *args, rate_factor=1.0, axis_name=None):
+  def update(state, *args, rate_factor=1.0, axis_name=None, parts=1):
+    if parts > 1 and jax.tree.leaves(state.model_state):
+      raise ValueError(
+        f'batch statistics are of all rows: {parts} parts have others'
+      )
     grad_fn = jax.grad(loss_fn, has_aux=True)
-    grads, (model_state, metrics) = grad_fn(
-      state.params, state.model_state, *args
+    grads, (model_state, metrics) = splitting.mean_of_parts(
+      lambda some: grad_fn(state.params, state.model_state, *map(some, args)),
+      parts,
     )
     grads, model_state, metrics = average(
       (grads, model_state, metrics), axis_name

@@ -56,15 +56,42 @@ FLAGS = {
   'out': 'the folder of an export; or a file for a copy of the result',
   'weights': 'of an export: float16 (default) or int8',
   'accept_changes': 'goes on with a run whose config has changed',
+  'distributed': 'of a training in several processes: JAX finds the others, on '
+  'a TPU slice, in Slurm and under Open MPI',
+  'coordinator_address': 'likewise, by hand: HOST:PORT of the first process',
+  'num_processes': 'likewise: how many there are',
+  'process_id': 'likewise: the number of this one, from 0',
   'debug': 'shows the traceback of an error',
   'help': 'shows this',
   'version': 'shows the version',
 }
-_BOOLEAN = ('accept_changes', 'scan', 'debug', 'help', 'version')
+BY_HAND = ('coordinator_address', 'num_processes', 'process_id')
+_BOOLEAN = (
+  'accept_changes',
+  'distributed',
+  'scan',
+  'debug',
+  'help',
+  'version',
+)
 # How many numbers a flag has.
 _NUMBERS = {'turn': 1, 'threshold': 1, 'camera': 3, 'box': 6}
 _DEFAULTS = {'mode': 'train', 'weights': 'float16'}
 _CHOICES = {'up': ('x', 'y', 'z'), 'weights': ('float16', 'int8')}
+
+
+class Processes(NamedTuple):
+  """How a process joins the others of its run; see `processes.join`.
+
+  Attributes:
+    address: `HOST:PORT`; None: JAX finds all of it.
+    num_processes: of the run.
+    process_id: of this one.
+  """
+
+  address: str | None = None
+  num_processes: int | None = None
+  process_id: int | None = None
 
 
 class UsageError(ValueError):
@@ -128,6 +155,41 @@ def parse(argv: Sequence[str], modes: Sequence[str]) -> Command:
         f'--{name} must be one of {", ".join(choices)}, got {given[name]!r}'
       )
   return Command(mode, given, tuple(overrides))
+
+
+def processes(command: Command) -> Processes | None:
+  """The flags of a run of several processes; None where there are none.
+
+  Raises:
+    UsageError: for some of those that belong together, or no numbers.
+
+  >>> processes(Command('train', {'distributed': True}, ()))
+  Processes(address=None, num_processes=None, process_id=None)
+  """
+  given = [name for name in BY_HAND if name in command.given]
+  if not given:
+    return Processes() if command.given.get('distributed') else None
+  missing = [f'--{name}' for name in BY_HAND if name not in given]
+  if missing:
+    raise UsageError(
+      f'--{given[0]} needs {" and ".join(missing)} too: all three, in each '
+      'process'
+    )
+  address, *texts = (command.given[name] for name in BY_HAND)
+  host, _, port = address.rpartition(':')
+  if not host or not port.isdigit():
+    raise UsageError(
+      f'--coordinator_address must be HOST:PORT, got {address!r}'
+    )
+  for name, text in zip(BY_HAND[1:], texts, strict=True):
+    if not text.isdigit():
+      raise UsageError(f'--{name} must be a whole number, got {text!r}')
+  number, own = map(int, texts)
+  if own >= number:
+    raise UsageError(
+      f'--process_id must be below --num_processes={number}, got {own}'
+    )
+  return Processes(address, number, own)
 
 
 def _split(argv):

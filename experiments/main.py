@@ -11,17 +11,20 @@ import json
 import logging as standard_logging
 import os
 import sys
+import traceback
 
 try:
   from absl import app
   from absl import flags
   from absl import logging
+  import jax
   import ml_collections
 
   import dnet_jax
   from experiments import command
   from experiments import evaluate
   from experiments import export
+  from experiments import processes
   from experiments import signals
   from experiments import tasks
   from experiments import train
@@ -46,7 +49,7 @@ _OUTSIDE = {
   'train': base.Mode(
     lambda asked: None,
     'learns; goes on where a run was stopped',
-    takes=('config', 'accept_changes'),
+    takes=('config', 'accept_changes', 'distributed', *command.BY_HAND),
   ),
   'export': base.Mode(
     lambda asked: None,
@@ -98,9 +101,14 @@ def run(argv: Sequence[str]) -> int:
     if '--debug' in argv:
       raise
     print(f'error: {sentence(error)}', file=sys.stderr)
-    partly = (command.UsageError, inputs.SkippedError)
-    return 2 if isinstance(error, partly) else 1
+    return status(error)
   return 0
+
+
+def status(error: BaseException) -> int:
+  """The exit status of an error."""
+  partly = (command.UsageError, inputs.SkippedError)
+  return 2 if isinstance(error, partly) else 1
 
 
 def sentence(error: BaseException) -> str:
@@ -220,6 +228,36 @@ def _workdir(typed, config=None):
 
 
 def _train(typed):
+  asked = command.processes(typed)
+  if asked is None:
+    _learn(typed)
+    return
+  membership = processes.join(*asked)
+  if jax.process_index():
+    # The first process speaks for all.
+    logging.set_verbosity(logging.WARNING)
+  try:
+    _learn(typed)
+  except (signals.Stopped, train.DivergedError) as error:
+    # All have come to the same end.
+    processes.leave(membership)
+    raise error
+  except BaseException as error:
+    if isinstance(error, jax.errors.JaxRuntimeError):
+      # Another process may be lost: the roll call knows.
+      membership.roll.wait()
+    if '--debug' in sys.argv:
+      traceback.print_exc()
+    told, code = sentence(error), status(error)
+    if isinstance(error, KeyboardInterrupt):
+      told, code = 'Ctrl-C', 130
+    print(f'error: {told}', file=sys.stderr)
+    processes.leave(membership, told)
+    processes.end_at_once(code)
+  processes.leave(membership)
+
+
+def _learn(typed):
   folder = command.value(typed, 'workdir')
   if command.value(typed, 'config') is None and folder is not None:
     # Goes on with the config of the run.

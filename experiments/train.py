@@ -1,6 +1,9 @@
 """The one training loop: batch, step, check, log, checkpoint, look."""
 
+from collections.abc import Callable
 from collections.abc import Mapping
+from concurrent import futures
+import contextlib
 import datetime
 import math
 import os
@@ -16,6 +19,7 @@ import ml_collections
 import numpy as np
 
 import dnet_jax
+from experiments import memory
 from experiments import parallel
 from experiments import signals
 from experiments import tasks
@@ -27,6 +31,7 @@ from experiments.files import outputs
 from experiments.files import workdirs
 from experiments.tasks import base
 from experiments.tasks import beginnings
+from experiments.tasks import checks
 from experiments.tasks import networks
 from experiments.tasks import parts
 
@@ -41,6 +46,7 @@ MAY_DIFFER = (
   'latent',
   'data.path',
   'parallel',
+  'chains.at_once',
   'limits',
   'train.num_iterations',
   'train.checkpoint_every',
@@ -64,7 +70,7 @@ class _Saved(NamedTuple):
   """What a checkpoint holds.
 
   Attributes:
-    state: of the algorithm of the phase.
+    state: of the algorithm of the phase, as `Parallel.get` gives it.
     others: variables of the networks that the phase does not learn.
     extras: of the model.
     rollbacks: of the run so far.
@@ -107,7 +113,8 @@ def train(
   """Learns all phases of a task, from the last checkpoint on.
 
   A run that has come to its end goes on where `train.num_iterations` is larger
-  now, by the schedule of the new config.
+  now, by the schedule of the new config. Of several processes all call it; the
+  first one alone writes anything but the arrays of checkpoints.
 
   Args:
     config: see experiments/configs/default.py.
@@ -116,7 +123,7 @@ def train(
       began with; an event tells what has changed.
 
   Returns:
-    The model at the end.
+    The model at the end; of several processes, each with its own chains.
 
   Raises:
     ValueError: for a config that is not possible, or not that of the workdir;
@@ -133,11 +140,11 @@ def train(
     workdirs.check_config(workdir, config.to_dict(), may_differ=MAY_DIFFER)
     config, data = _found_again(config, workdir, begun[1]['data'])
   else:
-    data = parts.data(config)
+    data = parts.data(config, packed=True)
   experiment = task.experiment(config, data)
   devices = tuple(
     parallel.make(
-      config.parallel, phase.algorithm.step, phase.algorithm.chain_axes
+      config.parallel, base.step_of(phase), phase.algorithm.chain_axes
     )
     for phase in experiment.phases
   )
@@ -148,8 +155,11 @@ def train(
     # All will be restored: train.init_from may be gone.
     params = experiment.params()
   changes = workdirs.check_config(workdir, config.to_dict(), accept=True)
+  # All have read what is there before one of them writes.
+  parallel.wait_for_all('read')
   with workdirs.only_writer(workdir), signals.caught_signals() as caught:
-    workdirs.write_config(workdir, config.to_dict())
+    if jax.process_index() == 0:
+      workdirs.write_config(workdir, config.to_dict())
     run = _Run(config, workdir, experiment, devices, None, caught)
     return _train(run, params, changes if begun is not None else [])
 
@@ -168,7 +178,7 @@ def _found_again(config, workdir, told):
     with there.unlocked():
       there.data.path = path
     try:
-      data = parts.data(there)
+      data = parts.data(there, packed=True)
     except (FileNotFoundError, ValueError) as error:
       missing = error
       continue
@@ -200,21 +210,37 @@ def _check_goes_on(workdir, experiment, step, told):
     )
 
 
-def _first(config, experiment, number, params) -> _Saved:
-  """The beginning of a phase, from the variables of all networks."""
-  phase = experiment.phases[number]
+def _first(run, number, params, like=False) -> _Saved:
+  """The beginning of a phase, from the variables of all networks.
+
+  Args:
+    run: the run.
+    number: of the phase.
+    params: the variables.
+    like: only what such a beginning looks like, for one that is restored.
+  """
+  config, phase = run.config, run.experiment.phases[number]
+  devices, init = run.devices[number], phase.algorithm.init
   key = jax.random.fold_in(jax.random.key(config.seed), 1)
   if number:
     key = jax.random.fold_in(key, number)
   learned = {name: params[name] for name in phase.networks}
   others = {name: x for name, x in params.items() if name not in learned}
-  extras = jax.tree.map(np.asarray, dict(experiment.extras))
-  return _Saved(phase.algorithm.init(key, learned), others, extras)
+  if like:
+    state = devices.like(jax.eval_shape(init, key, learned))
+  else:
+    state = devices.init(init, key, learned, phase.first_chains)
+    state = devices.get(state)
+  return _Saved(
+    state,
+    jax.tree.map(np.asarray, others),
+    jax.tree.map(np.asarray, dict(run.experiment.extras)),
+  )
 
 
 def _train(run, params, changes):
   """From the last checkpoint to the end."""
-  config, workdir, experiment = run.config, run.workdir, run.experiment
+  workdir, experiment = run.workdir, run.experiment
   numbers = {phase.name: i for i, phase in enumerate(experiment.phases)}
   number, told, events = 0, {}, []
 
@@ -222,7 +248,7 @@ def _train(run, params, changes):
     nonlocal number, told
     told = about
     number = numbers[about['phase']]
-    return _first(config, experiment, number, params)
+    return _first(run, number, params, like=True)
 
   restored = checkpoints.restore(
     workdir,
@@ -230,7 +256,7 @@ def _train(run, params, changes):
     on_event=lambda *args, **fields: events.append((args, fields)),
   )
   if restored is None:
-    step, saved = 0, _first(config, experiment, 0, params)
+    step, saved = 0, _first(run, 0, params)
   else:
     step, saved = restored
     # The settings of its use may be others now.
@@ -268,18 +294,81 @@ def _phases(run, number, step, saved):
   """Learns a phase and all later ones; returns the model."""
   for later in range(number, len(run.experiment.phases)):
     if later > number:
-      params = dict(_model(run, saved).params)
-      first = _first(run.config, run.experiment, later, params)
+      params = dict(_model(run, later - 1, saved).params)
+      first = _first(run, later, params)
       saved = first._replace(rollbacks=saved.rollbacks)
       # In place of the end of the phase before: a rollback has to find its own.
       _save(run, later, step, saved)
       run.writer.event(step, 'phase', name=run.experiment.phases[later].name)
     step, saved = _phase(run, later, step, saved)
-  return _model(run, saved)
+  return _model(run, len(run.experiment.phases) - 1, saved)
+
+
+def _batch_of(phase, devices):
+  """`(step, rollbacks)`: a mini-batch, placed as the step takes it."""
+  rows = parallel.rows(phase.batch_size)
+  return lambda *when: devices.batch(phase.batch(*when, rows))
+
+
+def _check_memory(run, phase, devices, state, batch):
+  """Compiles the step, and says whether it fits."""
+  lowered = devices.lower(
+    jax.random.key(0), state, batch, _schedule(phase.temperature(0), 1.0)
+  )
+  config, count = run.config, jax.device_count()
+  shapes = phase.batch_size // count
+  chains = shapes
+  if state.memory is not None:
+    slots, *rest = state.memory.positions.shape
+    del slots
+    # Under pmap devices have an axis of their own.
+    chains = rest[0] // count if config.parallel == 'shard_map' else rest[1]
+  memory.check(
+    memory.estimate(lowered.compile()),
+    memory.room(),
+    {
+      'chains': chains,
+      'shapes': shapes,
+      'at_once': config.task not in checks.WITH_STATISTICS,
+    },
+  )
+
+
+def _schedule(temperature, rate_factor):
+  return dnet_jax.Schedule(jnp.float32(temperature), jnp.float32(rate_factor))
+
+
+@contextlib.contextmanager
+def _ahead(make: Callable[[int, int], Any], end: int):
+  """`(step, rollbacks)`: a mini-batch, which was made during the step before.
+
+  Args:
+    make: `(step, rollbacks) -> mini-batch`.
+    end: no step is this large.
+  """
+  with futures.ThreadPoolExecutor(1, 'batches') as worker:
+    waiting = {}
+
+    def take(step, rollbacks):
+      made = waiting.pop((step, rollbacks), None)
+      # Others are of before a rollback.
+      waiting.clear()
+      batch = make(step, rollbacks) if made is None else made.result()
+      if step + 1 < end:
+        after = step + 1, rollbacks
+        waiting[after] = worker.submit(make, *after)
+      return batch
+
+    yield take
 
 
 def _phase(run, number, step, saved):
   """From `step` to the end of a phase; returns that step, and what it left."""
+  with contextlib.ExitStack() as stack:
+    return _learn(run, number, step, saved, stack)
+
+
+def _learn(run, number, step, saved, stack):
   config, writer, devices = run.config, run.writer, run.devices[number]
   *before, phase = run.experiment.phases[: number + 1]
   begin = sum(other.iterations for other in before)
@@ -287,38 +376,38 @@ def _phase(run, number, step, saved):
   root = jax.random.fold_in(jax.random.key(config.seed), 2)
   in_a_row, pace = 0, _announce(run, step)
   state = devices.put(saved.state)
+  batches = stack.enter_context(_ahead(_batch_of(phase, devices), end - begin))
+  if step < end:
+    _check_memory(run, phase, devices, state, batches(step - begin, 0))
   while step < end:
     rollbacks = saved.rollbacks
     # Another key and order after each rollback, the same after a resume.
     key = jax.random.fold_in(jax.random.fold_in(root, rollbacks), step)
-    batch = devices.batch(phase.batch(step - begin, rollbacks))
-    schedule = dnet_jax.Schedule(
-      jnp.float32(phase.temperature(step - begin)),
-      jnp.float32(saved.rate_factor),
-    )
+    batch = batches(step - begin, rollbacks)
+    schedule = _schedule(phase.temperature(step - begin), saved.rate_factor)
     state, metrics = devices.step(key, state, batch, schedule)
     metrics = {name: float(value) for name, value in metrics.items()}
     fault = _fault(metrics, config.limits)
     if fault is not None:
       in_a_row += 1
       writer.event(step, 'divergence', reason=fault, metrics=metrics)
-      step, saved = _roll_back(run, saved, step, fault, in_a_row)
+      step, saved = _roll_back(run, number, saved, step, fault, in_a_row)
       state = devices.put(saved.state)
       continue
     writer.metrics(step, metrics)
     step += 1
     pace(step)
-    stop = bool(run.caught)
+    # All stop where one has caught a signal.
+    stop = parallel.agree(run.caught[0] if run.caught else 0)
     if step == end or stop or _due(step, config.train.checkpoint_every):
       in_a_row = 0
       saved = saved._replace(state=devices.get(state))
       _save(run, number, step, saved)
     if stop:
-      name = signal.Signals(run.caught[0]).name
-      writer.event(step, 'stopped', signal=name)
-      raise signals.Stopped(run.caught[0], step, run.workdir)
+      writer.event(step, 'stopped', signal=signal.Signals(stop).name)
+      raise signals.Stopped(stop, step, run.workdir)
     if step == end or _due(step, config.train.picture_every):
-      _picture(run, saved._replace(state=devices.get(state)), step)
+      _picture(run, number, saved._replace(state=devices.get(state)), step)
   return step, saved._replace(state=devices.get(state))
 
 
@@ -349,7 +438,7 @@ def _announce(run, first):
   return pace
 
 
-def _roll_back(run, saved, step, fault, in_a_row):
+def _roll_back(run, number, saved, step, fault, in_a_row):
   """Back to the last checkpoint, after `in_a_row` divergences."""
   limits = run.config.limits
   if in_a_row > limits.rollbacks:
@@ -358,9 +447,9 @@ def _roll_back(run, saved, step, fault, in_a_row):
       'a row. Lower optimizer.learning_rate, chains.step_size or '
       'optimizer.clip_norm; or raise the limit.'
     )
-  step, back = checkpoints.restore(
-    run.workdir, saved, on_event=run.writer.event
-  )
+  # The state has been given to the step, but it still has its shapes.
+  like = saved._replace(state=run.devices[number].like(saved.state))
+  step, back = checkpoints.restore(run.workdir, like, on_event=run.writer.event)
   rollbacks, factor = saved.rollbacks + 1, saved.rate_factor
   if in_a_row > 1:
     # Another key did not help.
@@ -387,10 +476,10 @@ def _fault(metrics: Mapping[str, float], limits: Any) -> str | None:
   return None
 
 
-def _model(run, saved):
-  return models.of_state(
-    run.experiment.spec, saved.extras, saved.others, saved.state
-  )
+def _model(run, number, saved):
+  """The model of a phase, with the chains that this process has."""
+  state = run.devices[number].local(saved.state)
+  return models.of_state(run.experiment.spec, saved.extras, saved.others, state)
 
 
 def _save(run, number, step, saved):
@@ -411,9 +500,11 @@ def _save(run, number, step, saved):
   )
 
 
-def _picture(run, saved, step):
-  """Draws some shapes, where the task has some to show."""
-  shown = run.experiment.preview(_model(run, saved))
+def _picture(run, number, saved, step):
+  """Draws some shapes of the first process, where the task has some to show."""
+  if jax.process_index():
+    return
+  shown = run.experiment.preview(_model(run, number, saved))
   if shown is None:
     return
   folder = os.path.join(run.workdir, 'pictures')

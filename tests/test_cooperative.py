@@ -44,7 +44,7 @@ def variables():
   }
 
 
-def algorithm(axis_name=None):
+def algorithm(axis_name=None, at_once=None):
   descriptor, generator = networks(axis_name)
   energy_fn = dnet_jax.descriptor_energy(descriptor.apply, STD)
   generator_fn = dnet_jax.generator_fn(generator, train=True)
@@ -58,7 +58,10 @@ def algorithm(axis_name=None):
       dnet_jax.teaching_loss(generator_fn), optax.sgd(RATE)
     ),
     dnet_jax.make_sampler(
-      num_steps=NUM_STEPS, step_size=STEP_SIZE, axis_name=axis_name
+      num_steps=NUM_STEPS,
+      step_size=STEP_SIZE,
+      axis_name=axis_name,
+      at_once=at_once,
     ),
     latent_dim=DIM,
     num_chains=8,

@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # Each module may import those before it.
 LAYERS = (
   ('types',),
-  ('grids',),
+  ('grids', 'parts'),
   ('projections',),
   ('energy', 'kernels'),
   ('sampling',),
@@ -143,7 +143,11 @@ def test_only_sampling_scans():
     }
     loops[module(path)] = loops.get(module(path), set()) | found
   # Those of a convolution are over chunks of chains, or of frequencies.
-  expected = {'sampling': {'scan'}, 'convolution': {'fori_loop'}}
+  expected = {
+    'sampling': {'scan'},
+    'convolution': {'fori_loop'},
+    'parts': {'fori_loop'},
+  }
   assert {name: found for name, found in loops.items() if found} == expected
 
 

@@ -1,5 +1,6 @@
 import functools
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -161,19 +162,17 @@ def test_groups_of_chains_change_nothing(monkeypatch, some):
     np.testing.assert_allclose(value, expected, atol=1e-5 * scale)
 
 
-def _largest(jaxpr):
-  """Elements of the largest array that a program makes, inside loops too."""
-  sizes = [1]
-  for equation in jaxpr.eqns:
-    sizes += [math.prod(v.aval.shape) for v in equation.outvars]
-    for value in jax.tree.leaves(
-      equation.params, is_leaf=lambda v: hasattr(v, 'jaxpr')
-    ):
-      if hasattr(value, 'jaxpr'):
-        sizes.append(_largest(value.jaxpr))
-      elif hasattr(value, 'eqns'):
-        sizes.append(_largest(value))
-  return max(sizes)
+def _largest(function, *arguments, platform):
+  """Elements of the largest array of a program that is lowered for a platform.
+
+  Inside loops too.
+  """
+  traced = jax.jit(function).trace(*arguments)
+  text = traced.lower(lowering_platforms=(platform,)).as_text()
+  shapes = {*re.findall(r'tensor<((?:\d+x)+)[a-z]', text)}
+  return max(
+    math.prod(map(int, shape.rstrip('x').split('x'))) for shape in shapes
+  )
 
 
 @pytest.mark.parametrize(
@@ -193,14 +192,16 @@ def test_scores_hold_the_feature_maps_of_a_group_only(
   y = jax.ShapeDtypeStruct((chains, side, side, side, 1), jnp.float32)
   params = jax.eval_shape(net.init, jax.random.key(0), y)
 
-  def largest(method):
+  def largest(method, platform='cpu'):
     total = lambda p, y: net.apply(p, y, method=method).sum()  # noqa: E731
-    return _largest(jax.make_jaxpr(jax.grad(total, 1))(params, y).jaxpr)
+    return _largest(jax.grad(total, 1), params, y, platform=platform)
 
   assert largest('scores') >= chains * maps
   if grouped:
     # Not less than those of one chain: the loop was looked into.
     assert maps <= largest('__call__') < chains * maps / 2
+    # Other platforms have no groups.
+    assert largest('__call__', 'tpu') == largest('scores', 'tpu')
   else:
     assert largest('__call__') == largest('scores')
 

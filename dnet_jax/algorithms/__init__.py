@@ -7,6 +7,7 @@ over chain steps, no optimiser and no network lives here.
 from dnet_jax.algorithms.back_propagation import alternating_back_propagation
 from dnet_jax.algorithms.base import Algorithm
 from dnet_jax.algorithms.base import analysis_by_synthesis
+from dnet_jax.algorithms.base import begin_at
 from dnet_jax.algorithms.base import Schedule
 from dnet_jax.algorithms.base import State
 from dnet_jax.algorithms.base import variables
@@ -26,6 +27,7 @@ __all__ = [
   'State',
   'alternating_back_propagation',
   'analysis_by_synthesis',
+  'begin_at',
   'classification',
   'contrastive_divergence',
   'cooperative',

@@ -55,6 +55,7 @@ def alternating_back_propagation(
   >>> state.memory.positions.shape
   (1, 2, 3)
   """
+  base.not_in_parts(sampler)
 
   def init(key, params):
     return base.begin({'generator': learner}, params, memory.init(key))

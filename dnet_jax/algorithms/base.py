@@ -17,8 +17,15 @@ import jax.numpy as jnp
 
 from dnet_jax import chains
 from dnet_jax import learning
+from dnet_jax import parts
 from dnet_jax import starts
 from dnet_jax import types
+
+# `begin(some) -> (start, finish)`: where some chains begin (see parts.py), and
+# what is done to them after their last step.
+Begin = Callable[
+  [parts.Some], tuple[starts.Start, Callable[[types.Array], types.Array]]
+]
 
 
 class State(NamedTuple):
@@ -123,17 +130,46 @@ def variables(state: State) -> dict[str, Any]:
   }
 
 
+def begin_at(
+  start: Callable[[types.Array], starts.Start], position: types.Array
+) -> Begin:
+  """Chains that begin at a function of an array, and end where they are.
+
+  Args:
+    start: `(rows) -> Start`, of some rows of it.
+    position: `(chains, ...)`.
+
+  >>> begin = begin_at(starts.from_data, jnp.ones((3, 4, 4, 4, 1)))
+  >>> start, _ = begin(lambda x: x[:2])
+  >>> start.position.shape
+  (2, 4, 4, 4, 1)
+  """
+  return lambda some: (start(some(position)), lambda y: y)
+
+
+def not_in_parts(sampler: chains.Sampler) -> None:
+  """Raises ValueError for a sampler of some chains at a time.
+
+  For algorithms of a network with batch statistics, which are of all chains.
+  """
+  if sampler.at_once is not None:
+    raise ValueError(
+      'batch statistics are of all chains together: at_once must be None, got '
+      f'{sampler.at_once}'
+    )
+
+
 def analysis_by_synthesis(
   key: types.Key,
   state: learning.LearnerState,
   y_obs: types.Array,
-  start: starts.Start,
+  num_chains: int,
+  begin: Begin,
   schedule: Schedule,
   *,
   energy_fn: Callable[[types.Params, types.Array], types.Array],
   learner: learning.Learner,
   sampler: chains.Sampler,
-  finish: Callable[[types.Array], types.Array] = lambda y_syn: y_syn,
 ) -> tuple[learning.LearnerState, types.Array, dict[str, types.Array]]:
   """One iteration: mode seeking, eq. (7), then mode shifting, eq. (8).
 
@@ -141,25 +177,36 @@ def analysis_by_synthesis(
     key: consumed.
     state: of the learner.
     y_obs: observed shapes `(batch, D, H, W, C)`.
-    start: where the chains begin, `(chains, D, H, W, C)`.
+    num_chains: on this device.
+    begin: where the chains begin.
     schedule: temperature and rate.
     energy_fn: `energy(params, y) -> (*chains,)`.
     learner: with a contrastive loss.
     sampler: moves the chains.
-    finish: what is done to the chains after their last step.
 
   Returns:
     The new state, the synthesised shapes and the metrics: the learner's,
     `chain_max` (largest absolute voxel, inf where one is not finite) and
     `chain_move` (root mean square change of a voxel).
   """
-  keys = sampler.keys(key, len(start.position))
-  y_syn, _ = sampler.run(
-    keys, lambda y: energy_fn(state.params, y), start, schedule.temperature
-  )
+  keys = sampler.keys(key, num_chains)
+  number = parts.number_of_parts((num_chains, len(y_obs)), sampler.at_once)
+
+  def moved(some):
+    start, finish = begin(some)
+    y, _ = sampler.run(
+      some(keys),
+      lambda y: energy_fn(state.params, y),
+      start,
+      schedule.temperature,
+    )
+    y = finish(y)
+    return y, jnp.mean((y - start.position) ** 2)
+
+  y_syn, move = parts.in_parts(moved, number)
   # Synthesised shapes are data to the learner: nothing flows back through
   # the chains.
-  y_syn = jax.lax.stop_gradient(finish(y_syn))
+  y_syn = jax.lax.stop_gradient(y_syn)
   axis_name = sampler.axis_name
   state, metrics = learner.update(
     state,
@@ -167,8 +214,9 @@ def analysis_by_synthesis(
     y_syn,
     rate_factor=schedule.rate_factor,
     axis_name=axis_name,
+    parts=number,
   )
-  move = learning.average(jnp.mean((y_syn - start.position) ** 2), axis_name)
+  move = learning.average(move, axis_name)
   return (
     state,
     y_syn,
@@ -202,17 +250,17 @@ def from_batch(
 
   def step(key, state, batch, schedule):
     key_start, key_chains = jax.random.split(key)
-    start, finish = start_fn(sampler.keys(key_start, len(batch)), batch)
+    keys = sampler.keys(key_start, len(batch))
     descriptor, _, metrics = analysis_by_synthesis(
       key_chains,
       state.learners['descriptor'],
       batch,
-      start,
+      len(batch),
+      lambda some: start_fn(some(keys), some(batch)),
       schedule,
       energy_fn=energy_fn,
       learner=learner,
       sampler=sampler,
-      finish=finish,
     )
     return State({'descriptor': descriptor}, None, state.iteration + 1), metrics
 

@@ -76,6 +76,7 @@ def cooperative(
   >>> sorted(metrics)[-1]
   'teaching_loss'
   """
+  base.not_in_parts(sampler)
   learners = {'descriptor': learner, 'generator': generator_learner}
 
   def init(key, params):
@@ -99,7 +100,8 @@ def cooperative(
       key_chains,
       state.learners['descriptor'],
       batch,
-      starts.from_data(y_hat + noise),
+      here,
+      base.begin_at(starts.from_data, y_hat + noise),
       schedule,
       energy_fn=energy_fn,
       learner=learner,

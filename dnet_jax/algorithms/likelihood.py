@@ -57,7 +57,10 @@ def maximum_likelihood(
       key_chains,
       state.learners['descriptor'],
       batch,
-      start,
+      len(start.position),
+      base.begin_at(
+        lambda position: start._replace(position=position), start.position
+      ),
       schedule,
       energy_fn=energy_fn,
       learner=learner,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Sequence
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -161,7 +162,10 @@ def multi_grid(
         jax.random.fold_in(key, grid),
         state.learners[name],
         y_obs,
-        starts.from_coarse(y_syn, factor),
+        len(y_syn),
+        base.begin_at(
+          functools.partial(starts.from_coarse, factor=factor), y_syn
+        ),
         schedule._replace(temperature=temperatures[grid]),
         energy_fn=energy_fn,
         learner=named[name],

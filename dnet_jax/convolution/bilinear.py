@@ -26,6 +26,8 @@ import jax.numpy as jnp
 
 from dnet_jax import types
 
+PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
+
 
 class Map(NamedTuple):
   """A bilinear map: its primitives."""
@@ -51,7 +53,8 @@ def _primitive(name, run, shapes):
 
   Args:
     name: of it.
-    run: `(plan, *arrays)` to a tuple of arrays.
+    run: `(plan, platform, *arrays)` to a tuple of arrays, where the platform is
+      the one that the program is lowered for, of `PLATFORMS` or 'other'.
     shapes: `(plan, *shapes)` to a tuple of shapes.
 
   Its parameter `levels` is empty but under `vmap`: for each one around it, the
@@ -60,8 +63,12 @@ def _primitive(name, run, shapes):
   primitive = core.Primitive(name)
   primitive.multiple_results = True
 
-  def compute(*arrays, plan, levels):
-    return _under_vmap(functools.partial(run, plan), levels)(*arrays)
+  def compute(*arrays, plan, levels, platform):
+    return _under_vmap(functools.partial(run, plan, platform), levels)(*arrays)
+
+  @functools.partial(jax.jit, static_argnames=('plan', 'levels'))
+  def compute_now(*arrays, plan, levels):
+    return primitive.bind(*arrays, plan=plan, levels=levels)
 
   def abstract(*arrays, plan, levels):
     inside = [array.shape for array in arrays]
@@ -83,12 +90,13 @@ def _primitive(name, run, shapes):
     out = primitive.bind(*arrays, plan=plan, levels=(*levels, level))
     return out, [0] * len(out)
 
-  primitive.def_impl(compute)
+  primitive.def_impl(compute_now)
   primitive.def_abstract_eval(abstract)
   batching.primitive_batchers[primitive] = batch
-  mlir.register_lowering(
-    primitive, mlir.lower_fun(compute, multiple_results=True)
-  )
+  for platform in (*PLATFORMS, None):
+    on_platform = functools.partial(compute, platform=platform or 'other')
+    rule = mlir.lower_fun(on_platform, multiple_results=True)
+    mlir.register_lowering(primitive, rule, platform=platform)
   return primitive
 
 
@@ -108,19 +116,22 @@ def make_map(
 
   Args:
     name: of the map.
-    run: `(plan, a, b)`, its value. The plan is anything hashable.
-    both: `(plan, a, b, cotangent)`, its adjoints in a and in b.
+    run: `(plan, platform, a, b)`, its value. The plan is anything hashable;
+      the platform is the one that the program is lowered for.
+    both: `(plan, platform, a, b, cotangent)`, its adjoints in a and in b.
     shape: `(plan, shape of a, shape of b)`, that of the value.
   """
   return Map(
     _primitive(
       name,
-      lambda plan, a, b: (run(plan, a, b),),
+      lambda plan, platform, a, b: (run(plan, platform, a, b),),
       lambda plan, a, b: (shape(plan, a, b),),
     ),
     _primitive(
       f'{name}_tangent',
-      lambda plan, a, b, da, db: (run(plan, da, b) + run(plan, a, db),),
+      lambda plan, platform, a, b, da, db: (
+        run(plan, platform, da, b) + run(plan, platform, a, db),
+      ),
       lambda plan, a, b, da, db: (shape(plan, a, b),),
     ),
     _primitive(f'{name}_both', both, lambda plan, a, b, cotangent: (a, b)),

@@ -3,19 +3,27 @@
 A correlation y = C(x, w), its adjoint in the input x = A(y, w) and its adjoint
 in the kernel w = K(x, y): each pass has its matrix product in the layout that
 is fast. Of two derivatives, what they have in common is transformed once.
+
+A plan that waits for its platform (`Later`) is made when a program is lowered,
+so that a program that is made here for another platform has that one's.
 """
 
+import functools
+
+import jax
 import jax.numpy as jnp
 
 from dnet_jax import types
 from dnet_jax.convolution import bilinear
 from dnet_jax.convolution import chunks
 from dnet_jax.convolution.methods import factors_of
+from dnet_jax.convolution.methods import known_plan
+from dnet_jax.convolution.methods import Later
 from dnet_jax.convolution.methods import Plan
 from dnet_jax.convolution.precision import matmul
 
-# How each map and each pair of derivatives is computed, on float32 arrays
-# (m, D, H, W, channels) and (taps..., c, n).
+# How each map and each pair of derivatives is computed, on arrays (m, D, H, W,
+# channels) and (taps..., c, n) of one dtype, by methods that have factors.
 
 
 def _correlate(plan, x, w):
@@ -101,22 +109,95 @@ def _both_of_adjoint_kernel(plan, x, y, w):
   return _adjoint_input(plan, y, w), _correlate(plan, x, w)
 
 
+# The same by XLA's own convolution.
+
+
+def _direct_kernel(plan, x, y):
+  """K(x, y)."""
+  taps = (axis.taps for axis in plan.axes)
+  like = jax.ShapeDtypeStruct((*taps, x.shape[4], y.shape[4]), x.dtype)
+  correlate = functools.partial(plan.method.correlate, plan, x)
+  return jax.linear_transpose(correlate, like)(y)[0]
+
+
+def _direct_correlate(plan, x, w):
+  return plan.method.correlate(plan, x, w)
+
+
+def _direct_input(plan, y, w):
+  return plan.method.transpose(plan, y, w)
+
+
+def _run(sizes, by_factors, directly):
+  """A map or a pair of derivatives, by the plan of the platform.
+
+  Args:
+    sizes: `(*shapes) -> (chains, c, n)`.
+    by_factors: `(plan, *arrays)`, in float32.
+    directly: likewise, in the dtype of the arrays.
+  """
+
+  def run(plan, platform, *arrays):
+    shapes = (array.shape for array in arrays)
+    plan = known_plan(plan, platform, *sizes(*shapes))
+    if plan.method.factors is None:
+      return directly(plan, *arrays)
+    dtype = arrays[0].dtype
+    result = by_factors(plan, *(x.astype(jnp.float32) for x in arrays))
+    return jax.tree.map(lambda x: x.astype(dtype), result)
+
+  return run
+
+
+def _of_chains_and_kernel(x, w, *rest):
+  """Of `C(x, w)` and `A(y, w)`."""
+  del rest
+  return x[0], *w[3:]
+
+
+def _of_chains(x, y, *rest):
+  """Of `K(x, y)`."""
+  del rest
+  return x[0], x[4], y[4]
+
+
 _CORRELATE = bilinear.make_map(
   'correlate',
-  _correlate,
-  _both_of_correlate,
+  _run(_of_chains_and_kernel, _correlate, _direct_correlate),
+  _run(
+    _of_chains_and_kernel,
+    _both_of_correlate,
+    lambda plan, x, w, y: (
+      _direct_input(plan, y, w),
+      _direct_kernel(plan, x, y),
+    ),
+  ),
   lambda plan, x, w: (x[0], *(axis.out for axis in plan.axes), w[4]),
 )
 _ADJOINT_INPUT = bilinear.make_map(
   'correlate_adjoint_input',
-  _adjoint_input,
-  _both_of_adjoint_input,
+  _run(_of_chains_and_kernel, _adjoint_input, _direct_input),
+  _run(
+    _of_chains_and_kernel,
+    _both_of_adjoint_input,
+    lambda plan, y, w, x: (
+      _direct_correlate(plan, x, w),
+      _direct_kernel(plan, x, y),
+    ),
+  ),
   lambda plan, y, w: (y[0], *(axis.size for axis in plan.axes), w[3]),
 )
 _ADJOINT_KERNEL = bilinear.make_map(
   'correlate_adjoint_kernel',
-  _adjoint_kernel,
-  _both_of_adjoint_kernel,
+  _run(_of_chains, _adjoint_kernel, _direct_kernel),
+  _run(
+    _of_chains,
+    _both_of_adjoint_kernel,
+    lambda plan, x, y, w: (
+      _direct_input(plan, y, w),
+      _direct_correlate(plan, x, w),
+    ),
+  ),
   lambda plan, x, y: (*(axis.taps for axis in plan.axes), x[4], y[4]),
 )
 bilinear.define_derivatives(
@@ -136,17 +217,23 @@ bilinear.define_derivatives(
 )
 
 
-def _in_float32(of, plan, x, w):
-  """Gives back the dtype of x."""
+def _call(of, plan, x, w):
+  """Gives back the dtype of x; of two dtypes both are float32 inside."""
+  if x.dtype == w.dtype:
+    return bilinear.call(of, plan, x, w)
   x32, w32 = x.astype(jnp.float32), w.astype(jnp.float32)
   return bilinear.call(of, plan, x32, w32).astype(x.dtype)
 
 
-def correlate(plan: Plan, x: types.Array, w: types.Array) -> types.Array:
+def correlate(
+  plan: Plan | Later, x: types.Array, w: types.Array
+) -> types.Array:
   """`(m, D, H, W, c)` and `(kD, kH, kW, c, n)` to `(m, D', H', W', n)`."""
-  return _in_float32(_CORRELATE, plan, x, w)
+  return _call(_CORRELATE, plan, x, w)
 
 
-def transpose(plan: Plan, y: types.Array, w: types.Array) -> types.Array:
+def transpose(
+  plan: Plan | Later, y: types.Array, w: types.Array
+) -> types.Array:
   """The adjoint of `correlate` in x: `(m, D', H', W', n)` to `(m, D, ...)`."""
-  return _in_float32(_ADJOINT_INPUT, plan, y, w)
+  return _call(_ADJOINT_INPUT, plan, y, w)

@@ -96,6 +96,28 @@ class Plan(NamedTuple):
   precision: str | None = None
 
 
+class Later(NamedTuple):
+  """A plan that waits for the platform that the program is lowered for.
+
+  axes: the three.
+  choose: `(axes, chains, c, n, platform, precision) -> Plan`.
+  precision: of its products, one of `precision.PRECISIONS` or None.
+  """
+
+  axes: Axes
+  choose: Callable[..., Plan]
+  precision: str | None = None
+
+
+def known_plan(
+  plan: Plan | Later, platform: str, chains: int, c: int, n: int
+) -> Plan:
+  """The plan itself, where it waits for the platform."""
+  if isinstance(plan, Plan):
+    return plan
+  return plan.choose(plan.axes, chains, c, n, platform, plan.precision)
+
+
 def factors_of(plan: Plan) -> Factors:
   """The factors of a plan whose method has them."""
   factors = plan.method.factors

@@ -8,6 +8,7 @@ from dnet_jax.convolution import shifts
 from dnet_jax.convolution import spectra
 from dnet_jax.convolution import transforms
 from dnet_jax.convolution.axes import Axes
+from dnet_jax.convolution.methods import Later
 from dnet_jax.convolution.methods import Method
 from dnet_jax.convolution.methods import Plan
 from dnet_jax.convolution.methods import whole_axis
@@ -99,6 +100,16 @@ def check_method(method: str | None) -> None:
   """Raises ValueError for a name that is none."""
   if method is not None and method not in BY_NAME:
     raise ValueError(f'method must be one of {METHODS} or None, got {method!r}')
+
+
+def later(axes: Axes, precision: str | None = None) -> Later:
+  """The fastest plan of the platform that a program is lowered for."""
+  check_precision(precision)
+  return Later(axes, _fastest, precision)
+
+
+def _fastest(axes, chains, c, n, platform, precision):
+  return choose(axes, None, chains, c, n, platform, precision)
 
 
 def choose(

@@ -5,12 +5,12 @@ is its adjoint in the input, the "transposed convolution" of generators.
 """
 
 from collections.abc import Sequence
+import functools
 import math
-
-import jax
 
 from dnet_jax import types
 from dnet_jax.convolution import chunks
+from dnet_jax.convolution import derivatives
 from dnet_jax.convolution import plans
 from dnet_jax.convolution.axes import make_axes
 from dnet_jax.convolution.axes import triple
@@ -28,9 +28,20 @@ def _check(x, kernel, method, channel_axis):
 
 
 def _choose(axes, method, chains, kernel, precision):
+  """The functions of a plan, `(correlate, transpose)` of arrays."""
+  if method is None and chains:
+    later = plans.later(axes, precision)
+    return (
+      functools.partial(derivatives.correlate, later),
+      functools.partial(derivatives.transpose, later),
+    )
+  # One that is named, whose platform does not matter; or no work at all.
   c, n = kernel.shape[3:]
-  platform = jax.default_backend()
-  return plans.choose(axes, method, chains, c, n, platform, precision)
+  plan = plans.choose(axes, method, chains, c, n, 'cpu', precision)
+  return (
+    functools.partial(plan.method.correlate, plan),
+    functools.partial(plan.method.transpose, plan),
+  )
 
 
 def correlate(
@@ -51,9 +62,10 @@ def correlate(
     kernel: `(kD, kH, kW, C_in, C_out)`.
     strides: one for all axes or three.
     padding: 'SAME', 'VALID' or three pairs (low, high), as in `lax`.
-    method: one of `METHODS`; None: the fastest for these sizes on this
-      backend. 'direct' is XLA's own convolution, 'phases' the same after exact
-      algebra; both compute in the dtype of x. The others compute in float32.
+    method: one of `METHODS`; None: the fastest for these sizes on the platform
+      that the program is lowered for. 'direct' is XLA's own convolution,
+      'phases' the same after exact algebra; both compute in the dtype of x. The
+      others compute in float32.
     precision: of the operands of products, 'float32', 'tensorfloat32' (10 bits
       of mantissa) or 'bfloat16' (7 bits); sums are in float32. What transforms
       multiply before and after that product stays in float32. None: float32,
@@ -78,8 +90,7 @@ def correlate(
   strides = triple(strides, 'strides')
   axes = make_axes(x.shape[-4:-1], kernel.shape[:3], strides, padding)
   chains = x.reshape(math.prod(x.shape[:-4]), *x.shape[-4:])
-  plan = _choose(axes, method, len(chains), kernel, precision)
-  y = plan.method.correlate(plan, chains, kernel)
+  y = _choose(axes, method, len(chains), kernel, precision)[0](chains, kernel)
   return y.reshape(*x.shape[:-4], *y.shape[1:])
 
 
@@ -132,8 +143,7 @@ def correlate_transpose(
     )
   axes = make_axes(grid, taps, strides, padding)
   chains = y.reshape(math.prod(y.shape[:-4]), *y.shape[-4:])
-  plan = _choose(axes, method, len(chains), kernel, precision)
-  x = plan.method.transpose(plan, chains, kernel)
+  x = _choose(axes, method, len(chains), kernel, precision)[1](chains, kernel)
   return x.reshape(*y.shape[:-4], *x.shape[1:])
 
 
@@ -145,7 +155,7 @@ def chains_at_once(
   *,
   method: str | None = None,
 ) -> tuple[int, tuple[int, ...]]:
-  """How many chains a network had best take through this layer at a time.
+  """How many chains a network had best take through this layer, on a CPU.
 
   'im2col' goes through few chains at a time anyway, so a network can go on
   with them while their feature maps are in the cache. Transforms would read
@@ -167,7 +177,7 @@ def chains_at_once(
   m, *grid, _ = shape
   *taps, c, n = kernel_shape
   axes = make_axes(grid, taps, triple(strides, 'strides'), padding)
-  plan = plans.choose(axes, method, m, c, n, jax.default_backend())
+  plan = plans.choose(axes, method, m, c, n, 'cpu')
   factors = plan.method.factors
   some = m
   if factors is not None and factors.result_is_product:

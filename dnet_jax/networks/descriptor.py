@@ -22,12 +22,20 @@ def _in_groups(function: types.NetworkFn, size: int) -> types.NetworkFn:
 
   A derivative in y alone, of which Langevin dynamics is made, is computed with
   the values, forth and back for each group. One in the parameters is not
-  grouped: it would need all values a second time.
+  grouped: it would need all values a second time. Groups are for a CPU, whose
+  cache is small; a program that is lowered for another platform has none.
   """
+
+  def in_groups(function, y):
+    return jax.lax.platform_dependent(
+      y,
+      cpu=lambda y: convolution.in_chunks(function, y, size),
+      default=function,
+    )
 
   @jax.custom_jvp
   def grouped(params, y):
-    return convolution.in_chunks(functools.partial(function, params), y, size)
+    return in_groups(functools.partial(function, params), y)
 
   def is_zero(tangent):
     return isinstance(tangent, jax.custom_derivatives.SymbolicZero)
@@ -40,7 +48,7 @@ def _in_groups(function: types.NetworkFn, size: int) -> types.NetworkFn:
         value, pull = jax.vjp(functools.partial(function, params), y)
         return value, pull(jnp.ones_like(value))[0]
 
-      value, slope = convolution.in_chunks(both, y, size)
+      value, slope = in_groups(both, y)
       return value, (slope * d_y).sum((1, 2, 3, 4))
     d_params = jax.tree.map(
       lambda p, d: jnp.zeros_like(p) if is_zero(d) else d, params, d_params
@@ -69,7 +77,7 @@ class Descriptor(nn.Module):
     dtype: of the computation, float32 or bfloat16; parameters and f are
       float32.
     method: of the convolution, one of `convolution.METHODS`; None: the fastest
-      for these sizes on this backend.
+      for these sizes on the platform that it is lowered for.
     precision: of the products of convolutions, one of `convolution.PRECISIONS`;
       None: as `convolution.correlate` says.
 
@@ -156,7 +164,7 @@ class Descriptor(nn.Module):
     return f(self.variables['params'], every).reshape(y.shape[:-4])
 
   def _chains_at_once(self, shape: tuple[int, ...]) -> int:
-    """As many as every layer can do with."""
+    """As many as every layer can do with, on a CPU."""
     some = 1
     for layer in self.layers:
       kernel_shape = (layer.kernel_size,) * 3 + (shape[-1], layer.features)

@@ -31,7 +31,7 @@ class Generator(nn.Module):
     dtype: of the computation; parameters and y are float32.
     axis_name: device axis over which batch statistics are averaged, if any.
     method: of the convolution, one of `convolution.METHODS`; None: the fastest
-      for these sizes on this backend.
+      for these sizes on the platform that it is lowered for.
     precision: of the products of convolutions, one of `convolution.PRECISIONS`;
       None: as `convolution.correlate` says. In dense layers at least that,
       None: JAX's default.

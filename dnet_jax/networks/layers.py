@@ -39,7 +39,7 @@ class Conv(nn.Module):
     init_std: standard deviation of the initial weights.
     dtype: of the computation; parameters are float32.
     method: of the convolution, one of `convolution.METHODS`; None: the fastest
-      for these sizes on this backend.
+      for these sizes on the platform that it is lowered for.
     precision: of the products of convolutions, one of `convolution.PRECISIONS`;
       None: as `convolution.correlate` says.
   """
@@ -83,7 +83,7 @@ class ConvTranspose(nn.Module):
     init_std: standard deviation of the initial weights.
     dtype: of the computation; parameters are float32.
     method: of the convolution, one of `convolution.METHODS`; None: the fastest
-      for these sizes on this backend.
+      for these sizes on the platform that it is lowered for.
     precision: of the products of convolutions, one of `convolution.PRECISIONS`;
       None: as `convolution.correlate` says.
   """

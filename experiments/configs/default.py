@@ -113,6 +113,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.chains = chains = ml_collections.ConfigDict()
   chains.kernel = 'langevin'  # eq. (7); or mala
   chains.num_chains = 25  # moved in an iteration
+  # At most so many chains of a device, and shapes with them, are worked on at a
+  # time, with the same result in less memory; 0: all. Not for a generator.
+  chains.at_once = 0
   chains.num_slots = 2  # of the memory: iteration t moves slot t % num_slots
   chains.num_steps = 20  # in an iteration
   chains.step_size = 0.01  # delta-tau of eq. (7)

@@ -1,6 +1,8 @@
 """Data: voxel shapes of one category or all, and the mini-batch of a step."""
 
+from collections.abc import Callable
 from collections.abc import Sequence
+from typing import Any
 from typing import NamedTuple
 import zlib
 
@@ -10,6 +12,7 @@ from sklearn import cluster
 
 from data_prep import furniture
 from data_prep import voxel_file
+from experiments.files import packed as packing
 
 SCALINGS = ('mean', 'symmetric')
 FURNITURE = 'furniture'
@@ -24,8 +27,8 @@ class Dataset(NamedTuple):
   `y / scale + mean`.
 
   Attributes:
-    train: `(n, D, H, W)`.
-    test: `(m, D, H, W)`; may be empty.
+    train: `(n, D, H, W)`; an array, or `packed.Packed`, which is read as one.
+    test: `(m, D, H, W)`, likewise; may be empty.
     mean: one number: the mean of all training voxels, the paper's centering;
       or 0.5.
     scale: 1; or 2, for voxels in [-1, 1] as in section 6.4.
@@ -36,8 +39,8 @@ class Dataset(NamedTuple):
     checksum: of the training shapes and their labels.
   """
 
-  train: np.ndarray
-  test: np.ndarray
+  train: Any
+  test: Any
   mean: float
   scale: float
   source: str
@@ -55,18 +58,22 @@ def load(
   furniture_shapes: int = 100,
   scaling: str = 'mean',
   hold_out: float = 0.0,
+  packed: bool = False,
 ) -> Dataset:
   """Loads one category, or 'all', of a voxel file or of the furniture.
 
   Args:
-    path: a voxel file (.npz, see data_prep/voxel_file.py); 'furniture': the
-      embedded furniture.
+    path: a voxel file (.npz), or a folder of its arrays (.npy), of which no
+      more is read than is asked for; see data_prep/voxel_file.py. 'furniture':
+      the embedded furniture.
     category: a class of it, or 'all'.
     furniture_size: voxels a side of the furniture.
     furniture_shapes: training shapes of a category, likewise.
     scaling: 'mean', the mean subtracted (6.1); 'symmetric', [-1, 1] (6.4).
     hold_out: this share of the training shapes takes the place of the test
       shapes, to choose settings by; 0: the test split itself.
+    packed: True: binary shapes stay bits, and in their file, where that is a
+      folder; for learning. False: arrays.
 
   Raises:
     FileNotFoundError: where there is no such file.
@@ -77,8 +84,8 @@ def load(
     raise ValueError(f'data.scaling must be one of {SCALINGS}, got {scaling!r}')
   classes = None if category == 'all' else (category,)
   if path != FURNITURE:
-    data = voxel_file.load(path, classes=classes)
-    source = f'{category} of {path.rpartition("/")[2]}'
+    voxels, all_labels, names = _of_file(path, classes, packed)
+    source = f'{category} of {path.rstrip("/").rpartition("/")[2]}'
   else:
     data = furniture.make_furniture(
       size=furniture_size,
@@ -86,39 +93,110 @@ def load(
       num_test=max(furniture_shapes // 4, 1),
       categories=classes,
     )
+    voxels, all_labels, names = data.voxels, data.labels, data.classes
+    if packed:
+      voxels = {split: _pack(x) for split, x in voxels.items()}
     source = f'{category} of the embedded furniture'
-  train = data.voxels.get('train')
+  train = voxels.get('train')
   if train is None or not len(train):
     raise ValueError(f'{path} has no training shapes')
-  labels = data.labels['train']
-  test = data.voxels.get('test', train[:0])
-  test_labels = data.labels.get('test', labels[:0])
+  labels = all_labels['train']
+  test = voxels.get('test')
+  if test is None:
+    test = _chosen(train, slice(0))
+  test_labels = all_labels.get('test', labels[:0])
   if hold_out:
     if not 0 < hold_out < 1:
       raise ValueError(f'data.hold_out must be in [0, 1), got {hold_out}')
     held = np.zeros(len(train), bool)
     order = np.random.default_rng(0).permutation(len(train))
     held[order[: round(hold_out * len(train))]] = True
-    test, test_labels = train[held], labels[held]
-    train, labels = train[~held], labels[~held]
+    test, test_labels = _chosen(train, held), labels[held]
+    train, labels = _chosen(train, ~held), labels[~held]
     source += f', {held.sum()} training shapes held out'
   symmetric = scaling == 'symmetric'
+  mean, checksum = _mean_and_checksum(train, labels)
   return Dataset(
     train,
     test,
-    mean=0.5 if symmetric else float(train.mean(dtype=np.float64)),
+    mean=0.5 if symmetric else mean,
     scale=2.0 if symmetric else 1.0,
     source=source,
     train_labels=labels,
     test_labels=test_labels,
-    classes=tuple(data.classes),
-    checksum=_checksum(train, labels),
+    classes=tuple(names),
+    checksum=checksum,
   )
 
 
-def _checksum(voxels, labels):
-  total = zlib.crc32(np.ascontiguousarray(voxels))
-  return f'{zlib.crc32(np.ascontiguousarray(labels), total):08x}'
+def _of_file(path, classes, packed):
+  """Shapes and labels of a file by split, and the names of the classes."""
+  if not packed:
+    data = voxel_file.load(path, classes=classes)
+    return data.voxels, data.labels, data.classes
+  stored = voxel_file.read(path)
+  if not stored.packed:
+    data = voxel_file.select(stored, classes=classes, path=path)
+    return data.voxels, data.labels, data.classes
+  chosen = voxel_file.rows_of(stored, classes=classes, path=path)
+  voxels = {
+    split: packing.Packed(stored.arrays[split], rows, stored.grid[2])
+    for split, (rows, _) in chosen.items()
+  }
+  labels = {split: label for split, (_, label) in chosen.items()}
+  return voxels, labels, stored.classes if classes is None else classes
+
+
+def _pack(voxels):
+  """Binary shapes as bits, all others as they are."""
+  if voxels.dtype.kind == 'f':
+    return voxels
+  order = np.arange(len(voxels))
+  return packing.Packed(voxel_file.pack(voxels), order, voxels.shape[-1])
+
+
+def _chosen(voxels, rows):
+  if isinstance(voxels, packing.Packed):
+    return packing.Packed(voxels.bits, voxels.order[rows], voxels.width)
+  return voxels[rows]
+
+
+def _mean_and_checksum(voxels, labels):
+  """The mean of all voxels, and the checksum of them and their labels."""
+  if not isinstance(voxels, packing.Packed):
+    # Of fractions the order of the sum counts.
+    mean, total = float(voxels.mean(dtype=np.float64)), 0
+    for some in packing.chunks(voxels):
+      total = zlib.crc32(np.ascontiguousarray(some), total)
+  else:
+    full, total = 0, 0
+    for some in packing.chunks(voxels):
+      full += int(np.count_nonzero(some))
+      total = zlib.crc32(some, total)
+    mean = full / np.prod(voxels.shape, dtype=np.int64).item()
+  return mean, f'{zlib.crc32(np.ascontiguousarray(labels), total):08x}'
+
+
+def stored(voxels: Any, rows: np.ndarray) -> np.ndarray:
+  """Some shapes as they are stored, bits or voxels; see `prepare`."""
+  if isinstance(voxels, packing.Packed):
+    return voxels.stored(rows)
+  return voxels[rows]
+
+
+def prepare(data: Dataset) -> Callable[[Any], Any]:
+  """`(shapes) -> (n, D, H, W, 1)`: of `stored`, as a network sees them; traced.
+
+  A device unpacks bits, so that they are all that it is given.
+  """
+  width = data.train.width if isinstance(data.train, packing.Packed) else None
+
+  def prepared(shapes):
+    if width is not None:
+      shapes = packing.unpack_on_device(shapes, width)
+    return to_network(shapes, data.mean, data.scale)
+
+  return prepared
 
 
 def to_network(
@@ -229,7 +307,12 @@ def histogram(voxels: np.ndarray, bins: int = 32) -> dict[str, np.ndarray]:
   >>> histogram(np.ones((2, 4, 4, 4)), bins=1)['probabilities'].tolist()
   [1.0]
   """
-  averages = voxels.reshape(len(voxels), -1).mean(axis=1, dtype=np.float64)
+  averages = np.concatenate(
+    [
+      some.reshape(len(some), -1).mean(axis=1, dtype=np.float64)
+      for some in packing.chunks(voxels)
+    ]
+  )
   counts, edges = np.histogram(averages, bins)
   return {
     'edges': edges.astype(np.float32),

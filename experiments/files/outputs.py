@@ -37,10 +37,13 @@ def header(experiment: str) -> dict[str, Any]:
 
 def device() -> str:
   """What computes here, in words."""
-  kind = jax.devices()[0]
-  if kind.platform == 'cpu':
-    return f'{os.cpu_count()} CPU cores'
-  return f'{jax.device_count()} x {kind.device_kind}'
+  kind, processes = jax.devices()[0], jax.process_count()
+  text = f'{jax.device_count()} x {kind.device_kind}'
+  if kind.platform == 'cpu' and jax.device_count() == 1:
+    text = f'{os.cpu_count()} CPU cores'
+  if processes > 1:
+    text += f', {jax.local_device_count()} in each of {processes} processes'
+  return text
 
 
 def tell_devices() -> None:

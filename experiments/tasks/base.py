@@ -25,17 +25,34 @@ class Phase(NamedTuple):
     iterations: how many.
     networks: names of those that it learns; others stay as they are.
     algorithm: learns them.
-    batch: `(step, rollbacks) -> mini-batch`, as the algorithm's step takes it;
-      steps count from the beginning of the phase.
+    batch: `(step, rollbacks, rows) -> mini-batch`, some rows of it (a slice),
+      as they are stored; steps count from the beginning of the phase.
+    batch_size: rows of the whole mini-batch.
     temperature: `(step) -> T` of section 2.5, one or one for each grid.
+    prepare: `(mini-batch) -> mini-batch`, on the device: from what is stored to
+      what the algorithm's step takes.
+    first_chains: `(chains) -> (slots, chains, ...)`, where some chains (a
+      slice) of all slots of the memory begin; None: as `algorithm.init` says.
   """
 
   name: str
   iterations: int
   networks: tuple[str, ...]
   algorithm: dnet_jax.Algorithm
-  batch: Callable[[int, int], Any]
+  batch: Callable[[int, int, slice], Any]
+  batch_size: int
   temperature: Callable[[int], Any]
+  prepare: Callable[[Any], Any] = lambda batch: batch
+  first_chains: Callable[[slice], np.ndarray] | None = None
+
+
+def step_of(phase: Phase) -> Callable[..., Any]:
+  """The step of a phase, of a mini-batch as it is stored."""
+
+  def step(key, state, batch, schedule):
+    return phase.algorithm.step(key, state, phase.prepare(batch), schedule)
+
+  return step
 
 
 class Experiment(NamedTuple):

@@ -72,6 +72,8 @@ def _each_of(names):
   return Rule(f'each {rule.text}', lambda x: all(map(rule.fits, x)))
 
 
+# Tasks whose networks have batch statistics, which are of all chains together.
+WITH_STATISTICS = ('cooperative', 'evaluation_classifier')
 # By group and field; numbers that have none here may be any.
 _RULES = {
   '': {
@@ -142,6 +144,7 @@ _RULES = {
     'start': _one_of((*synthesis.SOURCES,)),
     'kernel': _one_of((*parts.KERNELS,)),
     'num_chains': _POSITIVE,
+    'at_once': _NOT_NEGATIVE,
     'num_slots': _POSITIVE,
     'num_steps': _NOT_NEGATIVE,
     'step_size': _POSITIVE,
@@ -280,6 +283,12 @@ def check(config: ml_collections.ConfigDict) -> None:
       )
   _check_network(fields)
   _check_mala(fields)
+  if fields['chains.at_once'] and fields['task'] in WITH_STATISTICS:
+    raise ValueError(
+      f'task {fields["task"]!r} learns with batch statistics, which are of all '
+      'chains and shapes together: chains.at_once must be 0, got '
+      f'{fields["chains.at_once"]}'
+    )
 
 
 def _check_network(fields):

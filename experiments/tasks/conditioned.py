@@ -51,7 +51,7 @@ def experiment(
     spec,
     extras,
     lambda: {'descriptor': networks.init_descriptor(config, network, shape)},
-    (parts.one_phase(config, ('descriptor',), algorithm, batch),),
+    (parts.one_phase(config, voxels, ('descriptor',), algorithm, batch),),
     lambda model: None,
   )
 

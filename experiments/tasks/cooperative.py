@@ -104,6 +104,7 @@ def _cooperation(config, voxels, descriptor, generator):
   )
   return parts.one_phase(
     config,
+    voxels,
     ('descriptor', 'generator'),
     algorithm,
     parts.batch_of(config, voxels),
@@ -137,7 +138,9 @@ def _back_propagation(config, voxels, generator, iterations):
     algorithm,
     # Each mini-batch owns its z, so it has to come again.
     parts.batch_of(config, voxels, shuffle=False),
+    size,
     lambda step: 1.0,
+    datasets.prepare(voxels),
   )
 
 

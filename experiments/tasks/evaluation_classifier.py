@@ -1,5 +1,6 @@
 """Section 6.1: the classifier that says what shapes are, for Tables 1 to 3."""
 
+import functools
 from typing import Any
 
 import jax
@@ -62,12 +63,15 @@ def _network(config, sizes):
 
 
 def _batch(config, voxels):
-  """`(step, rollbacks) -> mini-batch`, each class equally often."""
+  """`(step, rollbacks, rows) -> mini-batch`, each class equally often.
+
+  All rows are made, since one draw decides of all of them.
+  """
   settings, size = config.data, config.data.batch_size
   parallel.check_divisible(**{'data.batch_size': size})
   num_negatives = round(size * config.classifier.negative_share)
 
-  def batch(step, rollbacks=0):
+  def batch(step, rollbacks=0, rows=slice(None)):
     del rollbacks  # Drawn anew in each step.
     chosen = datasets.balanced_indices(
       voxels.train_labels, size, step, config.seed
@@ -88,10 +92,7 @@ def _batch(config, voxels):
       labels = np.concatenate(
         [np.full(num_negatives, len(voxels.classes)), labels[num_negatives:]]
       )
-    return {
-      'y': datasets.to_network(shapes, voxels.mean, voxels.scale),
-      'labels': labels.astype(np.int32),
-    }
+    return {'y': shapes[rows], 'labels': labels[rows].astype(np.int32)}
 
   batch(0)  # Raises here.
   return batch
@@ -124,7 +125,14 @@ def _experiment(
     return {'classifier': dict(init(key))}
 
   batch = _batch(config, voxels)
-  phase = parts.one_phase(config, ('classifier',), algorithm, batch)
+  phase = parts.one_phase(config, voxels, ('classifier',), algorithm, batch)
+  # Moved shapes are no bits any more.
+  scaled = functools.partial(
+    datasets.to_network, mean=voxels.mean, scale=voxels.scale
+  )
+  phase = phase._replace(
+    prepare=lambda batch: batch | {'y': scaled(batch['y'])}
+  )
   return base.Experiment(
     voxels, spec, extras, params, (phase,), lambda model: None
   )

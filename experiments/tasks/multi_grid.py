@@ -85,7 +85,7 @@ def _experiment(
     )
 
   phase = parts.one_phase(
-    config, grid_names, algorithm, parts.batch_of(config, voxels)
+    config, voxels, grid_names, algorithm, parts.batch_of(config, voxels)
   )
   return base.Experiment(voxels, spec, extras, params, (phase,), preview)
 

@@ -43,6 +43,7 @@ def sampler(config: ml_collections.ConfigDict) -> dnet_jax.Sampler:
     step_size=chains.step_size,
     kernel=networks.choice(KERNELS, chains.kernel, 'chains.kernel'),
     axis_name=parallel.AXIS,
+    at_once=chains.at_once or None,
   )
 
 
@@ -165,8 +166,14 @@ def grid_factors(config: ml_collections.ConfigDict) -> tuple[int, ...]:
 # Data.
 
 
-def data(config: ml_collections.ConfigDict) -> datasets.Dataset:
+def data(
+  config: ml_collections.ConfigDict, *, packed: bool = False
+) -> datasets.Dataset:
   """Loads the data of `config.data`; says which where it is not named.
+
+  Args:
+    config: its `data` is read.
+    packed: whether binary shapes stay bits, see `datasets.load`.
 
   Raises:
     FileNotFoundError: where there is no such file; says what to do.
@@ -195,6 +202,7 @@ def data(config: ml_collections.ConfigDict) -> datasets.Dataset:
     furniture_shapes=settings.furniture_shapes,
     scaling=settings.scaling,
     hold_out=settings.hold_out,
+    packed=packed,
   )
 
 
@@ -214,14 +222,16 @@ def batch_of(
   voxels: datasets.Dataset,
   shuffle: bool = True,
 ) -> Callable[..., np.ndarray]:
-  """`(step, rollbacks=0) -> (batch, D, H, W, 1)`, as the network sees shapes.
+  """`(step, rollbacks=0, rows=all) -> (rows, D, H, ...)`, as they are stored.
+
+  `datasets.prepare` makes of them what a network sees.
 
   Raises:
     ValueError: for a batch size that data or devices cannot give.
   """
   parallel.check_divisible(**{'data.batch_size': config.data.batch_size})
 
-  def batch(step, rollbacks=0):
+  def batch(step, rollbacks=0, rows=slice(None)):
     chosen = datasets.batch_indices(
       len(voxels.train),
       config.data.batch_size,
@@ -230,11 +240,9 @@ def batch_of(
       shuffle,
       rollbacks,
     )
-    return datasets.to_network(
-      voxels.train[np.array(chosen)], voxels.mean, voxels.scale
-    )
+    return datasets.stored(voxels.train, np.array(chosen[rows]))
 
-  batch(0)  # Raises here.
+  batch(0, 0, slice(1))  # Raises here.
   return batch
 
 
@@ -356,7 +364,7 @@ def components(
 ) -> dict[str, np.ndarray]:
   """Principal components of the training shapes, `config.components`."""
   return datasets.principal_components(
-    datasets.to_network(voxels.train, voxels.mean, voxels.scale),
+    datasets.to_network(np.asarray(voxels.train), voxels.mean, voxels.scale),
     config.components.number,
     config.components.groups,
   )
@@ -369,16 +377,27 @@ def fixed_key(config: ml_collections.ConfigDict) -> jax.Array:
 
 def one_phase(
   config: ml_collections.ConfigDict,
+  voxels: datasets.Dataset,
   names: tuple[str, ...],
   algorithm: dnet_jax.Algorithm,
-  batch: Callable[[int, int], Any],
+  batch: Callable[..., Any],
 ) -> base.Phase:
-  """The phase of a training that has but one, named by its algorithm."""
+  """The phase of a training that has but one, named by its algorithm.
+
+  Args:
+    config: of the run.
+    voxels: its data.
+    names: of the networks that are learned.
+    algorithm: learns them.
+    batch: of `batch_of`.
+  """
   return base.Phase(
     config.algorithm or config.task,
     config.train.num_iterations,
     names,
     algorithm,
     batch,
+    config.data.batch_size,
     functools.partial(temperature_at, config),
+    datasets.prepare(voxels),
   )

@@ -59,31 +59,36 @@ def _maximum_likelihood(config, voxels, energy_fn, learner):
   algorithm = dnet_jax.maximum_likelihood(
     energy_fn, learner, parts.sampler(config), memory
   )
-  return algorithm, parts.batch_of(config, voxels)
+  return algorithm, parts.batch_of(config, voxels), None
 
 
 def _contrastive_divergence(config, voxels, energy_fn, learner):
   algorithm = dnet_jax.contrastive_divergence(
     energy_fn, learner, parts.sampler(config)
   )
-  return algorithm, parts.batch_of(config, voxels)
+  return algorithm, parts.batch_of(config, voxels), None
 
 
 def _persistent_contrastive_divergence(config, voxels, energy_fn, learner):
   # Each mini-batch owns the chains that began at its shapes.
   batch = parts.batch_of(config, voxels, shuffle=False)
   num_slots = len(voxels.train) // config.data.batch_size
-  positions = np.stack([batch(step) for step in range(num_slots)])
   memory = dnet_jax.persistent(
-    dnet_jax.noise_source(positions.shape[2:]),
+    dnet_jax.noise_source((*voxels.train.shape[1:], 1)),
     num_chains=config.data.batch_size,
     num_slots=num_slots,
-    positions=jnp.asarray(positions),
   )
   algorithm = dnet_jax.maximum_likelihood(
     energy_fn, learner, parts.sampler(config), memory
   )
-  return algorithm, batch
+  prepare = jax.jit(datasets.prepare(voxels))
+
+  def first_chains(chains):
+    return np.stack(
+      [np.asarray(prepare(batch(i, 0, chains))) for i in range(num_slots)]
+    )
+
+  return algorithm, batch, first_chains
 
 
 ALGORITHMS = {
@@ -102,7 +107,7 @@ def _experiment(
   network = networks.descriptor(config, sizes)
   energy_fn = networks.energy_fn(config, network)
   learner = parts.contrastive_learner(config, energy_fn)
-  algorithm, batch = make(config, voxels, energy_fn, learner)
+  algorithm, batch, first_chains = make(config, voxels, energy_fn, learner)
   spec, extras = parts.model_parts(
     config, *datasets.seen(voxels), descriptors=(sizes,)
   )
@@ -117,12 +122,13 @@ def _experiment(
       chains[: config.train.picture_shapes], voxels.mean, voxels.scale
     )
 
+  phase = parts.one_phase(config, voxels, ('descriptor',), algorithm, batch)
   return base.Experiment(
     voxels,
     spec,
     extras,
     lambda: {'descriptor': networks.init_descriptor(config, network, shape)},
-    (parts.one_phase(config, ('descriptor',), algorithm, batch),),
+    (phase._replace(first_chains=first_chains),),
     preview,
   )
 

@@ -23,6 +23,7 @@ from experiments import train
 from experiments.files import checkpoints
 from experiments.files import logs
 from experiments.files import models
+from experiments.tasks import base
 from experiments.tasks import parts
 from tests import runs
 
@@ -159,7 +160,7 @@ def test_a_lower_rate_is_a_smaller_step():
   experiment = _experiment(config)
   (phase,) = experiment.phases
   state = phase.algorithm.init(jax.random.key(0), experiment.params())
-  devices = parallel.make('shard_map', phase.algorithm.step, None)
+  devices = parallel.make('shard_map', base.step_of(phase), None)
   batch = devices.batch(phase.batch(0, 0))
   moved = []
   for factor in (1.0, 0.25):
@@ -191,7 +192,8 @@ def test_a_poisoned_chain_is_seen_by_the_next_step(tmp_path, monkeypatch):
   state = algorithm.init(jax.random.key(0), experiment.params())
   positions = state.memory.positions.at[0, 1, 2, 3, 4, 0].set(jnp.nan)
   state = state._replace(memory=state.memory._replace(positions=positions))
-  devices = parallel.make('shard_map', algorithm.step, algorithm.chain_axes)
+  step = base.step_of(phase)
+  devices = parallel.make('shard_map', step, algorithm.chain_axes)
   _, metrics = devices.step(
     jax.random.key(0),
     devices.put(state),

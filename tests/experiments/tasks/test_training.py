@@ -242,10 +242,19 @@ def test_alternating_back_propagation_rebuilds_shapes(tmp_path):
 def test_persistent_cd_owns_its_shapes(path):
   experiment = _experiment(_config('persistent_contrastive_divergence', path))
   (phase,) = experiment.phases
-  state = phase.algorithm.init(jax.random.key(0), experiment.params())
+  devices = parallel.make(
+    'shard_map', base.step_of(phase), phase.algorithm.chain_axes
+  )
+  state = devices.init(
+    phase.algorithm.init,
+    jax.random.key(0),
+    experiment.params(),
+    phase.first_chains,
+  )
   positions = state.memory.positions
   for slot in range(len(positions)):
-    np.testing.assert_array_equal(positions[slot], phase.batch(slot, 0))
+    shapes = phase.prepare(phase.batch(slot, 0))
+    np.testing.assert_array_equal(positions[slot], shapes)
     # The next epoch brings the same mini-batch to the same slot.
     np.testing.assert_array_equal(
       phase.batch(slot, 0), phase.batch(slot + len(positions), 0)
@@ -271,7 +280,8 @@ def test_a_mini_batch_of_the_classifier_has_negatives(path):
   number = round(0.2 * config.data.batch_size)
   none = len(experiment.data.classes)
   assert (batch['labels'] == none).sum() == number == 2
-  assert batch['y'].shape == (config.data.batch_size, 8, 8, 8, 1)
-  voxels = datasets.to_voxels(batch['y'], experiment.data.mean)
+  y = phase.prepare(batch)['y']
+  assert y.shape == (config.data.batch_size, 8, 8, 8, 1)
+  voxels = datasets.to_voxels(y, experiment.data.mean)
   assert voxels.min() > -1e-6 and voxels.max() < 1 + 1e-6
   assert (phase.batch(1, 0)['y'] != batch['y']).any()

@@ -1,0 +1,27 @@
+"""A voxel file as a folder of arrays that are read as they are needed.
+
+  python -m data_prep.unzip data/large.npz data/large
+
+For training sets that are larger than the memory: see `voxel_file`.
+"""
+
+from collections.abc import Sequence
+
+from absl import app
+
+from data_prep import command
+from data_prep import voxel_file
+
+
+def main(argv: Sequence[str]) -> int:
+  """Writes the folder, which must not be there."""
+  if len(argv) != 3:
+    raise app.UsageError('two paths are needed: FILE.npz FOLDER')
+  _, source, folder = argv
+  voxel_file.save_folder(folder, voxel_file.read(source))
+  print(f'Wrote {folder}')
+  return 0
+
+
+if __name__ == '__main__':
+  command.run(main, lambda: None)
