@@ -126,14 +126,15 @@ def completed(
 ) -> types.Array:
   """What a Gaussian fitted to data expects, given the visible voxels.
 
-  `mean + sum_k z_k s_k v_k` with the z of the least `|z|^2 + |visible
-  residual|^2 / std^2`: the posterior mean under y ~ N(that, std^2 I). Where
-  much is hidden, it is nearer to a shape than an average is.
+  The Gaussian has the mean m and the covariance `A A'` of the mixture. The
+  result is `m + A z` with the z of the least `|z|^2 + |visible residual|^2 /
+  std^2`: the posterior mean under y ~ N(m + A z, std^2 I). Where much is
+  hidden, it is nearer to a shape than an average is.
 
   Args:
     y: shapes `(*chains, D, H, W, C)`; only visible voxels are read.
     visible: boolean, broadcasts against y; True = observed.
-    components: mean, v and s.
+    components: of the data.
     std: what the components are trusted to leave open, of a voxel.
 
   Returns:
@@ -141,16 +142,26 @@ def completed(
 
   >>> components = Components(
   ...   jnp.zeros((1, 1, 2, 1)), jnp.full((1, 1, 1, 2, 1), 0.5**0.5),
-  ...   jnp.ones(1))
+  ...   jnp.zeros((1, 1)), jnp.ones((1, 1)), jnp.ones(1))
   >>> y, visible = jnp.ones((1, 1, 2, 1)), jnp.array([[True], [False]])
   >>> found = completed(y, visible, components, 0.1)
   >>> [round(float(x), 2) for x in found.ravel()]
   [0.98, 0.98]
   """
   shape = components.mean.shape
-  mean = components.mean.ravel()
-  basis = components.directions.reshape(len(components.deviations), -1)
-  basis = basis * components.deviations[:, None]
+  weights = components.weights / components.weights.sum()
+  center = weights @ components.centers
+  within = jnp.sqrt(weights @ jnp.square(components.deviations))
+  between = jnp.sqrt(weights)[:, None] * (components.centers - center)
+  directions = components.directions.reshape(len(center), -1)
+  mean = components.mean.ravel() + center @ directions
+  # The rows of A', of the Gaussians themselves and of their centers.
+  basis = jnp.concatenate(
+    [
+      within[:, None] * directions,
+      jnp.matmul(between, directions, precision='highest'),
+    ]
+  )
   variance = jnp.square(std)
 
   def one(chain):

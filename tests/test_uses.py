@@ -88,7 +88,9 @@ def close(a, b, atol=2e-5):
 PARTS = dnet_jax.Components(
   jax.random.normal(jax.random.key(3), (*GRID, 1)) / 9,
   jax.random.normal(jax.random.key(4), (2, *GRID, 1)) / 9,
-  jnp.array([2.0, 1.0]),
+  centers=jnp.zeros((1, 2)),
+  deviations=jnp.array([[2.0, 1.0]]),
+  weights=jnp.ones(1),
 )
 
 
@@ -207,7 +209,9 @@ def components(model, number=3):
   return {
     'mean': rng.normal(size=(*model.spec.grid, 1)).astype(np.float32),
     'directions': directions.T.reshape(number, *model.spec.grid, 1),
-    'deviations': np.array([4.0, 2.0, 1.0])[:number],
+    'centers': np.array([[1.0, 0.5, -1.0], [-1.0, 2.0, 0.0]])[:, :number],
+    'deviations': np.array([[4.0, 2.0, 1.0], [1.0, 1.5, 3.0]])[:, :number],
+    'weights': np.array([0.7, 0.3]),
   }
 
 
@@ -223,14 +227,19 @@ def test_recovery_from_principal_components():
     KEY, model, shapes(), visible, start='components', num_steps=0,
     components_std=std,
   )  # fmt: skip
-  # The conditional mean of a Gaussian, by its whole covariance matrix.
+  # The conditional mean of a Gaussian, by its whole covariance matrix: that of
+  # the mixture.
   made = {k: np.asarray(x, np.float64) for k, x in components(model).items()}
-  basis = made['directions'].reshape(3, -1) * made['deviations'][:, None]
-  covariance = basis.T @ basis
+  weights, centers = made['weights'], made['centers']
+  middle = weights @ centers
+  coordinates = np.diag(weights @ made['deviations'] ** 2)
+  coordinates += (centers.T * weights) @ centers - np.outer(middle, middle)
+  directions = made['directions'].reshape(3, -1)
+  covariance = directions.T @ coordinates @ directions
   v = np.asarray(visible).ravel()
   y = np.asarray(network(model, shapes()), np.float64)
   y = y.reshape(len(y), -1)
-  mean = made['mean'].ravel()
+  mean = made['mean'].ravel() + middle @ directions
   known = covariance[np.ix_(v, v)] + std**2 * np.eye(v.sum())
   gain = covariance[np.ix_(~v, v)] @ np.linalg.inv(known)
   expected = y.copy()

@@ -42,7 +42,7 @@ from experiments.tasks import parts
 _COMPONENTS = 200  # Principal components of the baseline.
 # Regularisation, from which one is chosen: C of scikit-learn.
 _STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
-_FOLDS = 5
+_FOLDS = 3
 _MAX_ITER = 1000
 # At which a fit ends: a coarse one tells the strengths apart. The last one is
 # exact, so that the order of its sums does not move the accuracy.
@@ -209,8 +209,8 @@ def accuracy(
   """Test accuracy of logistic regression, one versus all.
 
   The features are standardised by the training shapes. The regularisation is
-  the one that is best in five-fold cross-validation among them; then all are
-  fitted. (One held-out fifth is too few: their near copies among the others
+  the one that is best in three-fold cross-validation among them; then all are
+  fitted. (One held-out part is too few: their near copies among the others
   make it easy, and the best regularisations differ by less than its noise.)
 
   Args:
