@@ -312,6 +312,9 @@ def _batch_of(phase, devices):
 
 def _check_memory(run, phase, devices, state, batch):
   """Compiles the step, and says whether it fits."""
+  if run.config.parallel == 'pmap':
+    # It would be traced a second time when it is called.
+    return
   lowered = devices.lower(
     jax.random.key(0), state, batch, _schedule(phase.temperature(0), 1.0)
   )
@@ -319,10 +322,7 @@ def _check_memory(run, phase, devices, state, batch):
   shapes = phase.batch_size // count
   chains = shapes
   if state.memory is not None:
-    slots, *rest = state.memory.positions.shape
-    del slots
-    # Under pmap devices have an axis of their own.
-    chains = rest[0] // count if config.parallel == 'shard_map' else rest[1]
+    chains = state.memory.positions.shape[1] // count
   memory.check(
     memory.estimate(lowered.compile()),
     memory.room(),

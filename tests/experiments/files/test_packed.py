@@ -78,7 +78,7 @@ def test_unzip(files, tmp_path):
     voxel_file.load(folder / 'shapes') for folder in (tmp_path, files)
   )
   np.testing.assert_array_equal(ours.voxels['test'], theirs.voxels['test'])
-  with pytest.raises(SystemExit, match=r'error: .*not overwritten'):
+  with pytest.raises(FileExistsError, match='not overwritten'):
     unzip.main(arguments)
 
 
