@@ -1,11 +1,13 @@
 # make venv    .venv with all that experiments, data_prep and tests need
 # make test    lint, formatting, doctests and tests
 # make test-all  the same and the slow tests
-# make demo    learns chairs on the embedded furniture and draws them
+# make demo    draws shapes of trained models, then learns chairs on the
+#              embedded furniture and draws them
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 DEMO ?= runs/demo
+SHOWN = pretrained/synthesis_chair,pretrained/synthesis_toilet
 
 .PHONY: venv test test-all demo lint
 
@@ -29,6 +31,8 @@ test-all: lint
 	$(BIN)/python -m pytest -n 2 --dist=worksteal -m 'slow or not slow'
 
 demo: venv
+	test -e $(DEMO)/fresh.png || $(BIN)/python -m experiments.gallery \
+	  --models=$(SHOWN) --out=$(DEMO)/fresh.png
 	$(BIN)/python -m experiments.main --mode=train --workdir=$(DEMO) \
 	  --config=experiments/configs/demo.py
 	$(BIN)/python -m experiments.main --mode=sample --workdir=$(DEMO)

@@ -34,7 +34,7 @@ _HELPERS = ('__init__', 'arguments', 'default')
 _KINDS = (
   'abp', 'coop', 'multigrid', 'recovery', 'super_resolution', 'synthesis',
 )  # fmt: skip
-_ARGUMENTS = (*arguments.CATEGORIES, 'all', *arguments.SIZES, 'paper2')
+_ARGUMENTS = (*arguments.CATEGORIES, 'all', *arguments.SIZES, 'paper2', 'fresh')
 _TRUE, _FALSE = ('true', 't', '1', 'yes'), ('false', 'f', '0', 'no')
 FLAGS = {
   'mode': 'what to do; train if not given',
@@ -368,7 +368,9 @@ def _ours(name):
     return _CONFIGS / f'{stem}.py', ''
   # The name of a config: that of its file, a category and a size.
   for own in sorted(names, key=len, reverse=True):
-    rest = re.sub(r'_(paper2?|text)$', r',\1', stem.removeprefix(f'{own}_'))
+    rest = re.sub(
+      r'_(paper2?|text|fresh)$', r',\1', stem.removeprefix(f'{own}_')
+    )
     if rest != stem and rest.partition(',')[0] in _ARGUMENTS:
       return _CONFIGS / f'{own}.py', rest
   return None, ''

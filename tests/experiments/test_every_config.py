@@ -25,7 +25,7 @@ BY_CATEGORY = {
   'multigrid': ('', 'paper', 'text'),
   'recovery': ('', 'paper', 'paper2', 'text'),
   'super_resolution': ('', 'paper', 'text'),
-  'synthesis': ('', 'paper', 'text'),
+  'synthesis': ('', 'paper', 'text', 'fresh'),
 }
 # Of one category, or of all: what they take after the colon.
 OTHERS = {
@@ -35,7 +35,7 @@ OTHERS = {
   'demo': ('',),
   'evaluation_classifier': ('',),
   'multigrid_sofa': ('', 'paper', 'text'),
-  'synthesis_all': ('', 'paper', 'text'),
+  'synthesis_all': ('', 'paper', 'text', 'fresh'),
   'test': ('',),
 }
 
@@ -127,6 +127,8 @@ def _sizes():
 def test_each_size_builds(shapes, text):
   """Its networks take its grid, its schedules its numbers of steps."""
   config = command.load_config(text)
+  if config.components.number:  # Boxes are fewer than it wants.
+    config.components.number, config.components.groups = 5, 2
   made = tasks.TASKS[config.task].experiment(config, _dataset(shapes, config))
   assert made.phases[-1].iterations == config.train.num_iterations
   params = jax.eval_shape(made.params)
@@ -176,6 +178,8 @@ def test_each_trains_by_its_name_alone(tmp_path, monkeypatch, name):
   settings = dict(TINY)
   config = command.load_config(name)
   rows = 2
+  if config.components.number:
+    settings |= {'components.number': 2, 'components.groups': 1}
   if config.back_propagation.iterations:
     settings['back_propagation.iterations'] = 1
     rows = 3
@@ -198,6 +202,8 @@ def test_each_trains_with_its_own_networks(tmp_path, monkeypatch, name):
   settings = dict(OWN)
   config = command.load_config(name)
   rows = 2
+  if config.components.number:
+    settings |= {'components.number': 2, 'components.groups': 1}
   if config.back_propagation.iterations:
     settings['back_propagation.iterations'] = 1
     rows = 3
