@@ -34,6 +34,7 @@ def test_without_arguments_it_says_what_is_missing(script):
   assert done.returncode == 2 and 'synthesis:toilet,paper' in done.stderr
 
 
+@pytest.mark.slow
 def test_one_machine_in_four_processes_stops_and_goes_on(tmp_path):
   workdir = tmp_path / 'run'
 

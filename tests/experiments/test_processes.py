@@ -22,6 +22,7 @@ from experiments.files import logs
 from tests import processes as several
 from tests import runs
 
+pytestmark = pytest.mark.slow
 # Number of processes, devices of each.
 LAYOUTS = {'four': (4, 1), 'two': (2, 2)}
 # Restarts and a memory of two slots are in `maximum_likelihood`; batch
