@@ -17,6 +17,7 @@ import numpy as np
 
 import dnet_jax
 from experiments import parallel
+from experiments import report
 from experiments import signals
 from experiments import tasks
 from experiments.files import checkpoints
@@ -47,6 +48,7 @@ MAY_DIFFER = (
   'train.keep_checkpoints',
   'train.picture_every',
   'train.picture_shapes',
+  'train.page_every',
 )
 _SHOWN = {
   'energy_gap': 'energy gap',
@@ -319,6 +321,9 @@ def _phase(run, number, step, saved):
       raise signals.Stopped(run.caught[0], step, run.workdir)
     if step == end or _due(step, config.train.picture_every):
       _picture(run, saved._replace(state=devices.get(state)), step)
+    every = config.train.page_every
+    if _due(step, every) or (every and step == end):
+      _page(run, saved._replace(state=devices.get(state)), step)
   return step, saved._replace(state=devices.get(state))
 
 
@@ -421,3 +426,11 @@ def _picture(run, saved, step):
   path = os.path.join(folder, f'chains_{step:06d}.png')
   figures.isosurfaces(path, figures.rows(shown, 5))
   run.writer.picture(step, path)
+
+
+def _page(run, saved, step):
+  """Writes the report of the run as it goes."""
+  model, data = _model(run, saved), run.experiment.data
+  if jax.process_index() == 0:
+    path = report.running(run.workdir, model, run.config, data, step)
+    run.writer.say(f'step {step}: {path}')
