@@ -13,12 +13,13 @@ import zlib
 import numpy as np
 
 _FOLDER = pathlib.Path(__file__).parent
-# A page may run its own script and show its own pictures, and ask nobody.
+# A page may run its own script and show its own pictures, and ask nobody; or
+# only who served it.
 _POLICY = (
   "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-  'img-src data:'
+  "img-src data:; base-uri 'none'; form-action 'none'"
 )
-_LEVELS = 15  # Of a voxel, but 0.
+_LEVELS = 15  # Of a voxel in a file, but 0: a divisor of 255.
 # Of values nearer to 0.5 than this; those beyond are empty, or full.
 _SOFT = 1 / 3
 _MOST_POINTS = 300  # Of a curve.
@@ -35,24 +36,35 @@ def escape(value: Any) -> str:
   return html.escape(str(value))
 
 
-def page(title: str, body: Sequence[str], scripts: Sequence[str] = ()) -> str:
+def page(
+  title: str,
+  body: Sequence[str],
+  scripts: Sequence[str] = (),
+  styles: Sequence[str] = ('style.css',),
+  *,
+  served: bool = False,
+) -> str:
   """A whole page, without any request to a network.
 
   Args:
     title: of the window.
     body: pieces of HTML.
     scripts: names of files beside this one.
+    styles: likewise.
+    served: whether its script may ask the server that it came from.
   """
   code = '\n'.join(asset(name) for name in scripts)
+  style = '\n'.join(asset(name) for name in styles)
+  policy = _POLICY + ("; connect-src 'self'" if served else '')
   lines = [
     '<!doctype html>',
     '<html lang="en">',
     '<meta charset="utf-8">',
     '<meta name="viewport" content="width=device-width, initial-scale=1">',
-    f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
+    f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
     '<link rel="icon" href="data:,">',
     f'<title>{escape(title)}</title>',
-    f'<style>\n{asset("style.css")}</style>',
+    f'<style>\n{style}</style>',
     '<body>',
     *body,
   ]
@@ -61,18 +73,24 @@ def page(title: str, body: Sequence[str], scripts: Sequence[str] = ()) -> str:
   return '\n'.join([*lines, '</body>', '</html>', ''])
 
 
-def levels(voxels: np.ndarray) -> np.ndarray:
+def levels(voxels: np.ndarray, number: int = _LEVELS) -> np.ndarray:
   """Voxels as shapes.js takes them: uint8, above 127 is inside.
+
+  Args:
+    voxels: real values; above 0.5 is inside.
+    number: of the levels, but 0: an odd divisor of 255. Few need little room.
 
   >>> levels(np.array([-1.0, 0.5, 0.51, 2.0])).tolist()
   [0, 119, 136, 255]
   """
   soft = np.clip((np.asarray(voxels) - 0.5) / (2 * _SOFT), -0.5, 0.5)
   # Half of the levels are inside: what is above 0.5 and no other.
-  level = np.ceil((soft + 0.5) * _LEVELS - 0.5)
-  level = np.where(soft > 0, np.maximum(level, _LEVELS // 2 + 1), level)
-  level = np.where(soft <= 0, np.minimum(level, _LEVELS // 2), level)
-  return (level * (255 // _LEVELS)).astype(np.uint8)
+  level = np.ceil((soft + 0.5) * number - 0.5)
+  half = number // 2
+  level = np.where(
+    soft > 0, np.maximum(level, half + 1), np.minimum(level, half)
+  )
+  return (level * (255 // number)).astype(np.uint8)
 
 
 def shape(voxels: np.ndarray, kind: str, label: str) -> str:
