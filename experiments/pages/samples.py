@@ -59,10 +59,10 @@ def fresh(
     number: of shapes.
   """
   model, config = request.model, request.config
-  if config.task in _CONDITIONED:
+  if config.task in CONDITIONED:
     if data is None or not len(data.test):
       return []
-    return _CONDITIONED[config.task](request, data.test[:number])
+    return CONDITIONED[config.task](request, data.test[:number])
   if not (base.has_descriptor(model.spec) or base.has_generator(model.spec)):
     return []
   use = dict(model.spec.uses).get('synthesize')
@@ -124,7 +124,7 @@ def _sharpened(request, voxels):
   ]
 
 
-_CONDITIONED = {'recovery': _recovered, 'super_resolution': _sharpened}
+CONDITIONED = {'recovery': _recovered, 'super_resolution': _sharpened}
 
 
 def section(group: Group) -> list[str]:

@@ -89,8 +89,8 @@ const Shapes = (() => {
           if (!blocked(field, x, y, z, d, far, 0.9)) lit += 1 / LIGHTS.length;
         }
       }
-      light[i] = 0.42 * (all ? 0.25 + 0.75 * open / all : 1)
-        + 0.68 * lambert * lit;
+      light[i] = 0.45 * (all ? 0.25 + 0.75 * open / all : 1)
+        + 0.82 * lambert * lit;
     }
     mesh.light = light;
     return mesh;
@@ -380,10 +380,10 @@ const Shapes = (() => {
           depth[at] = z;
           const t = a * tone[i] + b * tone[j] + c * tone[k];
           // Up to 1 the colour is darkened, above it lightened.
-          const plain = Math.min(t, 1), more = Math.max(0, t - 1) * 255;
-          pixels[4 * at] = red * plain + more;
-          pixels[4 * at + 1] = green * plain + more;
-          pixels[4 * at + 2] = blue * plain + more;
+          const plain = Math.min(t, 1), more = Math.max(0, t - 1);
+          pixels[4 * at] = red * plain + (255 - red) * more;
+          pixels[4 * at + 1] = green * plain + (255 - green) * more;
+          pixels[4 * at + 2] = blue * plain + (255 - blue) * more;
           pixels[4 * at + 3] = 255;
         }
       }

@@ -18,6 +18,7 @@ import numpy as np
 
 import dnet_jax
 from dnet_jax.uses import base as uses
+from experiments.files import datasets
 from experiments.files import shapes
 from experiments.tasks import base
 from experiments.tasks import parts
@@ -107,8 +108,8 @@ def open_studio(
   Args:
     model: with a descriptor or a generator.
     name: of it.
-    config: of the model; test shapes of its data are offered where they are
-      there.
+    config: of the model; test shapes of its data are offered, or of the
+      furniture.
 
   Raises:
     ValueError: for a model that makes no shapes.
@@ -119,10 +120,7 @@ def open_studio(
       'this needs a model with a descriptor or a generator; '
       f'{name} is {model!r}'
     )
-  data = parts.data_or_none(config)
-  tests = np.zeros((0, *spec.grid), np.float32)
-  if data is not None and data.train.shape[1:] == spec.grid:
-    tests = data.test if len(data.test) else data.train
+  tests = _tests(config, spec.grid)
   make = {}
   use = dict(spec.uses).get('synthesize')
   if use is None or use.start != 'chains':
@@ -139,6 +137,20 @@ def open_studio(
   directions = _directions(model) if base.has_generator(spec) else None
   moves = base.has_descriptor(spec)
   return Studio(model, name, tuple(make), tests, directions, moves, make)
+
+
+def _tests(config, grid):
+  """Test shapes of the data, or of the furniture where it is not there."""
+  furniture = config.copy_and_resolve_references()
+  furniture.data.path, furniture.data.hold_out = datasets.FURNITURE, 0.0
+  furniture.data.size, furniture.data.furniture_shapes = grid[0], 80
+  anything = furniture.copy_and_resolve_references()
+  anything.data.category, anything.data.furniture_shapes = 'all', 12
+  for choice in (config, furniture, anything):
+    data = parts.data_or_none(choice)
+    if data is not None and data.train.shape[1:] == grid and len(data.test):
+      return data.test
+  return np.zeros((0, *grid), np.float32)
 
 
 def begin(studio: Studio) -> Piece:
@@ -159,7 +171,7 @@ def make(studio: Studio, piece: Piece, kind: str, seed: int) -> Piece:
   Raises:
     ValueError: for another kind.
   """
-  if kind not in studio.make:
+  if kind not in studio.kinds:  # A tuple: it may be anything.
     raise ValueError(
       f'kind must be one of {", ".join(studio.kinds)}, got {kind!r}'
     )

@@ -27,8 +27,8 @@ def read(path):
 
 
 def ink(path):
-  """Returns where a picture is not white, at its cells' usual size."""
-  return (read(path) < 230).any(-1)
+  """Returns where a picture is neither white nor in a shadow on the floor."""
+  return (read(path) < 200).any(-1)
 
 
 def draw(tmp_path, rows, **settings):
