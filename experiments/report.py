@@ -32,6 +32,14 @@ MOST_BYTES = 5_000_000
 RUNNING = 'page.html'  # Of a training that is going on.
 _SHAPES = 8  # Of a group.
 _PICTURES = 12  # At most, the newest ones.
+# What a page says first of a card, and what stands behind the number.
+_SHORT = {
+  'data': '',
+  'iterations': ' iterations',
+  'seconds': ' s',
+  'device': '',
+  'date': '',
+}
 # Names of pictures that a model is saved with.
 _CAPTIONS = {
   'figure3': 'Figure 3: recovery',
@@ -132,8 +140,14 @@ def running(
 
 def _page(folder, spec, card, rows, groups, results):
   """The page of a model."""
-  size = specs.describe(spec)
-  body = [f'<h1>{markup.escape(card["name"])}</h1>', f'<p>{size}.</p>']
+  made = [
+    f'{card[name]}{unit}' for name, unit in _SHORT.items() if card.get(name)
+  ]
+  body = [
+    f'<h1>{markup.escape(card["name"])}</h1>',
+    f'<p>{markup.escape(specs.describe(spec))}.</p>',
+    f'<p class="faint">{markup.escape(", ".join(made))}</p>',
+  ]
   for group in groups:
     body += samples.section(group)
   if groups:

@@ -5,12 +5,14 @@ import html.parser
 import json
 import os
 import re
+import shutil
 import zlib
 
 import numpy as np
 import pytest
 
 from experiments import report
+from experiments import reports
 from experiments import train
 from experiments.evaluation import paper
 from experiments.files import figures
@@ -49,7 +51,9 @@ def parsed(path):
   parser = _Parser()
   parser.feed(text)
   # Nothing is asked of a network: no address that would be loaded.
-  for _, attributes in parser.tags:
+  for tag, attributes in parser.tags:
+    if tag == 'a':
+      continue  # A link is followed by who clicks it.
     for name in ('src', 'href', 'srcset', 'data'):
       assert (attributes.get(name) or 'data:').startswith('data:')
   assert not re.search(r'(url\(|@import|fetch\(|https?://)', text)
@@ -207,3 +211,21 @@ def test_curves_have_gaps_and_few_points():
 def test_names_are_shown_and_not_run():
   page = markup.page('<b>', [markup.facts({'<i>': '<script>'})])
   assert '<script>' not in page and '&lt;script&gt;' in page
+
+
+def test_a_gallery_of_models(folder_of, tmp_path):
+  folders = [folder_of('synthesis'), folder_of('recovery')]
+  copy = tmp_path / 'models' / 'a'
+  shutil.copytree(folders[0], copy)
+  (copy / 'report.html').write_text('')
+  path = tmp_path / 'docs' / 'gallery.html'
+  for _ in range(2):  # Written anew.
+    reports.gallery([str(copy), folders[1]], str(path))
+  page = parsed(path)
+  links = [attributes['href'] for tag, attributes in page.tags if tag == 'a']
+  assert '../models/a/report.html' in links
+  assert len(shapes_of(page, 'given')) == 3
+  fresh = synthesis.synthesize(tiny.request(str(copy)).model, 3, 0)
+  np.testing.assert_array_equal(
+    shapes_of(page, 'sample')[:3] > 127, fresh > 0.5
+  )

@@ -33,31 +33,36 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope='module')
-def address(tmp_path_factory):
-  """The page of a model, served as a user does it; and the process."""
+@contextlib.contextmanager
+def _served(model, folder):
+  """The page of a model, served as a user does it: address and process."""
   # Compiled as outside tests: steps have to be fast.
   slow = ('JAX_DISABLE_MOST_OPTIMIZATIONS', 'XLA_FLAGS')
-  log = open(tmp_path_factory.mktemp('view') / 'log', 'w')  # noqa: SIM115
-  process = subprocess.Popen(
-    [
-      *(sys.executable, '-m', 'experiments.view', '--port=0'),
-      f'--workdir={MODEL}',
-    ],
-    cwd=ROOT,
-    env={name: x for name, x in os.environ.items() if name not in slow},
-    stdout=subprocess.PIPE,
-    stderr=log,
-    text=True,
-  )
-  try:
-    line = process.stdout.readline()
-    yield re.match(r'(http://127\.0\.0\.1:\d+) ', line)[1], process
-  finally:
-    process.terminate()
-    process.wait(30)
-    process.stdout.close()
-    log.close()
+  with open(folder / 'log', 'w') as log:
+    process = subprocess.Popen(
+      [
+        *(sys.executable, '-m', 'experiments.view', '--port=0'),
+        f'--workdir={model}',
+      ],
+      cwd=ROOT,
+      env={name: x for name, x in os.environ.items() if name not in slow},
+      stdout=subprocess.PIPE,
+      stderr=log,
+      text=True,
+    )
+    try:
+      line = process.stdout.readline()
+      yield re.match(r'(http://127\.0\.0\.1:\d+) ', line)[1], process
+    finally:
+      process.terminate()
+      process.wait(30)
+      process.stdout.close()
+
+
+@pytest.fixture(scope='module')
+def address(tmp_path_factory):
+  with _served(MODEL, tmp_path_factory.mktemp('view')) as served:
+    yield served
 
 
 @pytest.fixture(scope='module')
@@ -255,6 +260,32 @@ def test_adding_and_hiding_a_box(address, driver, downloads):
   back, hidden = _voxels(driver, downloads)
   np.testing.assert_array_equal(back, added)
   assert not hidden.any()
+
+
+def test_sliders_of_a_latent_space(driver, tmp_path):
+  with _served(ROOT / 'pretrained' / 'coop_sofa', tmp_path) as (url, _):
+    driver.get(url)
+    _settled(driver)
+    driver.execute_script(
+      "document.getElementById('kind').value = 'generated';"
+      "document.getElementById('make').click();"
+    )
+    browser.until(
+      driver, "return !document.querySelector('#latent input').disabled"
+    )
+    _settled(driver)
+    first = browser.pixels(driver, '#view')
+    assert _solid(first).mean() > 0.01
+    driver.execute_script(
+      "const x = document.querySelector('#latent input');"
+      'x.value = x.value > 0 ? -3 : 3;'
+      "x.dispatchEvent(new Event('input', {bubbles: true}));"
+    )
+    time.sleep(3)
+    _settled(driver)
+    moved = browser.pixels(driver, '#view')
+    _picture(driver, 'view_latent')
+    assert (moved != first).any(-1).mean() > 0.01
 
 
 def _seconds(process):
