@@ -9,6 +9,7 @@
   let field = null, hidden = null; // As the server has them, with own strokes.
   let solid = null, veil = null; // What is drawn of them; null: stale.
   let loop = null, touched = {}, rates = [], waiting = false, chain = null;
+  let asked = 0, pending = 0, latentWaits = false;
 
   const say = text => { $('status').textContent = text; };
 
@@ -46,7 +47,8 @@
     const sliders = document.querySelectorAll('#latent input');
     sliders.forEach((slider, i) => {
       slider.disabled = !state.latent.length;
-      if (state.latent.length && document.activeElement !== slider) {
+      if (state.latent.length && !latentWaits
+          && document.activeElement !== slider) {
         slider.value = state.latent[i];
       }
     });
@@ -68,7 +70,7 @@
     $('fill').disabled = !some || !info.moves;
     $('run').textContent = loop ? 'Stop' : 'Run';
     $('run').disabled = !info.moves;
-    document.body.dataset.state = loop ? 'running' : 'idle';
+    document.body.dataset.state = loop || pending ? 'running' : 'idle';
     document.body.dataset.step = state.step;
   }
 
@@ -118,16 +120,21 @@
 
   function stop() { loop = null; controls(); }
 
-  async function act(path, content, body) {
+  // What a hand asks for; the steps of its plan follow, unless another one has
+  // asked for something else meanwhile.
+  async function act(path, content, body, goOn = false) {
+    const mine = ++asked;
+    pending++;
     stop();
     try {
       await ask(path, content, body);
       tell();
-      return true;
+      if (goOn && mine === asked) steps(false);
     } catch (error) {
       say(error.message);
-      return false;
     }
+    pending--;
+    controls();
   }
 
   function redraw() {
@@ -257,16 +264,19 @@
 
   // Buttons and sliders.
 
-  $('make').addEventListener('click', async () => {
+  $('make').addEventListener('click', () => {
     touched = {};
-    if (await act('/make', {kind: $('kind').value})) steps(false);
+    act('/make', {kind: $('kind').value}, null, true);
   });
-  $('fill').addEventListener('click', async () => {
+  $('fill').addEventListener('click', () => {
     touched = {};
-    if (await act('/fill', {})) steps(false);
+    act('/fill', {}, null, true);
   });
   $('undo').addEventListener('click', () => act('/undo', {}));
-  $('run').addEventListener('click', () => { loop ? stop() : steps(true); });
+  $('run').addEventListener('click', () => {
+    asked++;
+    loop ? stop() : steps(true);
+  });
   $('blocks').addEventListener('change', () => { solid = null; redraw(); });
   $('save').addEventListener('click', async () => {
     const query = new URLSearchParams({token, format: $('format').value});
@@ -283,7 +293,6 @@
   }
   document.addEventListener('input', labels);
 
-  let latentWaits = false;
   async function latent() {
     if (latentWaits) return;
     latentWaits = true;
@@ -314,8 +323,7 @@
       $('latent').append(label);
     }
     token = (await (await post('/open', {})).json()).token;
-    await act('/make', {kind: info.kinds[0]});
-    steps(false);
+    act('/make', {kind: info.kinds[0]}, null, true);
   }
 
   addEventListener('pagehide', () => {
