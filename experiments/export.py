@@ -1,6 +1,7 @@
 """Exporting: a model with its pictures, from a workdir or an older format."""
 
 import dataclasses
+import math
 import os
 import shutil
 import tempfile
@@ -17,6 +18,7 @@ from experiments.files import models
 from experiments.tasks import old_format
 
 _SHOWN = 20  # Shapes of a picture.
+_ROWS = 300  # Of the metrics that a model keeps.
 # Of a generator, over its learning.
 _CURVES = (
   'energy_gap',
@@ -61,7 +63,10 @@ def export(
   try:
     folder = os.path.join(partial, os.path.basename(out))
     dnet_jax.save(model, folder, weights=weights, card=card)
-    _pictures(folder, workdir, model, card['name'])
+    rows = _metrics(workdir)
+    _pictures(folder, model, card['name'], rows)
+    if rows:
+      _keep(folder, rows)
     try:
       os.rename(folder, out)
     except OSError as error:
@@ -93,7 +98,7 @@ def _portable(config: dict[str, Any]) -> dict[str, Any]:
   return content
 
 
-def _pictures(folder, workdir, model, name):
+def _pictures(folder, model, name, rows):
   """picture.png: shapes of the model; curves.png: how a generator learned.
 
   The shapes are fresh ones of a model that makes them from its components, or
@@ -116,10 +121,19 @@ def _pictures(folder, workdir, model, name):
   if shown is not None:
     path = os.path.join(folder, 'picture.png')
     figures.isosurfaces(path, figures.rows(np.asarray(shown), 10))
-  rows = []
-  if os.path.exists(os.path.join(workdir, 'metrics.jsonl')):
-    rows = logs.read_metrics(workdir)
   names = [name for name in _CURVES if rows and name in rows[-1]]
   if model.spec.generator is not None and names:
     path = os.path.join(folder, 'curves.png')
     figures.curves(path, {name: rows}, names=names)
+
+
+def _metrics(workdir):
+  if not os.path.exists(os.path.join(workdir, 'metrics.jsonl')):
+    return []
+  return logs.read_metrics(workdir)
+
+
+def _keep(folder, rows):
+  """metrics.jsonl, for the curves of a report: at most `_ROWS` of its rows."""
+  every = math.ceil(len(rows) / _ROWS)
+  logs.write_metrics(os.path.join(folder, 'metrics.jsonl'), rows[::every])

@@ -25,6 +25,7 @@ try:
   from experiments import evaluate
   from experiments import export
   from experiments import processes
+  from experiments import report
   from experiments import signals
   from experiments import tasks
   from experiments import train
@@ -67,6 +68,11 @@ _ANY = {
   'evaluate': base.Mode(
     evaluate.evaluate,
     'scores beside real shapes and the paper',
+    takes=('config', 'out'),
+  ),
+  'report': base.Mode(
+    report.report,
+    'one page for a browser: of a run, a model or a results file',
     takes=('config', 'out'),
   ),
 }
@@ -305,6 +311,9 @@ def _use(typed):
   if typed.mode == 'evaluate' and (folder or '').endswith('.npz'):
     config = _config(typed)
     evaluate.evaluate_file(config, folder, command.value(typed, 'out'))
+    return
+  if typed.mode == 'report' and (folder or '').endswith('.json'):
+    report.report_result(folder, command.value(typed, 'out'))
     return
   folder = _workdir(typed, config)
   _check_there(folder)

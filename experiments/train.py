@@ -21,6 +21,7 @@ import numpy as np
 import dnet_jax
 from experiments import memory
 from experiments import parallel
+from experiments import report
 from experiments import signals
 from experiments import tasks
 from experiments.files import checkpoints
@@ -53,6 +54,7 @@ MAY_DIFFER = (
   'train.keep_checkpoints',
   'train.picture_every',
   'train.picture_shapes',
+  'train.page_every',
 )
 _SHOWN = {
   'energy_gap': 'energy gap',
@@ -408,6 +410,9 @@ def _learn(run, number, step, saved, stack):
       raise signals.Stopped(stop, step, run.workdir)
     if step == end or _due(step, config.train.picture_every):
       _picture(run, number, saved._replace(state=devices.get(state)), step)
+    every = config.train.page_every
+    if _due(step, every) or (every and step == end):
+      _page(run, number, saved._replace(state=devices.get(state)), step)
   return step, saved._replace(state=devices.get(state))
 
 
@@ -512,3 +517,12 @@ def _picture(run, number, saved, step):
   path = os.path.join(folder, f'chains_{step:06d}.png')
   figures.isosurfaces(path, figures.rows(shown, 5))
   run.writer.picture(step, path)
+
+
+def _page(run, number, saved, step):
+  """Writes the report of the run as it goes, of the first process."""
+  if jax.process_index():
+    return
+  model, data = _model(run, number, saved), run.experiment.data
+  path = report.running(run.workdir, model, run.config, data, step)
+  run.writer.say(f'step {step}: {path}')

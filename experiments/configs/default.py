@@ -153,6 +153,9 @@ def get_config() -> ml_collections.ConfigDict:
   train.keep_checkpoints = 2  # the newest ones
   train.picture_every = 50  # iterations; 0: only at the end
   train.picture_shapes = 10  # of a picture
+  # Iterations after which page.html is written anew, the report of the run as
+  # it goes, for a browser; 0: never.
+  train.page_every = 0
 
   # Beyond any of these the run has diverged and goes back to its last
   # checkpoint with other random numbers.

@@ -4,9 +4,7 @@ Shapes are `(D, H, W)` arrays of about [0, 1] whose axes are x, y, z with z up;
 a shape is where its array is at or above `level`. Nothing here keeps state
 between calls: every picture is its own matplotlib `Figure`, drawn by Agg.
 
-The viewer stands in front of the shape, to its left and above it. In ModelNet
-a chair or a toilet has its back at large y and a sofa at large x, so from
-(-x, -y) both are seen from their front.
+Camera and light are those of light.py, for every picture.
 """
 
 from collections.abc import Mapping
@@ -27,24 +25,12 @@ import numpy as np
 from PIL import Image
 from skimage import measure
 
+from experiments.files import light
+
 SAMPLE_COLOR = '#7d9cc0'
 NEIGHBOUR_COLOR = '#d9a066'
 
-_AZIMUTH, _ELEVATION = math.radians(-122), math.radians(24)
-# From the shape to the viewer, and the picture's axes in space.
-_VIEWER = np.array(
-  [
-    math.cos(_ELEVATION) * math.cos(_AZIMUTH),
-    math.cos(_ELEVATION) * math.sin(_AZIMUTH),
-    math.sin(_ELEVATION),
-  ]
-)
-_RIGHT = np.array([-math.sin(_AZIMUTH), math.cos(_AZIMUTH), 0.0])
-_UP = np.cross(_VIEWER, _RIGHT)
-# The light comes from over the viewer's left shoulder.
-_LIGHT = _VIEWER * 0.8 - _RIGHT * 0.32 + _UP * 0.55
-_LIGHT = _LIGHT / np.linalg.norm(_LIGHT)
-_AMBIENT = 0.3
+_FLOOR = 0.17  # How much darker the floor is in full shadow.
 _SUPERSAMPLING = 3
 _APART = 0.02  # of the level: what values are away from it, at least.
 
@@ -117,12 +103,13 @@ def isosurfaces(
   captions: Sequence[Sequence[str]] = (),
   colors: Any = SAMPLE_COLOR,
   cell_inches: float = 1.3,
-  dpi: int = 120,
+  dpi: int = 160,
 ) -> None:
   """Writes a picture (.png) of shapes in a grid of cells.
 
   Each shape is scaled by its own grid, so that a 16^3 and a 64^3 sample of the
-  same object are equally large.
+  same object are equally large. It lies in light and throws a shadow. Ten
+  cells as wide as the text of a paper, 6.5 inches, have 320 pixels an inch.
 
   Args:
     path: file to write, by replacing it as a whole.
@@ -186,7 +173,16 @@ def isosurfaces(
         raise ValueError(f'row {i}, column {j}: {error}') from error
       if mesh is None:
         continue
-      triangles, shade = _project(*mesh, np.shape(voxels))
+      inside = np.asarray(voxels) > level
+      centre = np.array([left + j + 0.5, -(tops[i] + 0.5)])
+      squares, dark = light.floor_shadow(inside)
+      if len(dark):
+        _add(
+          axes,
+          _flat(squares, inside.shape) + centre,
+          np.repeat(1 - _FLOOR * dark[:, None], 3, axis=1),
+        )
+      triangles, shade = _project(*mesh, inside)
       rgb = np.array(mpl_colors.to_rgb(cell_colors[i][j]))
       # Up to 1 the colour is darkened, above it lightened.
       rgb = np.where(
@@ -194,18 +190,7 @@ def isosurfaces(
         rgb * shade[:, None],
         rgb + (1 - rgb) * (shade[:, None] - 1),
       )
-      centre = np.array([left + j + 0.5, -(tops[i] + 0.5)])
-      axes.add_collection(
-        collections.PolyCollection(
-          triangles * 0.96 + centre,
-          facecolors=rgb,
-          linewidths=0,
-          # Antialiased faces would show their seams; the whole picture is
-          # drawn larger instead.
-          antialiaseds=False,
-        ),
-        autolim=False,
-      )
+      _add(axes, triangles + centre, np.clip(rgb, 0, 1))
   style = {'fontsize': font, 'color': '#333333'}
   for j, text in enumerate(titles):
     axes.text(
@@ -316,34 +301,59 @@ def rows(shapes, columns: int) -> list[list[np.ndarray]]:
   return [shapes[i : i + columns] for i in range(0, len(shapes), columns)]
 
 
-def _project(vertices, faces, grid):
+def _add(axes, polygons, rgb):
+  """Draws polygons `(k, n, 2)`, one over the other."""
+  axes.add_collection(
+    collections.PolyCollection(
+      polygons,
+      facecolors=rgb,
+      linewidths=0,
+      # Antialiased faces would show their seams; the whole picture is drawn
+      # larger instead.
+      antialiaseds=False,
+    ),
+    autolim=False,
+  )
+
+
+def _flat(points, grid):
+  """Points as the viewer sees them; a grid fills the unit square around 0.
+
+  Args:
+    points: `(..., 3)` in units of voxels.
+    grid: `(D, H, W)`.
+
+  Returns:
+    `(..., 2)`.
+  """
+  half = np.array(grid) / 2
+  # A box of half sides h reaches |h| . |axis| along an axis.
+  reach = 2 * max(half @ np.abs(light.RIGHT), half @ np.abs(light.UP))
+  centred = points - (np.array(grid) - 1) / 2
+  flat = np.stack([centred @ light.RIGHT, centred @ light.UP], axis=-1)
+  return 0.96 * flat / reach
+
+
+def _project(vertices, faces, inside):
   """Returns the faces that look at the viewer, the farthest first.
 
   Args:
     vertices: `(n, 3)`.
     faces: `(m, 3)`, counter-clockwise from outside.
-    grid: `(D, H, W)`; its bounding box fills the unit square around 0.
+    inside: `(D, H, W)` booleans, what throws shadows.
 
   Returns:
     `(k, 3, 2)` triangles and their `(k,)` brightness, 1 for the plain colour.
   """
+  shade = light.brightness(inside, vertices, faces)
   corners = vertices[faces]
-  normals = np.cross(
+  across = np.cross(
     corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
   )
-  front = normals @ _VIEWER > 0
-  corners, faces, normals = corners[front], faces[front], normals[front]
-  normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-
-  half = np.array(grid) / 2
-  # A box of half sides h reaches |h| . |axis| along an axis.
-  reach = 2 * max(half @ np.abs(_RIGHT), half @ np.abs(_UP))
-  centred = corners - (np.array(grid) - 1) / 2
-  flat = np.stack([centred @ _RIGHT, centred @ _UP], axis=-1) / reach
-  order = np.argsort(centred.mean(1) @ _VIEWER, kind='stable')
-  lambert = np.clip(normals @ _LIGHT, 0, 1)
-  brightness = _AMBIENT + (1.22 - _AMBIENT) * lambert
-  return flat[order], brightness[order]
+  front = across @ light.VIEWER > 0
+  corners, shade = corners[front], shade[front]
+  order = np.argsort(corners.mean(1) @ light.VIEWER, kind='stable')
+  return _flat(corners[order], inside.shape), shade[order]
 
 
 def _cell_colors(colors, rows):

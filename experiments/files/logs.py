@@ -11,6 +11,7 @@ JSON knows no NaN or infinity: they are the strings "NaN", "Infinity" and
 """
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Mapping
 import contextlib
 import datetime
@@ -231,6 +232,16 @@ def read_metrics(workdir) -> list[dict[str, Any]]:
   """
   rows, _ = _read_rows(os.path.join(workdir, 'metrics.jsonl'))
   return [_decode(row) for row in rows]
+
+
+def write_metrics(path, rows: Iterable[Mapping[str, Any]]) -> None:
+  """Writes rows as metrics.jsonl has them, to a new file.
+
+  Raises:
+    FileExistsError: when `path` exists.
+  """
+  with open(path, 'x', encoding='utf-8') as file:
+    file.writelines(json.dumps(_encode(dict(row))) + '\n' for row in rows)
 
 
 def read_events(workdir) -> list[dict[str, Any]]:

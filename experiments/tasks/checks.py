@@ -171,6 +171,7 @@ _RULES = {
     'keep_checkpoints': _POSITIVE,
     'picture_every': _NOT_NEGATIVE,
     'picture_shapes': _POSITIVE,
+    'page_every': _NOT_NEGATIVE,
   },
   'limits': {
     'energy_gap': _POSITIVE,

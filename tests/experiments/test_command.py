@@ -192,6 +192,7 @@ WRONG_FIELDS = [
   ('train.checkpoint_every=-1', '-1'),
   ('train.num_iterations=-1', '-1'),
   ('train.picture_every=-2', '-2'),
+  ('train.page_every=-1', '-1'),
   ('train.keep_checkpoints=0', '0'),
   ('optimizer.b1=2', '2'),
   ('optimizer.b2=1', '1'),

@@ -16,6 +16,7 @@ from dnet_jax import models
 from dnet_jax import uses
 from experiments import export
 from experiments.files import figures
+from experiments.files import logs
 from experiments.files import models as files
 from tests.experiments import tiny
 
@@ -67,7 +68,12 @@ def test_an_exported_model_is_the_model_in_half_precision(
 def test_pictures_are_of_what_a_model_makes(name, pictures, folder_of):
   # Other tests evaluate the same model: that makes a folder.
   files = {x.name for x in os.scandir(folder_of(name)) if x.is_file()}
-  assert files == FILES | pictures
+  assert files == FILES | {'metrics.jsonl'} | pictures
+
+
+def test_curves_go_with_the_model(workdir_of, folder_of):
+  rows = logs.read_metrics(workdir_of('synthesis'))
+  assert logs.read_metrics(folder_of('synthesis')) == rows
 
 
 def test_the_card_says_how_it_came_about(workdir_of, folder_of, tmp_path):
@@ -277,7 +283,7 @@ def test_out_with_a_slash_beside_ones_own_partial(workdir_of, tmp_path):
   arguments = ['--mode=export', f'--workdir={workdir_of("recovery")}']
   assert tiny.run(*arguments, f'--out={tmp_path}/a/') == 0
   assert {*os.listdir(tmp_path)} == {'a', 'a.partial'}
-  assert {*os.listdir(tmp_path / 'a')} == FILES
+  assert {*os.listdir(tmp_path / 'a')} == FILES | {'metrics.jsonl'}
   assert (own / 'mine').read_text() == 'mine'
 
 
@@ -294,7 +300,9 @@ def test_of_two_exports_at_once_one_is_refused(workdir_of, tmp_path):
   with concurrent.futures.ThreadPoolExecutor(2) as pool:
     found = [*pool.map(one, range(2))]
   assert None in found and any('exists' in (text or '') for text in found)
-  assert os.listdir(tmp_path) == ['a'] and {*os.listdir(out)} == FILES
+  assert os.listdir(tmp_path) == ['a'] and {*os.listdir(out)} == FILES | {
+    'metrics.jsonl'
+  }
 
 
 @pytest.mark.parametrize('of', ['model', 'run'])

@@ -11,12 +11,13 @@ from experiments import tasks
 from experiments.tasks import parts
 from tests.experiments import tiny
 
-MODES = ('evaluate', 'export', *tasks.all_modes())
+MODES = ('evaluate', 'report', 'export', *tasks.all_modes())
 _TASKS = [name for name in tiny.CONFIGS if name != 'untrained']
 _DESCRIPTOR = ('synthesis', 'recovery', 'super_resolution', 'cooperative')
 # Which models can do it, by their networks.
 CAN = {
   'evaluate': _TASKS,
+  'report': _TASKS,
   'export': _TASKS,
   'sample': (*_DESCRIPTOR, 'multi_grid'),
   'recover': _DESCRIPTOR,
@@ -31,6 +32,7 @@ CAN = {
 # A file that it writes, below the model.
 WRITES = {
   'evaluate': 'evaluations/evaluation.json',
+  'report': 'report.html',
   'sample': 'samples/*/voxels.npz',
   'recover': 'recoveries/chair/voxels.npz',
   'super_resolve': 'super_resolutions/chair/voxels.npz',
@@ -89,6 +91,9 @@ def test_a_mode_of_a_model_that_can(mode, name, folder_of, tmp_path):
   (path,) = folder.glob(WRITES[mode])
   if path.suffix == '.json':
     assert json.loads(path.read_text())['experiment'] == 'test'
+    return
+  if path.suffix == '.html':
+    assert '<h1>test</h1>' in path.read_text()
     return
   voxels = tiny.arrays(path.parent)
   shapes = voxels.get('voxels', voxels.get('linear'))

@@ -27,8 +27,8 @@ def read(path):
 
 
 def ink(path):
-  """Returns where a picture is not white, at its cells' usual size."""
-  return (read(path) < 230).any(-1)
+  """Returns where a picture is neither white nor in a shadow on the floor."""
+  return (read(path) < 200).any(-1)
 
 
 def draw(tmp_path, rows, **settings):
@@ -142,7 +142,8 @@ def test_seen_from_the_front_left_and_above(tmp_path):
   plain = read(tmp_path / 'a.png')
   hidden[5:7, 4:6, 1:3] = seen[5:7, 4:6, 1:3] = 1
   figures.isosurfaces(tmp_path / 'b.png', [[hidden, seen]], colors='#ff0000')
-  change = (abs(read(tmp_path / 'b.png') - plain) > 20).any(-1)
+  # More than a shadow on the floor changes.
+  change = (abs(read(tmp_path / 'b.png') - plain) > 100).any(-1)
   middle = change.shape[1] // 2
   assert not change[:, :middle].any()
   assert change[:, middle:].any()
@@ -156,6 +157,34 @@ def test_a_top_is_brighter_than_a_side(tmp_path):
   assert (
     image[side * 3 // 10, side // 2] > image[side * 7 // 10, side // 3] + 30
   )
+
+
+def test_a_shape_throws_a_shadow(tmp_path):
+  shape = np.zeros((8, 8, 8))
+  shape[2:6, 2:6, 6:] = 1  # In the air: its shadow is beside it.
+  path = tmp_path / 'a.png'
+  figures.isosurfaces(path, [[shape]], colors='#ff0000')
+  image = read(path)
+  grey = (np.ptp(image, axis=-1) < 6) & (image[..., 0] < 250)
+  drawn = (image[..., 0] > image[..., 1] + 60).nonzero()
+  assert grey.mean() > 0.01 and image[grey].min() > 200
+  # The light comes from the left and above, so it falls to the right and down.
+  rows, columns = grey.nonzero()
+  assert rows.mean() > drawn[0].mean() and columns.mean() > drawn[1].mean()
+
+
+def test_what_is_in_shadow_is_darker(tmp_path):
+  table = np.zeros((8, 8, 8))
+  table[:, :, 0] = 1
+  path = tmp_path / 'a.png'
+  figures.isosurfaces(path, [[table]])
+  plain = read(path).sum(-1)
+  table[3:5, 3:5, 5:] = 1
+  figures.isosurfaces(path, [[table]])
+  darker = plain - read(path).sum(-1)
+  # On the table, not on the floor, and not only what stands before it.
+  low = np.arange(len(plain))[:, None] > len(plain) * 0.55
+  assert ((darker > 60) & low & (plain < 600)).mean() > 0.005
 
 
 def test_colors_by_row_and_by_cell(tmp_path):
@@ -215,7 +244,7 @@ def test_fifty_shapes_are_small_and_the_same_each_time(tmp_path):
     figures.isosurfaces(tmp_path / name, shapes)
     data.append((tmp_path / name).read_bytes())
   assert data[0] == data[1]
-  assert len(data[0]) < 400_000
+  assert len(data[0]) < 600_000
 
 
 def test_needs_no_display(tmp_path):
