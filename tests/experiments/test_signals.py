@@ -193,9 +193,12 @@ def test_stderr_has_the_lines_of_the_run_and_no_others(tmp_path, server):
   server.start(argv)
   status, lines = server.end()
   assert status == 0
+  memory = lines[2]
+  assert memory.startswith('A step takes ') and memory.endswith('each device.')
   assert [line.partition(':')[0] for line in lines] == [
     'Devices',
     'step 0',
+    memory,
     'step 1 of 6',
     'step 3',
     'step 6 of 6',
@@ -209,6 +212,7 @@ def test_stderr_has_the_lines_of_the_run_and_no_others(tmp_path, server):
     'Devices',
     'step 6',
     'step 6',
+    memory,
     'step 7 of 8',
     'step 8 of 8',
     'step 8',
@@ -216,8 +220,9 @@ def test_stderr_has_the_lines_of_the_run_and_no_others(tmp_path, server):
   ]
   server.start(['sample', str(workdir)])
   status, lines = server.end()
-  assert status == 0
+  assert status == 0 and lines[1].startswith('3 meshes of ')
   assert [line.partition(':')[0] for line in lines] == [
     'Devices',
+    lines[1],
     f'Wrote {workdir}/samples/noise',
   ]

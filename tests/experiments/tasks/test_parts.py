@@ -195,7 +195,7 @@ def test_settings_of_use_are_those_of_the_config():
 
 
 def test_a_size_that_devices_cannot_share(monkeypatch):
-  monkeypatch.setattr(jax, 'local_device_count', lambda: 3)
+  monkeypatch.setattr(jax, 'device_count', lambda: 3)
   for field in ('chains.num_chains', 'data.batch_size'):
     sizes = {'chains.num_chains': 6, 'data.batch_size': 6, field: 4}
     with pytest.raises(ValueError, match=f'{field} = 4 .* 3 devices'):
