@@ -128,38 +128,44 @@ def assert_close(one, other):
     np.testing.assert_allclose(y, x, atol=5e-5 * scale, err_msg=name)
 
 
-@pytest.mark.parametrize('layout', LAYOUTS)
-@pytest.mark.parametrize('kind', [*KINDS, 'rolled_back'])
-def test_several_processes_give_the_run_of_one(results, layout, kind):
-  assert_close(results / 'one' / kind, results / layout / kind)
-  one, other = (runs.metrics(results / name / kind) for name in ('one', layout))
+def assert_run_of_one(results, layout, kind):
+  one, other = (results / name / kind for name in ('one', layout))
+  assert_close(one, other)
+  one, other = runs.metrics(one), runs.metrics(other)
   assert [row['step'] for row in other] == [row['step'] for row in one]
 
 
-@pytest.mark.parametrize('layout', ('one', *LAYOUTS))
-def test_a_resumed_run_is_the_run_to_the_bit(results, layout):
-  folder = results / layout
-  runs.assert_same(folder / 'maximum_likelihood', folder / 'stopped')
-
-
-@pytest.mark.parametrize(
-  ('left', 'resumed'), [('four', 'two'), ('four', 'one'), ('two', 'one')]
-)
-def test_any_number_of_processes_resumes_any_other(results, left, resumed):
+def assert_resumed(results, left, resumed):
   workdir = results / resumed / f'left_{left}'
   assert checkpoints.steps(workdir)[-1] == 4
   assert_close(results / 'one' / 'maximum_likelihood', workdir)
 
 
-@pytest.mark.parametrize('layout', LAYOUTS)
-def test_one_process_writes(results, layout):
+def assert_one_writes(results, layout):
   workdir = results / layout / 'rolled_back'
   kinds = [event['kind'] for event in logs.read_events(workdir)]
   assert kinds == ['start', 'divergence', 'rollback']
   assert len(os.listdir(workdir / 'tensorboard')) == 2
 
 
-def test_a_process_holds_its_own_chains_only(results):
+def test_several_processes_give_the_run_of_one(results):
+  """One test, since each worker would make `results`, which takes minutes."""
+  for layout in LAYOUTS:
+    for kind in (*KINDS, 'rolled_back'):
+      assert_run_of_one(results, layout, kind)
+    assert_one_writes(results, layout)
+  # A run that is resumed is the run, to the bit.
+  for layout in ('one', *LAYOUTS):
+    folder = results / layout
+    runs.assert_same(folder / 'maximum_likelihood', folder / 'stopped')
+  # Any number of processes resumes any other.
+  for left, resumed in (('four', 'two'), ('four', 'one'), ('two', 'one')):
+    assert_resumed(results, left, resumed)
+  assert_own_chains_only(results)
+
+
+def assert_own_chains_only(results):
+  """A process holds its own chains."""
   # What each has seen of the model at the end.
   for layout, (number, _) in LAYOUTS.items():
     for process in range(number):
