@@ -39,7 +39,8 @@ def test_persistent_chains_may_be_fewer_than_are_asked_for(folder_of):
   assert (
     table['persistent']['shapes'] == 8 == len(request.model.extras['chains'])
   )
-  assert table['fresh']['shapes'] == 10
+  # As many as there are test shapes.
+  assert table['fresh']['shapes'] == len(parts.data(config).test) < 10
 
 
 def test_another_data_set_may_be_scored_by(folder_of, tmp_path):
