@@ -21,16 +21,6 @@ from experiments.files import figures
 from experiments.files import models
 from experiments.tasks import synthesis
 
-_OUT = flags.DEFINE_string('out', None, 'The picture (.png) to write.')
-_MODELS = flags.DEFINE_list(
-  'models',
-  [f'pretrained/synthesis_{name}' for name in arguments.CATEGORIES],
-  'Saved models or workdirs, a row for each.',
-)
-_SHAPES = flags.DEFINE_integer('shapes', 8, 'Of a row.', lower_bound=1)
-_SEED = flags.DEFINE_integer('seed', 0, 'Of the shapes.', lower_bound=0)
-_LABELS = flags.DEFINE_bool('labels', True, 'Whether rows are named.')
-
 
 def draw(
   path: str,
@@ -68,21 +58,35 @@ def draw(
   return made
 
 
+def _define_flags():
+  """Not at import: other commands have flags of the same names."""
+  flags.DEFINE_string('out', None, 'The picture (.png) to write.')
+  flags.DEFINE_list(
+    'models',
+    [f'pretrained/synthesis_{name}' for name in arguments.CATEGORIES],
+    'Saved models or workdirs, a row for each.',
+  )
+  flags.DEFINE_integer('shapes', 8, 'Of a row.', lower_bound=1)
+  flags.DEFINE_integer('seed', 0, 'Of the shapes.', lower_bound=0)
+  flags.DEFINE_bool('labels', True, 'Whether rows are named.')
+  flags.mark_flag_as_required('out')
+
+
 def main(argv: Sequence[str]) -> None:
   """Draws what the flags ask for."""
   if argv[1:]:
     raise app.UsageError(f'no arguments but flags are taken, got {argv[1:]}')
-  rows = {}
-  for folder in _MODELS.value:
-    name = os.path.basename(os.path.normpath(folder))
-    rows[name.removeprefix('synthesis_')], _ = models.open_model(folder)
+  given, rows = flags.FLAGS, {}
   try:
-    draw(_OUT.value, rows, _SHAPES.value, _SEED.value, labels=_LABELS.value)
+    for folder in given.models:
+      name = os.path.basename(os.path.normpath(folder))
+      rows[name.removeprefix('synthesis_')], _ = models.open_model(folder)
+    draw(given.out, rows, given.shapes, given.seed, labels=given.labels)
   except (OSError, ValueError) as error:
     raise SystemExit(f'error: {error}') from error
-  print(f'Wrote {_OUT.value}')
+  print(f'Wrote {given.out}')
 
 
 if __name__ == '__main__':
-  flags.mark_flag_as_required('out')
+  _define_flags()
   app.run(main)

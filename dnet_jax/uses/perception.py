@@ -71,7 +71,7 @@ def feature_maps(
 
   >>> model = models.load('demo')
   >>> [h.shape for h in feature_maps(model, jnp.zeros((2, 32, 32, 32)))]
-  [(2, 16, 16, 16, 32), (2, 8, 8, 8, 64)]
+  [(2, 11, 11, 11, 64), (2, 6, 6, 6, 64)]
   """
   base.need(model.spec, 'descriptor')
   shapes, leading = base.chains_of(model, voxels, 'voxels')

@@ -68,6 +68,10 @@ def rows(workdir):
     return []
 
 
+# Several processes on two cores.
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope='module')
 def stopped(tmp_path_factory):
   """A run of four processes, one of which got SIGTERM, and what they said."""
@@ -172,7 +176,6 @@ def _moves(workdir, begun, first):
   return len(rows(workdir)) != begun or first.poll() is not None
 
 
-@pytest.mark.slow
 def test_killed_at_twenty_random_moments_nothing_is_lost(tmp_path):
   iterations, every = 400, 5
   whole, killed = tmp_path / 'whole', tmp_path / 'killed'
