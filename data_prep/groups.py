@@ -263,16 +263,18 @@ def _run(task, work, num_workers):
 def _deaf_children():
   """Processes that are started meanwhile do not hear Ctrl-C.
 
-  It reaches all processes of a terminal, but one is to say so.
+  It reaches all processes of a terminal, but one is to say so. It waits until
+  they are started: were it ignored meanwhile, it would be lost.
   """
-  if threading.current_thread() is not threading.main_thread():
+  if not hasattr(signal, 'pthread_sigmask'):  # Windows.
     yield
     return
-  handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+  # What is blocked stays so in a process that is started.
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
   try:
     yield
   finally:
-    signal.signal(signal.SIGINT, handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_with_parent() -> None:

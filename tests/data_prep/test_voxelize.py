@@ -918,9 +918,8 @@ def test_ctrl_c_ends_in_one_line_and_goes_on(tree, tmp_path):
   out = tmp_path / 'x.npz'
   arguments = [f'--meshes={tree}', '--size=128', f'--out={out}']
   process = subprocess.Popen(
-    # Nice, so that this test sees the first group before it is at its end.
-    ['nice', '-n', '19', sys.executable, '-m', 'data_prep.voxelize',
-     *arguments, '--num_workers=2'],
+    [sys.executable, '-m', 'data_prep.voxelize', *arguments,
+     '--num_workers=2'],
     cwd=ROOT,
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
