@@ -11,6 +11,8 @@ of what is around it: that bears holes here and there. A box without a lid stays
 open, since all of the lines through its lid are without a say.
 """
 
+import math
+
 import numpy as np
 from scipy import ndimage
 
@@ -24,6 +26,7 @@ _SAME = 1e-6  # of a voxel between crossings of one face that is there twice.
 _CLOSED, _DOUBTFUL = 0.3, 0.1
 _LEAK = 0.08  # of what is around a room: what may be no surface. A lid is 1/6.
 _SMALL = 0.01  # of a solid: rooms that are not looked at.
+_FEW = 4  # voxels between the lines that tell a sheet.
 
 
 def flood(surface: np.ndarray) -> np.ndarray:
@@ -56,8 +59,38 @@ def fill(triangles: np.ndarray, surface: np.ndarray) -> tuple[np.ndarray, str]:
   Returns:
     bool `(size, size, size)`; and what is doubtful about it, or nothing.
   """
+  if not surface.any():
+    return surface.copy(), ''
+  # Beyond the surface all is outside, and mostly that is most of the grid.
+  step = _step(len(surface))
+  whole = math.lcm(step, _FEW)
+  box = tuple(_range(surface, axis, whole) for axis in range(3))
+  start = np.array([some.start for some in box])
+  solid = np.zeros_like(surface)
+  solid[box], why = _fill(triangles - start, surface[box], step)
+  return solid, why
+
+
+def _step(size: int) -> int:
+  """Voxels between the lines of a first look."""
+  return max(2, size // 32)
+
+
+def _range(surface, axis, step):
+  """Where a surface is along an axis, and a voxel around it."""
+  others = tuple(other for other in range(3) if other != axis)
+  found = np.flatnonzero(surface.any(axis=others))
+  size = surface.shape[axis]
+  # In whole steps, so that the lines are where they are in the whole grid.
+  start = max(found[0] - 1, 0) // step * step
+  stop = -(-min(found[-1] + 2, size) // step) * step
+  return slice(int(start), int(min(stop, size)))
+
+
+def _fill(triangles, surface, step):
+  """As `fill`, within the box of a surface."""
   solid = flood(surface)
-  closed, doubtful = rooms(triangles, surface, solid)
+  closed, doubtful = rooms(triangles, surface, solid, step)
   if closed.any():
     # Where several lines go through holes, pockets are left within the room.
     whole = flood(solid | closed)
@@ -66,20 +99,21 @@ def fill(triangles: np.ndarray, surface: np.ndarray) -> tuple[np.ndarray, str]:
   if doubtful.any():
     return solid, f'it is open, and {doubtful.sum()} voxels are left empty'
   inner = np.count_nonzero(solid) - np.count_nonzero(surface)
-  if not inner and is_open(triangles, len(solid)):
+  if not inner and is_open(triangles, solid.shape):
     return solid, 'it is open, and nothing is inside'
   return solid, ''
 
 
 def rooms(
-  triangles: np.ndarray, surface: np.ndarray, solid: np.ndarray
+  triangles: np.ndarray, surface: np.ndarray, solid: np.ndarray, step: int
 ) -> tuple[np.ndarray, np.ndarray]:
   """Voxels that the flood has reached, but lines find inside.
 
   Args:
     triangles: `(m, 3, 3)` in voxel units.
-    surface: bool `(size, size, size)`.
+    surface: bool `(D, H, W)`.
     solid: likewise, what the flood has not reached.
+    step: voxels between the lines of a first look.
 
   Returns:
     Voxels of rooms that are closed but for holes; and of rooms of which it is
@@ -91,13 +125,12 @@ def rooms(
   if count_between(surface, solid) <= least:
     return nothing, nothing
   # A few lines tell whether it is worth while; mostly it is not.
-  size = len(solid)
-  step = max(2, size // 32)
-  some = (slice(step // 2, size // step * step, step),) * 3
-  agreed = (_votes(triangles / step, size // step) == 3) & ~solid[some]
+  coarse = tuple(size // step for size in solid.shape)
+  some = tuple(slice(step // 2, size * step, step) for size in coarse)
+  agreed = (_votes(triangles / step, coarse) == 3) & ~solid[some]
   if step**3 * np.count_nonzero(agreed) <= 0.5 * least:
     return nothing, nothing
-  votes = _votes(triangles, size)
+  votes = _votes(triangles, solid.shape)
   labels, count = ndimage.label((votes >= 2) & ~solid)
   total = np.bincount(labels.reshape(-1), minlength=count + 1)
   agreed = np.bincount(labels[votes == 3], minlength=count + 1)
@@ -167,7 +200,7 @@ def count_between(surface: np.ndarray, solid: np.ndarray | None = None) -> int:
   return int(np.bitwise_count(found).sum())
 
 
-def _lines(triangles: np.ndarray, size: int):
+def _lines(triangles: np.ndarray, shape: tuple[int, ...]):
   """Yields an axis, the lines along it, and where each crosses a triangle."""
   points = triangles - (0.5 + _SHIFT)
   a, b, c = points[:, 0], points[:, 1], points[:, 2]
@@ -175,7 +208,7 @@ def _lines(triangles: np.ndarray, size: int):
   high = np.maximum(np.maximum(a, b), c)
   # The lines that may meet a triangle, by their numbers.
   first = np.maximum(np.floor(low) + 1, 0).astype(np.int64)
-  last = np.minimum(np.floor(high), size - 1).astype(np.int64)
+  last = np.minimum(np.floor(high), np.array(shape) - 1).astype(np.int64)
   met = first <= last
   for axis in range(3):
     u, v = (other for other in range(3) if other != axis)
@@ -183,42 +216,44 @@ def _lines(triangles: np.ndarray, size: int):
     some = np.flatnonzero(met[:, u] & met[:, v])
     rows = last[some, u] - first[some, u] + 1
     lines, depths = _crossings(
-      points[some][:, :, [u, v, axis]], first[some, u], rows, size
+      points[some][:, :, [u, v, axis]], first[some, u], rows, shape[v]
     )
     yield axis, lines, depths + _SHIFT[axis]
 
 
-def _votes(triangles: np.ndarray, size: int) -> np.ndarray:
+def _votes(triangles: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
   """How many of the lines along x, y and z find each voxel inside."""
-  votes = np.zeros((size, size, size), np.int8)
-  for axis, lines, depths in _lines(triangles, size):
-    votes += np.moveaxis(_odd(lines, depths, size), 2, axis)
+  votes = np.zeros(shape, np.int8)
+  for axis, lines, depths in _lines(triangles, shape):
+    sides = *(size for i, size in enumerate(shape) if i != axis), shape[axis]
+    votes += np.moveaxis(_odd(lines, depths, sides), 2, axis)
   return votes
 
 
-def is_open(triangles: np.ndarray, size: int) -> bool:
+def is_open(triangles: np.ndarray, shape: tuple[int, ...]) -> bool:
   """Whether most of some lines go in and not out, or out and not in.
 
   So it is of a sheet, and of a scan from one side.
 
   Args:
     triangles: `(m, 3, 3)` in voxel units.
-    size: voxels a side.
+    shape: of their grid.
   """
   odd = met = 0
-  for _, lines, _ in _lines(triangles / 4, size // 4):
+  for _, lines, _ in _lines(triangles / _FEW, tuple(x // _FEW for x in shape)):
     counts = np.bincount(lines)
     odd += np.count_nonzero(counts & 1)
     met += np.count_nonzero(counts)
   return odd > 0.5 * met
 
 
-def _odd(lines, depths, size: int) -> np.ndarray:
+def _odd(lines, depths, shape: tuple[int, int, int]) -> np.ndarray:
   """Whether crossings are odd before each voxel and behind it: bool.
 
   Some meshes have their faces twice, once for each side. So one crossing counts
   for those in the same place, if it does not as they are.
   """
+  rows, columns, size = shape
   order = np.lexsort((depths, lines))
   lines, depths = lines[order], depths[order]
   # A crossing is before the voxels whose middle is behind it.
@@ -226,11 +261,11 @@ def _odd(lines, depths, size: int) -> np.ndarray:
   place += lines * (size + 1)
   again = np.zeros(len(lines), bool)
   again[1:] = (lines[1:] == lines[:-1]) & (np.diff(depths) < _SAME)
-  found = np.zeros((size, size, size), bool)
+  found = np.zeros(shape, bool)
   for chosen in (place, place[~again]) if again.any() else (place,):
-    counts = np.bincount(chosen, minlength=size * size * (size + 1))
+    counts = np.bincount(chosen, minlength=rows * columns * (size + 1))
     odd = np.logical_xor.accumulate(
-      (counts & 1).astype(bool).reshape(size, size, size + 1), axis=2
+      (counts & 1).astype(bool).reshape(rows, columns, size + 1), axis=2
     )
     found |= odd[:, :, :-1] & ~odd[:, :, -1:]
   return found

@@ -1,6 +1,9 @@
-"""Calls of compiled functions on some rows at a time, to bound the memory."""
+"""Rows at a time, to bound the memory, and batches ahead of their steps."""
 
 from collections.abc import Callable
+from collections.abc import Iterator
+from concurrent import futures
+import contextlib
 from typing import Any
 
 import jax
@@ -40,3 +43,29 @@ def map_batches(
     part = function(*(array[rows] for array in arrays))
     parts.append(jax.tree.map(lambda x: np.asarray(x)[: n - first], part))  # noqa: B023
   return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
+
+
+@contextlib.contextmanager
+def ahead(
+  make: Callable[[int, int], Any], end: int
+) -> Iterator[Callable[[int, int], Any]]:
+  """`(step, rollbacks)`: a mini-batch, which was made during the step before.
+
+  Args:
+    make: `(step, rollbacks) -> mini-batch`.
+    end: no step is this large.
+  """
+  with futures.ThreadPoolExecutor(1, 'batches') as worker:
+    waiting = {}
+
+    def take(step, rollbacks):
+      made = waiting.pop((step, rollbacks), None)
+      # Others are of before a rollback.
+      waiting.clear()
+      batch = make(step, rollbacks) if made is None else made.result()
+      if step + 1 < end:
+        after = step + 1, rollbacks
+        waiting[after] = worker.submit(make, *after)
+      return batch
+
+    yield take

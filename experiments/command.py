@@ -6,13 +6,9 @@
 `--config.field=value` overrides a field, of a config or of a model's own.
 """
 
-import ast
 from collections.abc import Mapping
 from collections.abc import Sequence
 import difflib
-import importlib.util
-import inspect
-import itertools
 import math
 import os
 import pathlib
@@ -21,21 +17,11 @@ from typing import Any
 from typing import NamedTuple
 
 from absl import flags
-import ml_collections
 
-from experiments.configs import arguments
+from experiments import config_files
 from experiments.configs import default
 
 _OVERRIDE = re.compile(r'--?config\.([^=]+)(?:=(.*))?', re.DOTALL)
-_CONFIGS = pathlib.Path(__file__).parent / 'configs'
-# Files of configs/ that are no configs.
-_HELPERS = ('__init__', 'arguments', 'default')
-# Files that take a category, and what a name of a config has behind its file's.
-_KINDS = (
-  'abp', 'coop', 'multigrid', 'recovery', 'super_resolution', 'synthesis',
-)  # fmt: skip
-_ARGUMENTS = (*arguments.CATEGORIES, 'all', *arguments.SIZES, 'paper2', 'fresh')
-_TRUE, _FALSE = ('true', 't', '1', 'yes'), ('false', 'f', '0', 'no')
 FLAGS = {
   'mode': 'what to do; train if not given',
   'config': 'a file with a config, or the name of one that comes with this',
@@ -80,6 +66,9 @@ _DEFAULTS = {'mode': 'train', 'weights': 'float16'}
 _CHOICES = {'up': ('x', 'y', 'z'), 'weights': ('float16', 'int8')}
 
 
+UsageError = config_files.UsageError
+
+
 class Processes(NamedTuple):
   """How a process joins the others of its run; see `processes.join`.
 
@@ -92,10 +81,6 @@ class Processes(NamedTuple):
   address: str | None = None
   num_processes: int | None = None
   process_id: int | None = None
-
-
-class UsageError(ValueError):
-  """A command line that cannot be; the message says what would be right."""
 
 
 class Command(NamedTuple):
@@ -259,7 +244,7 @@ def _unexpected(first, second, *others):
   near = ''
   if '=' in second:
     near = f' (did you mean --{second}?)'
-  elif f'{first}_{second}' in _all_names():
+  elif f'{first}_{second}' in config_files.all_names():
     near = f' (did you mean {first}_{second}?)'
   return (
     f'unexpected argument {second!r}{near}: a command is MODE and one config '
@@ -270,9 +255,9 @@ def _unexpected(first, second, *others):
 def _no_mode(word, modes, *what):
   if len(what) == 1 and what[0] in modes:
     return f'the mode comes first: {what[0]} {word}'
-  if word.partition(':')[0].removesuffix('.py') in config_names():
+  if word.partition(':')[0].removesuffix('.py') in config_files.config_names():
     return f'{word} is a config and no mode: train {word}'
-  near = _nearest(word, modes)
+  near = config_files.nearest(word, modes)
   listed = '' if near else f'; modes are {", ".join(modes)}'
   return f'there is no mode {word!r}{near}{listed}'
 
@@ -281,228 +266,15 @@ def _unknown_flag(text):
   match = re.match(r"Unknown command line flag '([^']*)'", text)
   if match is None:
     return text.rstrip('.')
-  near = _nearest(match[1], FLAGS)
+  near = config_files.nearest(match[1], FLAGS)
   # Often a field, whole or its last part.
-  known = fields(default.get_config())
-  own = [f'config.{name}' for name in known if _ends(name, match[1])]
+  known = config_files.fields(default.get_config())
+  own = [
+    f'config.{name}' for name in known if config_files.has_name(name, match[1])
+  ]
   if own:
     near = f' (did you mean --{" or --".join(own[:3])}?)'
   return f'there is no flag --{match[1]}{near or "; --help shows all"}'
-
-
-def _ends(name, word):
-  return name == word or name.endswith(f'.{word}')
-
-
-def _nearest(word, words):
-  near = difflib.get_close_matches(word, [*words], 2)
-  return f' (did you mean {" or ".join(near)}?)' if near else ''
-
-
-def config_names() -> list[str]:
-  """The names of all configs that come with the program."""
-  names = [path.stem for path in _CONFIGS.glob('*.py')]
-  return sorted(name for name in names if name not in _HELPERS)
-
-
-def load_config(text: str) -> ml_collections.ConfigDict:
-  """Loads a config.
-
-  Args:
-    text: `FILE.py`; or, from any folder, the name of a file that comes with the
-      program, or of its config. After a colon the argument of `get_config`.
-
-  Raises:
-    UsageError: when there is none, or it does not take the argument.
-
-  >>> load_config('synthesis:chair').name
-  'synthesis_chair'
-  >>> load_config('synthesis_chair_paper').name
-  'synthesis_chair_paper'
-  """
-  name, colon, argument = text.partition(':')
-  path = pathlib.Path(name)
-  if not path.is_file():
-    path, own = _ours(name)
-    if path is None or (own and colon):
-      raise UsageError(_no_config(name, text))
-    colon, argument = (':', own) if own else (colon, argument)
-  spec = importlib.util.spec_from_file_location(f'config_{path.stem}', path)
-  if spec is None or spec.loader is None:
-    raise UsageError(f'{path} is no config: it must be a file of Python, .py')
-  module = importlib.util.module_from_spec(spec)
-  try:
-    spec.loader.exec_module(module)
-    get_config = module.get_config
-  except Exception as error:
-    raise UsageError(f'{path} is no config: {error}') from error
-  if colon and not inspect.signature(get_config).parameters:
-    raise UsageError(f'{name} takes no argument, got {argument!r}')
-  try:
-    config = get_config(argument) if colon else get_config()
-  except ValueError as error:
-    raise UsageError(str(error)) from error
-  except Exception as error:
-    raise UsageError(
-      f'{path} is no config: {type(error).__name__}: {error}'
-    ) from error
-  lacking = [*default.get_config().keys()]
-  if isinstance(config, ml_collections.ConfigDict):
-    lacking = [*fields(default.get_config()).keys() - fields(config).keys()]
-  if lacking:
-    raise UsageError(
-      f'{path} is no config: it lacks {", ".join(sorted(lacking))}; begin with '
-      'experiments.configs.default.get_config()'
-    )
-  return config
-
-
-def _ours(name):
-  """The file of the program that is meant, and the argument that is in it."""
-  path = pathlib.PurePath(name)
-  # As typed in the repository, but from another folder.
-  if path.parent.parts and path.parts[-3:-1] != ('experiments', 'configs'):
-    return None, ''
-  stem, names = path.name.removesuffix('.py'), config_names()
-  if stem in names:
-    return _CONFIGS / f'{stem}.py', ''
-  # The name of a config: that of its file, a category and a size.
-  for own in sorted(names, key=len, reverse=True):
-    rest = re.sub(
-      r'_(paper2?|text|fresh)$', r',\1', stem.removeprefix(f'{own}_')
-    )
-    if rest != stem and rest.partition(',')[0] in _ARGUMENTS:
-      return _CONFIGS / f'{own}.py', rest
-  return None, ''
-
-
-def _all_names():
-  """Names of configs: of their files, and with each category."""
-  pairs = itertools.product(_KINDS, arguments.CATEGORIES)
-  by_category = [f'{kind}_{category}' for kind, category in pairs]
-  return [*dict.fromkeys([*config_names(), *by_category])]
-
-
-def _no_config(name, text):
-  if os.path.isdir(name):
-    return f'{name} is a folder, and no config'
-  names = config_names()
-  stem = pathlib.PurePath(name).name.removesuffix('.py')
-  by_category = [
-    f'{kind}_{category}' for kind in _KINDS for category in arguments.CATEGORIES
-  ]
-  near = _nearest(stem, dict.fromkeys([*names, *by_category]))
-  listed = '' if near else f'; there are {", ".join(names)}'
-  return f'there is no config {text}{near}{listed}'
-
-
-def override(
-  config: ml_collections.ConfigDict, overrides: Sequence[tuple[str, str]]
-) -> None:
-  """Sets fields of a config from their texts.
-
-  Raises:
-    UsageError: for an unknown field, which names the nearest ones, or a text
-      that is no value of it.
-
-  >>> config = load_config('test')
-  >>> override(config, [('chains.num_steps', '7')])
-  >>> config.chains.num_steps
-  7
-  """
-  known = fields(config)
-  for field, text in overrides:
-    if field not in known:
-      raise UsageError(_no_field(field, known))
-    *groups, last = field.split('.')
-    group = config
-    for name in groups:
-      group = group[name]
-    group[last] = _converted(field, known[field], text)
-
-
-def _no_field(field, known):
-  inside = [name for name in known if name.startswith(f'{field}.')]
-  if inside:
-    return f'{field} is a group of fields: {", ".join(inside)}'
-  # Often only the group is missing, or another one is meant.
-  last = field.rpartition('.')[2]
-  same = [name for name in known if _ends(name, last)]
-  near = f' (did you mean {" or ".join(same[:3])}?)' if same else ''
-  return (
-    f'there is no field {field}{near or _nearest(field, known)}; '
-    '--mode=describe prints them all'
-  )
-
-
-def fields(
-  config: ml_collections.ConfigDict, prefix: str = ''
-) -> dict[str, Any]:
-  """All values of a config by their names, such as 'chains.num_steps'."""
-  found = {}
-  for name, x in config.items():
-    if isinstance(x, ml_collections.ConfigDict):
-      found |= fields(x, f'{prefix}{name}.')
-    else:
-      found[prefix + name] = x
-  return found
-
-
-def _converted(field, old, text):
-  """The value that a text is, of the type of the old one."""
-  if isinstance(old, str):
-    return text
-  if isinstance(old, bool):
-    if text.lower() not in _TRUE + _FALSE:
-      raise UsageError(f'{field} must be true or false, got {text!r}')
-    return text.lower() in _TRUE
-  kind = 'a tuple such as (1, 2)'
-  try:
-    if isinstance(old, int):
-      kind = 'a whole number'
-      return int(text)
-    if isinstance(old, float):
-      kind = 'a number'
-      return float(text)
-    found = ast.literal_eval(text)
-  except (ValueError, SyntaxError) as error:
-    raise UsageError(f'{field} must be {kind}, got {text!r}') from error
-  return tuple(found) if isinstance(found, list | tuple) else (found,)
-
-
-def describe(config: ml_collections.ConfigDict) -> str:
-  """All fields of a config, their values and what they mean, as text.
-
-  The meanings are the comments of experiments/configs/default.py, whose order
-  it is.
-  """
-  known, told = fields(config), meanings()
-  lines = []
-  for field in [*told, *(known.keys() - told.keys())]:
-    lines.append(f'{field} = {known[field]!r}')
-    lines += [f'    {line}' for line in told.get(field, '').splitlines()]
-  return '\n'.join(lines)
-
-
-def meanings() -> dict[str, str]:
-  """What each field means: its comments in default.py, by field."""
-  groups, found, above = {'config': ''}, {}, []
-  for line in (_CONFIGS / 'default.py').read_text('utf-8').splitlines():
-    comment = re.fullmatch(r'\s*# (.*)', line)
-    if comment:
-      above.append(comment[1])
-      continue
-    assigned = re.fullmatch(r'\s+(\w+)\.(\w+) = (.*)', line)
-    if assigned:
-      owner, name, right = assigned.groups()
-      alias, _, made = right.rpartition(' = ')
-      if made.endswith('ConfigDict()'):
-        groups[alias] = f'{name}.'
-      else:
-        behind = right.partition('  # ')[2]
-        found[groups[owner] + name] = behind or '\n'.join(above)
-    above = []
-  return found
 
 
 def help_text(modes: Mapping[str, Any]) -> str:
@@ -524,7 +296,7 @@ def help_text(modes: Mapping[str, Any]) -> str:
       lines.append(f'  {"":14} {", ".join(names)}')
   lines += ['', 'Flags:']
   lines += [f'  --{name:14} {text}' for name, text in FLAGS.items()]
-  lines += ['', 'Configs: ' + ', '.join(config_names())]
+  lines += ['', 'Configs: ' + ', '.join(config_files.config_names())]
   lines += ['Models: demo, ' + ', '.join(_saved_models())]
   return '\n'.join(lines)
 
@@ -539,7 +311,7 @@ def no_model(folder: str) -> str:
   near = difflib.get_close_matches(name, there, 1)
   if near:
     return f'there is no folder {folder}; did you mean {there[near[0]]}?'
-  if name in _all_names():
+  if name in config_files.all_names():
     return f'there is no run {folder} yet; first learn it: train {name}'
   return (
     f"there is no folder {folder}; a model is a folder, 'demo' or "

@@ -22,6 +22,7 @@ try:
 
   import dnet_jax
   from experiments import command
+  from experiments import config_files
   from experiments import evaluate
   from experiments import export
   from experiments import processes
@@ -191,13 +192,13 @@ def _config(typed):
   """The config that was named, with what was overridden."""
   text = command.value(typed, 'config')
   if text is None:
-    names = ', '.join(command.config_names())
+    names = ', '.join(config_files.config_names())
     raise command.UsageError(
       f'--mode={typed.mode} needs --config: a file, or one of {names}; --help '
       'shows more'
     )
-  config = command.load_config(text)
-  command.override(config, typed.overrides)
+  config = config_files.load_config(text)
+  config_files.override(config, typed.overrides)
   return config
 
 
@@ -217,9 +218,9 @@ def _describe(typed):
         _check_there(folder)
         content = models.open_model(folder)[1].get('config', {})
     config = models.full_config(content)
-    command.override(config, typed.overrides)
+    config_files.override(config, typed.overrides)
   checks.check(config)
-  print(command.describe(config))
+  print(config_files.describe(config))
 
 
 def _workdir(typed, config=None):
@@ -271,7 +272,7 @@ def _learn(typed):
     if content is None:
       raise command.UsageError(f'{folder} is no run yet: name a --config')
     config = models.full_config(content)
-    command.override(config, typed.overrides)
+    config_files.override(config, typed.overrides)
   else:
     config = _config(typed)
   checks.check(config)
@@ -361,7 +362,7 @@ def request(
   changed = config is not None or bool(typed.overrides)
   if config is None:
     config = own.copy_and_resolve_references()
-    command.override(config, typed.overrides)
+    config_files.override(config, typed.overrides)
   _check_same_networks(folder, config, own)
   if changed:
     # Else the model's own, also of one whose card has no config.
@@ -404,7 +405,11 @@ def _writable(folder):
 def _check_same_networks(folder, config, own):
   """What a model was learned as, nothing that is said later changes."""
   ours, theirs = (
-    {name: x for name, x in command.fields(c).items() if _of_networks(name)}
+    {
+      name: x
+      for name, x in config_files.fields(c).items()
+      if _of_networks(name)
+    }
     for c in (config, own)
   )
   # As JSON, in which tuples are lists.

@@ -1,8 +1,6 @@
 """The one training loop: batch, step, check, log, checkpoint, look."""
 
-from collections.abc import Callable
 from collections.abc import Mapping
-from concurrent import futures
 import contextlib
 import datetime
 import math
@@ -19,9 +17,11 @@ import ml_collections
 import numpy as np
 
 import dnet_jax
+from experiments import batches
 from experiments import memory
 from experiments import parallel
 from experiments import report
+from experiments import resuming
 from experiments import signals
 from experiments import tasks
 from experiments.files import checkpoints
@@ -36,26 +36,6 @@ from experiments.tasks import checks
 from experiments.tasks import networks
 from experiments.tasks import parts
 
-# Fields that a run may be resumed with other values of: they change no result
-# while nothing diverges, or only what is still to come.
-MAY_DIFFER = (
-  'sample',
-  'recover',
-  'super_resolve',
-  'evaluate',
-  'probe',
-  'latent',
-  'data.path',
-  'parallel',
-  'chains.at_once',
-  'limits',
-  'train.num_iterations',
-  'train.checkpoint_every',
-  'train.keep_checkpoints',
-  'train.picture_every',
-  'train.picture_shapes',
-  'train.page_every',
-)
 _SHOWN = {
   'energy_gap': 'energy gap',
   'teaching_loss': 'teaching',
@@ -139,8 +119,10 @@ def train(
   begun = checkpoints.about(workdir)
   # Before its first checkpoint a workdir belongs to no config.
   if begun is not None and not accept_changes:
-    workdirs.check_config(workdir, config.to_dict(), may_differ=MAY_DIFFER)
-    config, data = _found_again(config, workdir, begun[1]['data'])
+    workdirs.check_config(
+      workdir, config.to_dict(), may_differ=resuming.MAY_DIFFER
+    )
+    config, data = resuming.find_data(config, workdir, begun[1]['data'])
   else:
     data = parts.data(config, packed=True)
   experiment = task.experiment(config, data)
@@ -153,7 +135,7 @@ def train(
   if begun is None:
     params = beginnings.params(config, experiment)
   else:
-    _check_goes_on(workdir, experiment, *begun)
+    resuming.check_goes_on(workdir, experiment, *begun)
     # All will be restored: train.init_from may be gone.
     params = experiment.params()
   changes = workdirs.check_config(workdir, config.to_dict(), accept=True)
@@ -164,52 +146,6 @@ def train(
       workdirs.write_config(workdir, config.to_dict())
     run = _Run(config, workdir, experiment, devices, None, caught)
     return _train(run, params, changes if begun is not None else [])
-
-
-def _found_again(config, workdir, told):
-  """The shapes that a run has learned from, and the config with their path.
-
-  They are where they were, or where the config says that they are now.
-  """
-  recorded = (workdirs.read_config(workdir) or {}).get('data', {}).get('path')
-  found, missing = [], None
-  for path in dict.fromkeys((recorded, config.data.path)):
-    if path is None:
-      continue
-    there = config.copy_and_resolve_references()
-    with there.unlocked():
-      there.data.path = path
-    try:
-      data = parts.data(there, packed=True)
-    except (FileNotFoundError, ValueError) as error:
-      missing = error
-      continue
-    if data.checksum == told['checksum']:
-      return there, data
-    found.append(f'{data.checksum}: {data.source}')
-  if not found:
-    raise missing
-  raise ValueError(
-    f'{workdir} has learned from other shapes (checksum {told["checksum"]}: '
-    f'{told["data"]}) than data.path has now ({", ".join(found)}): point '
-    '--config.data.path at those, take another workdir, or go on with these '
-    'by --accept_changes'
-  )
-
-
-def _check_goes_on(workdir, experiment, step, told):
-  """Refuses a run that has no phase or iteration to go on with."""
-  networks.choice(
-    [phase.name for phase in experiment.phases],
-    told['phase'],
-    f'the phase that {workdir} is in',
-  )
-  total = sum(phase.iterations for phase in experiment.phases)
-  if step > total:
-    raise ValueError(
-      f'{workdir} has learned for {step} iterations already, and the config '
-      f'asks for {total}: raise train.num_iterations, or take another workdir'
-    )
 
 
 def _first(run, number, params, like=False) -> _Saved:
@@ -340,30 +276,6 @@ def _schedule(temperature, rate_factor):
   return dnet_jax.Schedule(jnp.float32(temperature), jnp.float32(rate_factor))
 
 
-@contextlib.contextmanager
-def _ahead(make: Callable[[int, int], Any], end: int):
-  """`(step, rollbacks)`: a mini-batch, which was made during the step before.
-
-  Args:
-    make: `(step, rollbacks) -> mini-batch`.
-    end: no step is this large.
-  """
-  with futures.ThreadPoolExecutor(1, 'batches') as worker:
-    waiting = {}
-
-    def take(step, rollbacks):
-      made = waiting.pop((step, rollbacks), None)
-      # Others are of before a rollback.
-      waiting.clear()
-      batch = make(step, rollbacks) if made is None else made.result()
-      if step + 1 < end:
-        after = step + 1, rollbacks
-        waiting[after] = worker.submit(make, *after)
-      return batch
-
-    yield take
-
-
 def _phase(run, number, step, saved):
   """From `step` to the end of a phase; returns that step, and what it left."""
   with contextlib.ExitStack() as stack:
@@ -378,14 +290,16 @@ def _learn(run, number, step, saved, stack):
   root = jax.random.fold_in(jax.random.key(config.seed), 2)
   in_a_row, pace = 0, _announce(run, step)
   state = devices.put(saved.state)
-  batches = stack.enter_context(_ahead(_batch_of(phase, devices), end - begin))
+  batch_at = stack.enter_context(
+    batches.ahead(_batch_of(phase, devices), end - begin)
+  )
   if step < end:
-    _check_memory(run, phase, devices, state, batches(step - begin, 0))
+    _check_memory(run, phase, devices, state, batch_at(step - begin, 0))
   while step < end:
     rollbacks = saved.rollbacks
     # Another key and order after each rollback, the same after a resume.
     key = jax.random.fold_in(jax.random.fold_in(root, rollbacks), step)
-    batch = batches(step - begin, rollbacks)
+    batch = batch_at(step - begin, rollbacks)
     schedule = _schedule(phase.temperature(step - begin), saved.rate_factor)
     state, metrics = devices.step(key, state, batch, schedule)
     metrics = {name: float(value) for name, value in metrics.items()}

@@ -330,7 +330,7 @@ def _mesh(source, points, faces, up, grid, partial, name) -> Shape:
   if not is_scan and partial:
     # However much of the grid it fills.
     own = placement.normalise(points, faces, size)
-    is_scan = inside.is_open(own, size)
+    is_scan = inside.is_open(own, (size,) * 3)
   if not is_scan:
     triangles = in_grid[faces]
     if source.box is not None and not _within(triangles, size):

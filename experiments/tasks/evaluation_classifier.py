@@ -16,6 +16,7 @@ from experiments.evaluation import classifier as classifiers
 from experiments.evaluation import negatives
 from experiments.files import datasets
 from experiments.files import inputs
+from experiments.files import mini_batches
 from experiments.files import outputs
 from experiments.tasks import base
 from experiments.tasks import networks
@@ -73,11 +74,11 @@ def _batch(config, voxels):
 
   def batch(step, rollbacks=0, rows=slice(None)):
     del rollbacks  # Drawn anew in each step.
-    chosen = datasets.balanced_indices(
+    chosen = mini_batches.balanced_indices(
       voxels.train_labels, size, step, config.seed
     )
     rng = np.random.default_rng((config.seed, 4, step))
-    shapes = datasets.augment(
+    shapes = mini_batches.augment(
       voxels.train[chosen],
       rng,
       mirror=settings.mirror,

@@ -28,6 +28,7 @@ from experiments.files import datasets
 from experiments.files import figures
 from experiments.files import inputs
 from experiments.files import models
+from experiments.files import summaries
 from experiments.tasks import base
 from experiments.tasks import networks
 from experiments.tasks import parts
@@ -75,7 +76,7 @@ def _experiment(
   spec, extras = parts.model_parts(
     config, *datasets.seen(voxels), descriptors=sizes, grids=sides
   )
-  extras['histogram'] = datasets.histogram(voxels.train)
+  extras['histogram'] = summaries.histogram(voxels.train)
 
   def preview(model):
     # The same fresh samples of the finest grid after each iteration.

@@ -21,6 +21,8 @@ import dnet_jax
 from dnet_jax import corruptions
 from experiments import parallel
 from experiments.files import datasets
+from experiments.files import mini_batches
+from experiments.files import summaries
 from experiments.tasks import base
 from experiments.tasks import networks
 
@@ -232,7 +234,7 @@ def batch_of(
   parallel.check_divisible(**{'data.batch_size': config.data.batch_size})
 
   def batch(step, rollbacks=0, rows=slice(None)):
-    chosen = datasets.batch_indices(
+    chosen = mini_batches.batch_indices(
       len(voxels.train),
       config.data.batch_size,
       step,
@@ -363,7 +365,7 @@ def components(
   config: ml_collections.ConfigDict, voxels: datasets.Dataset
 ) -> dict[str, np.ndarray]:
   """Principal components of the training shapes, `config.components`."""
-  return datasets.principal_components(
+  return summaries.principal_components(
     datasets.to_network(np.asarray(voxels.train), voxels.mean, voxels.scale),
     config.components.number,
     config.components.groups,

@@ -24,6 +24,7 @@ from experiments.files import figures
 from experiments.files import inputs
 from experiments.files import masks
 from experiments.files import outputs
+from experiments.files import summaries
 from experiments.tasks import base
 from experiments.tasks import conditioned
 from experiments.tasks import parts
@@ -160,7 +161,7 @@ def with_components(
     'What is hidden of scans begins at principal components of %s.',
     data.source,
   )
-  found = datasets.principal_components(
+  found = summaries.principal_components(
     datasets.to_network(
       data.train, float(model.extras['mean']), float(model.extras['scale'])
     ),

@@ -197,7 +197,7 @@ def test_a_box_with_much_missing_is_doubtful():
 def test_lines_find_what_is_inside_of_a_ball():
   mesh = trimesh.creation.icosphere(4)
   triangles = placement.normalise(mesh.vertices, mesh.faces, 32)
-  votes = inside._votes(triangles, 32)
+  votes = inside._votes(triangles, (32,) * 3)
   centres = np.stack(np.indices((32, 32, 32)), -1) + 0.5 - 16
   # Lines are a little off the middle, the ball is a little within a sphere.
   radius = np.linalg.norm(centres, axis=-1)
@@ -209,8 +209,8 @@ def test_edges_and_corners_count_once():
   # Of a box that lies just so that all lines at its border are on its edges.
   box = trimesh.creation.box((8, 8, 8)).triangles
   shift = 0.5 + inside._SHIFT
-  for _, lines, depths in inside._lines(np.round(box) + 8 + shift, 16):
-    assert inside._odd(lines, depths, 16).sum() == 8**3
+  for _, lines, depths in inside._lines(np.round(box) + 8 + shift, (16,) * 3):
+    assert inside._odd(lines, depths, (16,) * 3).sum() == 8**3
 
 
 def testcount_between_is_what_it_says():
@@ -232,6 +232,6 @@ def test_pieces_do_not_matter(monkeypatch):
     np.arange(3 * len(sides())).reshape(-1, 3),
     32,
   )
-  whole = inside._votes(triangles, 32)
+  whole = inside._votes(triangles, (32,) * 3)
   monkeypatch.setattr(inside, '_PAIRS', 37)
-  np.testing.assert_array_equal(inside._votes(triangles, 32), whole)
+  np.testing.assert_array_equal(inside._votes(triangles, (32,) * 3), whole)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from experiments import command
+from experiments import config_files
 from experiments import main
 from experiments.configs import default
 from experiments.files import outputs
@@ -368,8 +369,8 @@ def test_a_fault_of_the_program_says_so(monkeypatch, capsys):
 
 
 def test_every_field_has_a_meaning():
-  fields = command.fields(default.get_config())
-  told = command.meanings()
+  fields = config_files.fields(default.get_config())
+  told = config_files.meanings()
   assert told.keys() == fields.keys()
   for name, text in told.items():
     # Whole sentences and phrases, and nothing of a neighbour's.
@@ -380,7 +381,7 @@ def test_every_field_has_a_meaning():
 def test_describe_prints_all_of_them(capsys):
   assert run('describe') == 0
   out = capsys.readouterr().out
-  for name, text in command.meanings().items():
+  for name, text in config_files.meanings().items():
     assert f'\n{name} = ' in f'\n{out}'
     for line in text.splitlines():
       assert f'\n    {line}\n' in f'{out}\n'
@@ -391,7 +392,7 @@ def _numeric(x):
 
 
 def test_every_number_has_a_rule():
-  fields = command.fields(default.get_config())
+  fields = config_files.fields(default.get_config())
   rules = checks.rules()
   assert rules.keys() <= fields.keys()
   assert {n for n, x in fields.items() if _numeric(x)} <= rules.keys()
@@ -400,7 +401,7 @@ def test_every_number_has_a_rule():
 @pytest.mark.parametrize('name', checks.rules())
 def test_each_rule_refuses_something(name):
   """And names the field and the value."""
-  old = command.fields(default.get_config())[name]
+  old = config_files.fields(default.get_config())[name]
   bad = {str: '?/', int: -5, float: -0.5, tuple: ('?/',)}[type(old)]
   config = default.get_config()
   group, _, field = name.rpartition('.')
@@ -415,13 +416,13 @@ def test_each_rule_refuses_something(name):
   'name',
   [
     name
-    for name, x in command.fields(default.get_config()).items()
+    for name, x in config_files.fields(default.get_config()).items()
     if isinstance(x, float)
   ],
 )
 def test_nan_is_refused_anywhere(name):
   config = default.get_config()
-  command.override(config, [(name, 'nan')])
+  config_files.override(config, [(name, 'nan')])
   with pytest.raises(ValueError, match=f'{name} must be finite, got nan'):
     checks.check(config)
 

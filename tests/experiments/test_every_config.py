@@ -9,7 +9,7 @@ import pytest
 
 from data_prep import furniture
 from data_prep import voxel_file
-from experiments import command
+from experiments import config_files
 from experiments import main
 from experiments import tasks
 from experiments.configs import arguments
@@ -53,19 +53,19 @@ def every():
 
 
 def test_all_files_are_here():
-  assert {*command.config_names()} == {*BY_CATEGORY, *OTHERS}
+  assert {*config_files.config_names()} == {*BY_CATEGORY, *OTHERS}
 
 
 def test_each_is_possible_and_has_a_name_of_its_own():
   """A name is that of a workdir; equal configs may share one."""
   by_name = {}
   for text in every():
-    config = command.load_config(text)
+    config = config_files.load_config(text)
     checks.check(config)
     content = json.dumps(config.to_dict(), sort_keys=True)
     assert by_name.setdefault(config.name, content) == content, text
     # And it is found by its name.
-    named = command.load_config(config.name)
+    named = config_files.load_config(config.name)
     assert json.dumps(named.to_dict(), sort_keys=True) == content, text
     if text.endswith(('paper', 'text')):
       assert config.name.endswith(('_paper', '_text')), text
@@ -74,11 +74,11 @@ def test_each_is_possible_and_has_a_name_of_its_own():
 
 def test_larger_sizes_are_larger_and_have_a_small_one():
   for text in every():
-    config = command.load_config(text)
+    config = config_files.load_config(text)
     small = config.name.removesuffix('_paper').removesuffix('_text')
     if small == config.name or 'paper2' in config.name:
       continue
-    other = command.load_config(small)
+    other = config_files.load_config(small)
     assert other.data.category == config.data.category
     assert other.task == config.task
     assert other.train.num_iterations <= config.train.num_iterations
@@ -120,13 +120,15 @@ def _sizes():
   texts = [f'{kind}:sofa,{x}' for kind, xs in BY_CATEGORY.items() for x in xs]
   texts += [f'{name}:{x}' for name, xs in OTHERS.items() for x in xs]
   texts = [text.rstrip(',:') for text in texts]
-  return [*{command.load_config(t).name: t for t in reversed(texts)}.values()]
+  return [
+    *{config_files.load_config(t).name: t for t in reversed(texts)}.values()
+  ]
 
 
 @pytest.mark.parametrize('text', _sizes())
 def test_each_size_builds(shapes, text):
   """Its networks take its grid, its schedules its numbers of steps."""
-  config = command.load_config(text)
+  config = config_files.load_config(text)
   if config.components.number:  # Boxes are fewer than it wants.
     config.components.number, config.components.groups = 5, 2
   made = tasks.TASKS[config.task].experiment(config, _dataset(shapes, config))
@@ -168,15 +170,15 @@ def _learned(folder, name, settings):
   """Trains a config by its name alone; returns its rows of metrics."""
   given = [f'--config.{field}={x}' for field, x in settings.items()]
   assert main.run([f'--config={name}', *given]) == 0
-  config = command.load_config(name)
+  config = config_files.load_config(name)
   return logs.read_metrics(folder / 'runs' / config.name)
 
 
-@pytest.mark.parametrize('name', command.config_names())
+@pytest.mark.parametrize('name', config_files.config_names())
 def test_each_trains_by_its_name_alone(tmp_path, monkeypatch, name):
   monkeypatch.chdir(tmp_path)
   settings = dict(TINY)
-  config = command.load_config(name)
+  config = config_files.load_config(name)
   rows = 2
   if config.components.number:
     settings |= {'components.number': 2, 'components.groups': 1}
@@ -196,11 +198,11 @@ def test_each_trains_by_its_name_alone(tmp_path, monkeypatch, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', command.config_names())
+@pytest.mark.parametrize('name', config_files.config_names())
 def test_each_trains_with_its_own_networks(tmp_path, monkeypatch, name):
   monkeypatch.chdir(tmp_path)
   settings = dict(OWN)
-  config = command.load_config(name)
+  config = config_files.load_config(name)
   rows = 2
   if config.components.number:
     settings |= {'components.number': 2, 'components.groups': 1}
@@ -227,9 +229,9 @@ def test_modelnet_is_taken_where_it_is(tmp_path, monkeypatch, caplog):
   assert 'Data: data/modelnet10_8.npz.' in caplog.messages
   caplog.clear()
   # So it is of a model that names it without its folder.
-  config = command.load_config('synthesis:toilet')
+  config = config_files.load_config('synthesis:toilet')
   config.data.path = 'modelnet10_8.npz'
   assert parts.data(config).source == 'toilet of modelnet10_8.npz'
   # Demo and test are of the furniture wherever they run.
   for name in ('demo', 'test'):
-    assert command.load_config(name).data.path == 'furniture'
+    assert config_files.load_config(name).data.path == 'furniture'

@@ -10,12 +10,14 @@ from data_prep import voxel_file
 import dnet_jax
 from dnet_jax.uses import synthesis
 from experiments.files import datasets
+from experiments.files import mini_batches
+from experiments.files import summaries
 
 
 def test_draws_are_from_the_histogram():
   voxels = (np.arange(8) < 2).astype(np.uint8).reshape(1, 2, 2, 2)
   voxels = np.concatenate([0 * voxels, voxels, voxels, voxels])
-  histogram = datasets.histogram(voxels, bins=4)
+  histogram = summaries.histogram(voxels, bins=4)
   model = dnet_jax.Model(dnet_jax.Spec((2, 2, 2)), {}, {'histogram': histogram})
   keys = dnet_jax.chain_keys(jax.random.key(0), 4000)
   draws = np.asarray(synthesis.draw_averages(keys, model)).ravel()
@@ -39,13 +41,15 @@ def test_every_epoch_is_a_permutation():
   for epoch in range(3):
     seen = []
     for step in range(epoch * 5, epoch * 5 + 5):
-      seen += datasets.batch_indices(10, 2, step, seed=3)
+      seen += mini_batches.batch_indices(10, 2, step, seed=3)
     assert sorted(seen) == list(range(10))
-  first = datasets.batch_indices(10, 2, 0, seed=3)
-  assert first != datasets.batch_indices(10, 2, 5, seed=3)
-  assert first == datasets.batch_indices(10, 2, 5, seed=3, shuffle=False) or (
-    datasets.batch_indices(10, 2, 0, seed=3, shuffle=False)
-    == datasets.batch_indices(10, 2, 5, seed=3, shuffle=False)
+  first = mini_batches.batch_indices(10, 2, 0, seed=3)
+  assert first != mini_batches.batch_indices(10, 2, 5, seed=3)
+  assert first == mini_batches.batch_indices(
+    10, 2, 5, seed=3, shuffle=False
+  ) or (
+    mini_batches.batch_indices(10, 2, 0, seed=3, shuffle=False)
+    == mini_batches.batch_indices(10, 2, 5, seed=3, shuffle=False)
   )
 
 
@@ -72,31 +76,31 @@ def test_augmented_shapes_are_moved_shapes():
   shapes = np.zeros((200, 9, 9, 9))
   shapes[:, 3, 5, 2] = 1
   # One voxel, moved by at most two along each axis, by every amount.
-  moved = datasets.augment(shapes, rng, shift_voxels=2)
+  moved = mini_batches.augment(shapes, rng, shift_voxels=2)
   steps = np.argwhere(moved)[:, 1:] - [3, 5, 2]
   assert len(steps) == 200 and {*steps.ravel()} == {-2, -1, 0, 1, 2}
   # Mirrors of x and y, never of z.
-  mirrored = np.argwhere(datasets.augment(shapes, rng, mirror=True))[:, 1:]
+  mirrored = np.argwhere(mini_batches.augment(shapes, rng, mirror=True))[:, 1:]
   assert {*map(tuple, mirrored)} == {(3, 5, 2), (5, 5, 2), (3, 3, 2), (5, 3, 2)}
   # Turns keep the middle and the height, scales the middle.
   ball = np.zeros((4, 9, 9, 9))
   ball[:, 3:6, 3:6, 2:5] = 1
-  turned = datasets.augment(ball, rng, turn_degrees=90)
+  turned = mini_batches.augment(ball, rng, turn_degrees=90)
   assert (turned.any((1, 2)) == ball.any((1, 2))).all()
   assert {*np.unique(turned)} == {0, 1}
-  np.testing.assert_array_equal(datasets.augment(ball, rng), ball)
+  np.testing.assert_array_equal(mini_batches.augment(ball, rng), ball)
 
 
 def test_balanced_indices_are_balanced_and_a_function_of_the_step():
   labels = np.repeat([0, 1, 2], [5, 50, 500])
-  drawn = datasets.balanced_indices(labels, 3000, 0, seed=1)
+  drawn = mini_batches.balanced_indices(labels, 3000, 0, seed=1)
   counts = np.bincount(labels[drawn])
   # Five standard deviations of a binomial.
   assert abs(counts - 1000).max() < 5 * np.sqrt(3000 * 2 / 9)
   np.testing.assert_array_equal(
-    drawn, datasets.balanced_indices(labels, 3000, 0, seed=1)
+    drawn, mini_batches.balanced_indices(labels, 3000, 0, seed=1)
   )
-  assert (drawn != datasets.balanced_indices(labels, 3000, 1, seed=1)).any()
+  assert (drawn != mini_batches.balanced_indices(labels, 3000, 1, seed=1)).any()
 
 
 @pytest.mark.parametrize('dtype', [np.uint8, np.float32])

@@ -14,6 +14,7 @@ import pytest
 from data_prep import furniture
 from data_prep import unzip
 from data_prep import voxel_file
+from experiments import batches
 from experiments import parallel
 from experiments import tasks
 from experiments import train
@@ -108,13 +109,13 @@ def test_batches_are_made_ahead_and_in_order():
     made.append((step, rollbacks))
     return step, rollbacks
 
-  with train._ahead(make, 3) as batches:
-    assert batches(0, 0) == (0, 0)
-    assert batches(1, 0) == (1, 0)
+  with batches.ahead(make, 3) as batch_at:
+    assert batch_at(0, 0) == (0, 0)
+    assert batch_at(1, 0) == (1, 0)
     # After a rollback others are wanted.
-    assert batches(0, 1) == (0, 1)
-    assert batches(1, 1) == (1, 1)
-    assert batches(2, 1) == (2, 1)
+    assert batch_at(0, 1) == (0, 1)
+    assert batch_at(1, 1) == (1, 1)
+    assert batch_at(2, 1) == (2, 1)
   assert max(made) == (2, 1) and {(0, 0), (1, 0), (0, 1)} < {*made}
 
 

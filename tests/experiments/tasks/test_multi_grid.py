@@ -13,7 +13,7 @@ from dnet_jax.uses import synthesis as library
 from experiments import evaluate
 from experiments.configs import multigrid as multigrid_config
 from experiments.configs import multigrid_sofa
-from experiments.files import datasets
+from experiments.files import summaries
 from experiments.tasks import multi_grid
 from experiments.tasks import networks
 from experiments.tasks import parts
@@ -95,7 +95,7 @@ def test_evaluation(folder, workdir, tmp_path):
   # The training shapes come from the histogram itself, but for its bins.
   averages = result['averages']
   train = parts.data(tiny.multi_grid()).train
-  bins = np.diff(datasets.histogram(train)['edges'])
+  bins = np.diff(summaries.histogram(train)['edges'])
   assert averages['training shapes']['wasserstein'] == 0
   assert averages['histogram']['wasserstein'] <= bins.max()
   assert result['cost']['steps'] == {'2^3': 3, '8^3': 3}
