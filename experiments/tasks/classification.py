@@ -33,7 +33,6 @@ import dnet_jax
 from dnet_jax import features
 from dnet_jax import types
 from dnet_jax import uses
-from dnet_jax.uses import perception
 from experiments import batches
 from experiments.files import outputs
 from experiments.tasks import base
@@ -49,6 +48,8 @@ _MAX_ITER = 1000
 _TOLERANCE, _LAST_TOLERANCE = 1e-3, 1e-5
 _COLUMNS = 2048  # Features that are multiplied at once.
 _CORES = joblib.cpu_count()
+# A shape and its mirror image, left for right: most furniture is like it.
+_VIEWS = ((), (1,))
 
 
 def extract(
@@ -344,7 +345,7 @@ def probe(request: base.Request) -> dict[str, Any]:
     poolings['ours, finer pooling'] = settings.more_windows
   # What has not learned is a floor, and needs no further rows.
   floor = {'the same network, untrained': settings.windows}
-  mirrors = perception.MIRRORS if settings.mirror else ((),)
+  mirrors = _VIEWS if settings.mirror else ((),)
   found = [
     extract(model, v, poolings, mirrors)
     | extract(untrained(model, request.config.seed), v, floor)
