@@ -914,7 +914,9 @@ def test_a_mended_mesh_is_read_again(tmp_path):
   assert len(voxel_file.load(out).names['train']) == len(shapes)
 
 
-def test_ctrl_c_ends_in_one_line_and_goes_on(tree, tmp_path):
+def test_ctrl_c_ends_in_one_line_and_goes_on(tmp_path):
+  # Enough of them to be caught in the middle.
+  tree = write_tree(tmp_path / 'meshes', count=30)
   out = tmp_path / 'x.npz'
   arguments = [f'--meshes={tree}', '--size=128', f'--out={out}']
   process = subprocess.Popen(
@@ -941,8 +943,8 @@ def test_ctrl_c_ends_in_one_line_and_goes_on(tree, tmp_path):
   assert not out.exists()
   result = command(*arguments, '--num_workers=1')
   assert result.returncode == 0, result.stderr
-  assert 'of 40 meshes are done, going on' in result.stdout
-  assert os.listdir(tmp_path) == ['x.npz']
+  assert 'of 120 meshes are done, going on' in result.stdout
+  assert sorted(os.listdir(tmp_path)) == ['meshes', 'x.npz']
 
 
 # Real data.
