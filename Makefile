@@ -1,6 +1,7 @@
 # make venv    .venv with all that experiments, data_prep and tests need
 # make test    lint, formatting, doctests and tests
 # make test-all  the same and the slow tests
+# make docs    the site, in build/site
 # make demo    draws shapes of trained models, then learns chairs on the
 #              embedded furniture and draws them
 PYTHON ?= python3
@@ -9,7 +10,7 @@ BIN = $(VENV)/bin
 DEMO ?= runs/demo
 SHOWN = pretrained/synthesis_chair,pretrained/synthesis_toilet
 
-.PHONY: venv test test-all demo lint
+.PHONY: venv test test-all docs demo lint
 
 venv: $(VENV)/.done
 
@@ -17,7 +18,7 @@ $(VENV)/.done: setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
 	  sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed, this is {v}: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -e '.[experiments,data-prep,test]'
+	$(BIN)/python -m pip install --quiet -e '.[experiments,data-prep,test,docs]'
 	touch $@
 
 lint: venv
@@ -29,6 +30,9 @@ test: lint
 
 test-all: lint
 	$(BIN)/python -m pytest -n 2 --dist=worksteal -m 'slow or not slow'
+
+docs: venv
+	$(BIN)/python -m mkdocs build --strict
 
 demo: venv
 	test -e $(DEMO)/fresh.png || $(BIN)/python -m experiments.gallery \

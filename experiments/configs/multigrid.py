@@ -7,7 +7,7 @@ and then, for Figure 8 (samples/grids/grids.png in the workdir):
 python -m experiments.main --workdir=runs/multigrid_sofa --mode=sample
 
 A category alone has grids of 4, 8, 16 and 32: about ten minutes of one CPU core
-for sofas; numbers are in README.md. `,paper` has the grids, layers and numbers
+for sofas; numbers: docs/results.md. `,paper` has the grids, layers and numbers
 of section 6.6, up to 64: for a GPU. Its step of 0.3 is read as in 6.1, 0.3^2 in
 eq. (7), and Adam keeps the rate of 6.1; `,text` has 0.3 for both.
 """

@@ -8,7 +8,7 @@ of 3 layers and `,paper2` that of 2 layers; `,text` has the text's step: for a
 GPU.
 
 Two to three minutes of one CPU core. All ten categories are better than every
-baseline (README). Of three: errors of 0.0159 (chairs), 0.0086
+baseline (docs/results.md). Of three: errors of 0.0159 (chairs), 0.0086
 (sofas) and 0.0204 (toilets) of thresholded voxels, 0.0240, 0.0142 and 0.0291 of
 real-valued ones, where Table 4 has 0.0118, 0.0068 and 0.0119, and the best
 baseline 0.0206, 0.0142, 0.0263 and 0.0374, 0.0239, 0.0352 (2026-11-24).

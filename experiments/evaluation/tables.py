@@ -1,7 +1,7 @@
-"""Writes the README's tables from results/*.json, ours beside the paper's.
+"""Writes the tables of README and docs/ from results/*.json and pretrained/.
 
-python -m experiments.evaluation.tables          # writes README.md
-python -m experiments.evaluation.tables --check  # fails where it is stale
+python -m experiments.evaluation.tables          # writes the files of `PAGES`
+python -m experiments.evaluation.tables --check  # fails where one is stale
 
 A table stands between `<!-- table: NAME -->` and `<!-- end -->`; what is
 between them is replaced. Names are those of `TABLES`. A number that no result
@@ -10,7 +10,6 @@ gives is a dash.
 
 from collections.abc import Callable
 from collections.abc import Mapping
-from collections.abc import Sequence
 import glob
 import json
 import os
@@ -20,51 +19,28 @@ from typing import Any
 from absl import app
 from absl import flags
 
+from experiments.evaluation import cells
+from experiments.evaluation import overview
 from experiments.evaluation import paper
 
 # Sets of shapes of a result, our own first.
 _OURS = ('persistent', 'fresh')
 _REAL = ('training shapes', 'test shapes')
 
-Results = Mapping[str, Mapping[str, Any]]
+PAGES = ('README.md', 'docs/results.md', 'docs/speed.md')
 
 
-def _number(value, digits=4):
-  if value is None:
-    return '–'
-  return value if isinstance(value, str) else f'{value:.{digits}f}'
-
-
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-  lines = [header, ['---'] * len(header), *rows]
-  return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
-
-
-def _of(results: Results, table: str) -> list[tuple[str, Mapping[str, Any]]]:
-  return [(n, r) for n, r in results.items() if r.get('table') == table]
-
-
-def _score(results, name, kind, metric):
-  row = results.get(name, {}).get('scores', {}).get(kind, {})
-  return row.get(metric)
-
-
-def _mean(values):
-  known = [value for value in values if value is not None]
-  return sum(known) / len(known) if known else None
-
-
-def inception(results: Results) -> str:
+def inception(results: cells.Results) -> str:
   """Table 1."""
   rows = []
-  for name, result in _of(results, 'synthesis'):
+  for name, result in cells.of(results, 'synthesis'):
     for kind, row in result['scores'].items():
       if 'inception_score' in row:
         score = f'{row["inception_score"]:.3f} ± {row["inception_std"]:.3f}'
         number = f'{row["shapes"]:.0f}'
         rows.append([f'{kind}, `{name}`', number, score])
   rows += [[f'*{k}*', '', v] for k, v in paper.INCEPTION_SCORES.items()]
-  return _markdown(['method', 'shapes', 'inception score'], rows)
+  return cells.markdown(['method', 'shapes', 'inception score'], rows)
 
 
 def _by_category(results, printed, metric):
@@ -76,31 +52,33 @@ def _by_category(results, printed, metric):
   )
   for category, theirs in printed.items():
     name = f'synthesis_{category}'
-    values = [_score(results, name, kind, metric) for kind in kinds]
+    values = [cells.score(results, name, kind, metric) for kind in kinds]
     values += theirs
-    rows.append([category, *map(_number, values)])
+    rows.append([category, *map(cells.number, values)])
     for column, value in zip(columns, values, strict=True):
       column.append(value)
-  rows.append(['mean', *(_number(_mean(column)) for column in columns)])
+  rows.append(
+    ['mean', *(cells.number(cells.mean(column)) for column in columns)]
+  )
   header = ['', *kinds, *(f'*{name}*' for name in paper.SYNTHESIS_METHODS)]
-  return _markdown(header, rows)
+  return cells.markdown(header, rows)
 
 
-def class_probability(results: Results) -> str:
+def class_probability(results: cells.Results) -> str:
   """Table 2."""
   return _by_category(results, paper.CLASS_PROBABILITIES, 'class_probability')
 
 
-def classification_error(results: Results) -> str:
+def classification_error(results: cells.Results) -> str:
   """Table 3."""
   return _by_category(
     results, paper.CLASSIFICATION_ERRORS, 'classification_error'
   )
 
 
-def recovery(results: Results) -> str:
+def recovery(results: cells.Results) -> str:
   """Table 4; of ours and the baselines, real-valued and thresholded."""
-  found = {r['category']: r['scores'] for _, r in _of(results, 'recovery')}
+  found = {r['category']: r['scores'] for _, r in cells.of(results, 'recovery')}
   baselines = dict.fromkeys(
     name
     for scores in found.values()
@@ -113,31 +91,37 @@ def recovery(results: Results) -> str:
     for name in ('model', *baselines):
       scores = found.get(category, {}).get(name, {})
       both = (scores.get('error'), scores.get('error_binary'))
-      row.append(' / '.join(map(_number, both)) if scores else _number(None))
-    rows.append([*row, *map(_number, errors)])
+      row.append(
+        ' / '.join(map(cells.number, both)) if scores else cells.number(None)
+      )
+    rows.append([*row, *map(cells.number, errors)])
   header = ['real-valued / thresholded', 'ours', *baselines]
-  return _markdown(
+  return cells.markdown(
     [*header, *(f'*{name}*' for name in paper.RECOVERY_METHODS)], rows
   )
 
 
-def super_resolution(results: Results) -> str:
+def super_resolution(results: cells.Results) -> str:
   """Scores of section 6.3, for which the paper has pictures only."""
-  found = _of(results, 'super_resolution')
+  found = cells.of(results, 'super_resolution')
   metrics = dict.fromkeys(
     metric for _, r in found for row in r['scores'].values() for metric in row
   )
   rows = [
-    [f'`{name}`', method, *(_number(row.get(metric)) for metric in metrics)]
+    [
+      f'`{name}`',
+      method,
+      *(cells.number(row.get(metric)) for metric in metrics),
+    ]
     for name, result in found
     for method, row in result['scores'].items()
   ]
-  return _markdown(['result', 'method', *metrics], rows)
+  return cells.markdown(['result', 'method', *metrics], rows)
 
 
-def classification(results: Results) -> str:
+def classification(results: cells.Results) -> str:
   """Table 5, and few labels."""
-  found = _of(results, 'classification')
+  found = cells.of(results, 'classification')
   shares = dict.fromkeys(
     share
     for _, result in found
@@ -148,7 +132,7 @@ def classification(results: Results) -> str:
   rows = []
   for name, result in found:
     for method, row in result['scores'].items():
-      cells = []
+      accuracies = []
       for share in shares:
         cell = row['accuracy'].get(share)
         text = '–'
@@ -156,10 +140,10 @@ def classification(results: Results) -> str:
           text = f'{100 * cell["mean"]:.1f}'
           if cell['draws'] > 1:
             text += f' ± {100 * cell["std"]:.1f}'
-        cells.append(text)
-      rows.append([f'{method}, `{name}`', str(row['features']), *cells])
+        accuracies.append(text)
+      rows.append([f'{method}, `{name}`', str(row['features']), *accuracies])
   blank = ['–'] * max(len(shares) - 1, 0)
-  for _, result in _of(results, 'evaluation_classifier'):
+  for _, result in cells.of(results, 'evaluation_classifier'):
     accuracy = f'{100 * result["accuracy"]:.1f}'
     rows.append(
       ['our classifier (a ConvNet with labels)', '', *blank, accuracy]
@@ -170,10 +154,10 @@ def classification(results: Results) -> str:
   header += [f'{100 * float(share):g} % of the labels' for share in shares]
   if not shares:
     header += ['accuracy, %']
-  return _markdown(header, rows)
+  return cells.markdown(header, rows)
 
 
-def distances(results: Results) -> str:
+def distances(results: cells.Results) -> str:
   """Distances of all sets of shapes that have been scored."""
   columns = {
     'one_nn_accuracy': '1-NN, IoU',
@@ -190,22 +174,22 @@ def distances(results: Results) -> str:
     'rejected': 'rejected',
   }
   rows = []
-  for name, result in _of(results, 'synthesis'):
+  for name, result in cells.of(results, 'synthesis'):
     for kind, scores in result['scores'].items():
       values = []
       for metric in columns:
         value = scores.get(metric)
         if metric == 'mmd_chamfer' and value is not None:
           value *= 1000
-        values.append(_number(value, 2))
+        values.append(cells.number(value, 2))
       rows.append([f'`{name}`', kind, *values])
-  return _markdown(['result', 'shapes', *columns.values()], rows)
+  return cells.markdown(['result', 'shapes', *columns.values()], rows)
 
 
-def evaluation_classifier(results: Results) -> str:
+def evaluation_classifier(results: cells.Results) -> str:
   """What the evaluation classifier rejects."""
   rows = []
-  for _, result in _of(results, 'evaluation_classifier'):
+  for _, result in cells.of(results, 'evaluation_classifier'):
     for kind, row in result['rejection'].items():
       learned = {True: 'yes', False: 'no'}.get(row.get('seen'), '')
       values = (
@@ -213,12 +197,14 @@ def evaluation_classifier(results: Results) -> str:
         for name in ('rejected', 'none', 'largest_probability', 'entropy')
       )
       number = f'{row["shapes"]:.0f}'
-      rows.append([kind, number, learned, *(_number(v, 3) for v in values)])
+      rows.append(
+        [kind, number, learned, *(cells.number(v, 3) for v in values)]
+      )
   header = ['grids', 'number', 'seen in learning', 'rejected', "P('none')"]
-  return _markdown([*header, 'largest of the ten', 'entropy'], rows)
+  return cells.markdown([*header, 'largest of the ten', 'entropy'], rows)
 
 
-def speed(results: Results) -> str:
+def speed(results: cells.Results) -> str:
   """Scores and learning steps of benchmarks/langevin.py, beside PyTorch.
 
   `≈` is an estimate by the time of one chain.
@@ -237,33 +223,34 @@ def speed(results: Results) -> str:
           what += f' + {row["batch"]} shapes'
           what += f', K = {row["num_steps"]}' if row['num_steps'] else ''
         errors = (row.get('error', {}).get(k) for k in ('ours', 'torch'))
-        direct = _number(row['seconds'].get('direct', {}).get(call), 2)
+        direct = cells.number(row['seconds'].get('direct', {}).get(call), 2)
         late = row.get('estimated_seconds', {}).get('direct', {}).get(call)
         rows.append(
           [
             f'{row["section"]} {name}, {row["grid"]}^3',
             f'{call}, {what}',
-            _number(ours, 2),
-            _number(torch, 2),
-            _number(torch and torch / ours, 2),
+            cells.number(ours, 2),
+            cells.number(torch, 2),
+            cells.number(torch and torch / ours, 2),
             f'≈ {late:.0f}' if late else direct,
             ' / '.join(
-              _number(memory.get(f'{k} {call}'), 0) for k in ('ours', 'torch')
+              cells.number(memory.get(f'{k} {call}'), 0)
+              for k in ('ours', 'torch')
             ),
             ' / '.join('–' if e is None else f'{e:.0e}' for e in errors)
             if call == 'score'
             else '',
-            _number(
+            cells.number(
               compiled['ours'].get('score_many' if call == 'score' else call), 1
             ),
           ]
         )
   header = ['network', 'call', 'ours, s', 'PyTorch, s', 'ratio']
   header += ["XLA's own, s", 'memory, MiB', 'error', 'compiles in, s']
-  return _markdown(header, rows)
+  return cells.markdown(header, rows)
 
 
-def growth(results: Results) -> str:
+def growth(results: cells.Results) -> str:
   """How the cost of a score grows, of benchmarks/langevin.py --growth."""
   rows = []
   for result in results.values():
@@ -275,18 +262,18 @@ def growth(results: Results) -> str:
       rows.append(
         [
           row['network'],
-          _number(ours, 3),
-          _number(1e3 * ours / row['chains'], 1),
-          _number(torch, 3),
-          _number(torch and torch / ours, 2),
-          _number(row['xla_buffers_mib']['ours']['score_many'], 0),
+          cells.number(ours, 3),
+          cells.number(1e3 * ours / row['chains'], 1),
+          cells.number(torch, 3),
+          cells.number(torch and torch / ours, 2),
+          cells.number(row['xla_buffers_mib']['ours']['score_many'], 0),
         ]
       )
   header = ['score of 6.1', 'ours, s', 'ms a chain', 'PyTorch, s', 'ratio']
-  return _markdown([*header, 'buffers, MiB'], rows)
+  return cells.markdown([*header, 'buffers, MiB'], rows)
 
 
-TABLES: Mapping[str, Callable[[Results], str]] = {
+TABLES: Mapping[str, Callable[[cells.Results], str]] = {
   'inception': inception,
   'class_probability': class_probability,
   'classification_error': classification_error,
@@ -297,19 +284,29 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
   'evaluation_classifier': evaluation_classifier,
   'speed': speed,
   'growth': growth,
+  'speed_summary': overview.speed_summary,
+  'summary': overview.summary,
+  'pretrained': overview.pretrained,
+  'saved_models': overview.saved_models,
 }
 
 
-def read(folder: str) -> dict[str, Any]:
-  """All results of a folder, by the name of the file, without .json."""
-  found = {}
+def read(folder: str, models: str | None = None) -> dict[str, Any]:
+  """All results of a folder, by the name of the file, without .json.
+
+  Args:
+    folder: of results.
+    models: a folder of saved models, whose cards are added by the name
+      `pretrained/NAME`.
+  """
+  found = {} if models is None else overview.cards(models)
   for path in sorted(glob.glob(os.path.join(folder, '*.json'))):
     with open(path, encoding='utf-8') as file:
       found[os.path.splitext(os.path.basename(path))[0]] = json.load(file)
   return found
 
 
-def fill(text: str, results: Results) -> str:
+def fill(text: str, results: cells.Results) -> str:
   r"""A text with its tables written anew.
 
   Raises:
@@ -346,40 +343,43 @@ def fill(text: str, results: Results) -> str:
   )
 
 
-def update(readme: str, folder: str, *, check: bool = False) -> None:
+def update(page: str, results: cells.Results, *, check: bool = False) -> None:
   """Writes a file's tables anew.
 
   Args:
-    readme: the file.
-    folder: of results.
+    page: the file.
+    results: see `read`.
     check: write nothing.
 
   Raises:
     SystemExit: with `check`, when the file is not up to date.
   """
-  with open(readme, encoding='utf-8') as file:
+  with open(page, encoding='utf-8') as file:
     text = file.read()
-  filled = fill(text, read(folder))
+  filled = fill(text, results)
   if filled == text:
     return
   if check:
     raise SystemExit(
-      f'{readme} is not what {folder} says: run python -m '
+      f'{page} is not what the results say: run python -m '
       'experiments.evaluation.tables'
     )
-  with open(readme, 'w', encoding='utf-8') as file:
+  with open(page, 'w', encoding='utf-8') as file:
     file.write(filled)
 
 
 def main(argv):
-  """Writes or checks the README."""
+  """Writes or checks the pages."""
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments {argv[1:]}')
-  update(_README.value, _RESULTS.value, check=_CHECK.value)
+  results = read(_RESULTS.value, _MODELS.value)
+  for page in _FILES.value:
+    update(page, results, check=_CHECK.value)
 
 
 if __name__ == '__main__':
-  _README = flags.DEFINE_string('readme', 'README.md', 'The file to write.')
+  _FILES = flags.DEFINE_list('pages', list(PAGES), 'The files to write.')
   _RESULTS = flags.DEFINE_string('results', 'results', 'Folder of results.')
+  _MODELS = flags.DEFINE_string('models', 'pretrained', 'Saved models.')
   _CHECK = flags.DEFINE_bool('check', False, 'Write nothing; fail if stale.')
   app.run(main)

@@ -194,7 +194,7 @@ def data(
   if path != datasets.FURNITURE and not os.path.exists(path):
     raise FileNotFoundError(
       f'there is no data at {path}: point --config.data.path at a voxel file '
-      "(README.md says how to make one of ModelNet10), or at 'furniture', "
+      "(docs/data.md says how to make one of ModelNet10), or at 'furniture', "
       'which needs no file'
     )
   return datasets.load(

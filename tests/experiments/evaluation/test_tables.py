@@ -1,4 +1,4 @@
-"""The README's tables say what results/*.json say."""
+"""The tables of README and docs/ say what results/*.json say."""
 
 import json
 import pathlib
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from experiments.configs import arguments
+from experiments.evaluation import overview
 from experiments.evaluation import paper
 from experiments.evaluation import tables
 
@@ -24,8 +25,15 @@ def cells(table):
   return [split[0], *split[2:]]
 
 
-def test_the_readme_is_up_to_date():
-  tables.update(str(ROOT / 'README.md'), str(ROOT / 'results'), check=True)
+@pytest.mark.parametrize('page', tables.PAGES)
+def test_pages_are_up_to_date(page):
+  results = tables.read(str(ROOT / 'results'), str(ROOT / 'pretrained'))
+  tables.update(str(ROOT / page), results, check=True)
+
+
+def test_every_table_stands_on_a_page():
+  text = ''.join((ROOT / page).read_text() for page in tables.PAGES)
+  assert all(f'<!-- table: {name} -->' in text for name in tables.TABLES)
 
 
 def test_the_command():
@@ -39,7 +47,8 @@ def test_the_command():
   assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize('name', tables.TABLES)
+# A line, and not a table.
+@pytest.mark.parametrize('name', sorted({*tables.TABLES} - {'speed_summary'}))
 def test_tables_without_results_have_the_papers_numbers(name):
   rows = cells(tables.TABLES[name]({}))
   assert rows[0]
@@ -166,6 +175,48 @@ def test_results_reach_their_cells():
   assert growth[1:] == ['0.500', '100.0', '1.000', '2.00', '64']
 
 
+def test_readme_s_tables():
+  folder, models = str(ROOT / 'results'), str(ROOT / 'pretrained')
+  results = {
+    'synthesis_bed': {
+      'table': 'synthesis',
+      'scores': {
+        'fresh': {'class_probability': 0.5, 'one_nn_accuracy': 0.75},
+        'test shapes': {'class_probability': 0.9},
+      },
+    },
+    'recovery_bed': {
+      'table': 'recovery',
+      'scores': {
+        'model': {'error_binary': 0.01},
+        'mean shape': {'error_binary': 0.25},
+        'local average': {'error_binary': 0.02},
+      },
+    },
+    'pretrained/recovery_bed': {
+      'table': 'pretrained',
+      'picture': 'pretrained/recovery_bed/figure3.png',
+      'seconds': 240.0,
+      'device': 'a machine',
+      'date': '2026-01-01',
+    },
+  }
+  _, first, second, third = cells(overview.summary(results))
+  assert first[1:] == ['0.500', 'test shapes 0.900', '0.920']
+  assert second[1:] == ['0.75', 'training shapes –', '–']
+  assert third[1:] == ['0.0100', 'local average 0.020', '0.0092']
+  (row,) = cells(overview.pretrained(results))[1:]
+  assert row[0].startswith('`recovery`: [bed](pretrained/recovery_bed/')
+  assert row[-1] == 'error 0.0100'
+  (row,) = cells(overview.saved_models(results))[1:]
+  assert row[2:] == ['error 0.0100', '–', '4', 'a machine, 2026-01-01']
+  # Each model that is there has a row.
+  found = tables.read(folder, models)
+  rows = cells(overview.saved_models(found))[1:]
+  assert len(rows) == len([*(ROOT / 'pretrained').glob('*/card.json')])
+  assert 'PyTorch' in overview.speed_summary(found)
+
+
 def test_files_become_tables_and_stale_ones_are_found(tmp_path):
   readme, results = tmp_path / 'README.md', tmp_path / 'results'
   results.mkdir()
@@ -176,16 +227,17 @@ def test_files_become_tables_and_stale_ones_are_found(tmp_path):
   (results / 'synthesis_all.json').write_text(
     json.dumps({'table': 'synthesis', 'scores': {'fresh': score}})
   )
-  text = tables.fill(readme.read_text(), tables.read(str(results)))
+  found = tables.read(str(results))
+  text = tables.fill(readme.read_text(), found)
   assert '3.000 ± 0.000' in text and 'old' not in text
   assert text.startswith('before\n') and text.endswith('\nafter\n')
-  assert tables.fill(text, tables.read(str(results))) == text
+  assert tables.fill(text, found) == text
   with pytest.raises(SystemExit, match=r'experiments\.evaluation\.tables'):
-    tables.update(str(readme), str(results), check=True)
+    tables.update(str(readme), found, check=True)
   assert 'old' in readme.read_text()
-  tables.update(str(readme), str(results))
+  tables.update(str(readme), found)
   assert readme.read_text() == text
-  tables.update(str(readme), str(results), check=True)
+  tables.update(str(readme), found, check=True)
 
 
 def test_unknown_tables_and_open_markers():
