@@ -49,6 +49,7 @@ from data_prep import voxel_file
 
 FORMATS = volumes.FORMATS
 OUT_FORMATS = volumes.OUT_FORMATS
+_MOST_PADDED = 1 << 28  # voxels of a cube that a thin grid is padded to.
 
 
 class Shape(NamedTuple):
@@ -274,6 +275,10 @@ def _fitted(voxels, size, lossy, to) -> tuple[np.ndarray, list[str]]:
   if not (voxels > 0).any():
     raise ValueError('it is empty: no voxel is occupied')
   if len(set(shape)) > 1:
+    if max(shape) ** 3 > max(_MOST_PADDED, 8 * voxels.size):
+      raise ValueError(
+        f'its grid {shape} would be too large as a cube of {max(shape)}^3'
+      )
     voxels = grids.resize(voxels, max(shape))
     done.append(f'of a grid {shape} were padded to {max(shape)}^3')
   if size is not None and voxels.shape[0] != size:

@@ -6,6 +6,8 @@ import numpy as np
 
 # Values of our own results are real: a little beyond 0 and 1, where chains end.
 _REAL = (-0.5, 1.5)
+_POINTS = 16  # at least, in a cloud of them.
+_NO_GRID = 'not of a shape (D, H, W) or a batch (n, D, H, W)'
 
 
 def resize(voxels: np.ndarray, size: int, *, lossy: bool = False) -> np.ndarray:
@@ -76,7 +78,12 @@ def fit(
   if factor > 1:
     wide = tuple(factor * side for side in shape)
     done = f'scaled down by blocks of {factor}^3'
-    found = blocks(_centred(voxels, wide), factor)
+    found = voxels
+    # One axis after the other, the longest first: a thin grid stays small.
+    for axis in sorted(range(3), key=lambda i: -old[i]):
+      padded, factors = list(found.shape), [1, 1, 1]
+      padded[axis], factors[axis] = wide[axis], factor
+      found = blocks(_centred(found, padded), *factors)
   else:
     wide, found = shape, _centred(voxels, shape)
   matrix = np.diag([factor, factor, factor, 1.0])
@@ -125,23 +132,24 @@ def up_matrix(shape: Sequence[int], up: str) -> np.ndarray:
   return np.array(rows, np.float64)
 
 
-def blocks(voxels: np.ndarray, factor: int) -> np.ndarray:
+def blocks(voxels: np.ndarray, *factors: int) -> np.ndarray:
   """Scales down: each block becomes a voxel, as full as its fullest voxel.
 
   So is a voxel of a mesh occupied when any of the mesh lies in it, and what is
   thin is kept.
 
   Args:
-    voxels: `(D, H, W)`, sides divisible by `factor`.
-    factor: side of the blocks.
+    voxels: `(D, H, W)`, sides divisible by `factors`.
+    *factors: side of the blocks, or their three sides.
 
   >>> thin = np.zeros((8, 8, 8))
   >>> thin[3] = 1
   >>> blocks(thin, 4).sum(axis=(1, 2)).tolist()
   [4.0, 0.0]
   """
-  d, h, w = (n // factor for n in voxels.shape)
-  parts = voxels.reshape(d, factor, h, factor, w, factor)
+  a, b, c = factors if len(factors) == 3 else factors * 3
+  d, h, w = voxels.shape
+  parts = voxels.reshape(d // a, a, h // b, b, w // c, c)
   return parts.max(axis=(1, 3, 5))
 
 
@@ -179,19 +187,25 @@ def check_voxels(
   >>> check_voxels(np.full((2, 1, 4, 4, 4), 130), threshold=127).sum().item()
   128
   """
-  shape = voxels.shape
+  shape, is_cloud = voxels.shape, _is_cloud(voxels)
   if voxels.ndim == 5 and shape[1] == 1:
     voxels = voxels[:, 0]
   elif shape[-1:] == (1,) and (len(shape) == 5 or min(shape[:3]) > 1):
     voxels = voxels[..., 0]
   if voxels.ndim == 3:
     voxels = voxels[None]
-  if voxels.ndim != 4 or not voxels.size:
-    what = 'not of a shape (D, H, W) or a batch (n, D, H, W)'
-    if len(shape) == 2 and shape[1] == 3:
-      what = 'which are points, not voxels'
-    elif len(shape) == 5:
-      what = 'of several channels; read is one, (n, 1, D, H, W)'
+  what = '' if voxels.ndim == 4 and voxels.size else _NO_GRID
+  if len(shape) == 2 and shape[1] == 3:
+    what = 'which are points, not voxels'
+  elif threshold is None and is_cloud:
+    what = 'which are clouds of points, not voxels: give one, (n, 3)'
+  elif len(shape) == 5 and voxels.ndim == 5:
+    what = 'of several channels; read is one, (n, 1, D, H, W)'
+  elif (
+    len(shape) == 4 and len({*shape[:3]}) == 1 and 1 < shape[3] <= 4 < shape[0]
+  ):
+    what = 'of several channels; read is one, (D, H, W, 1)'
+  if what:
     raise ValueError(f'it holds an array of shape {shape}, {what}')
   if voxels.dtype.kind not in 'buif':
     raise ValueError(f'it holds an array of {voxels.dtype}, not of numbers')
@@ -212,3 +226,15 @@ def check_voxels(
   if not ((voxels == 0) | (voxels == 1)).all():
     return voxels.astype(np.float32)
   return voxels.astype(np.uint8)
+
+
+def _is_cloud(voxels: np.ndarray) -> bool:
+  """Whether an array of one or more shapes is rather one of points."""
+  sides = voxels.shape[1:]
+  return (
+    len(sides) == 2
+    and min(sides) == 3
+    and max(sides) >= _POINTS
+    and voxels.dtype.kind == 'f'
+    and not ((voxels == 0) | (voxels == 1)).all()
+  )

@@ -125,10 +125,7 @@ def rooms(
   if count_between(surface, solid) <= least:
     return nothing, nothing
   # A few lines tell whether it is worth while; mostly it is not.
-  coarse = tuple(size // step for size in solid.shape)
-  some = tuple(slice(step // 2, size * step, step) for size in coarse)
-  agreed = (_votes(triangles / step, coarse) == 3) & ~solid[some]
-  if step**3 * np.count_nonzero(agreed) <= 0.5 * least:
+  if not _worth_while(triangles, solid, step, 0.5 * least):
     return nothing, nothing
   votes = _votes(triangles, solid.shape)
   labels, count = ndimage.label((votes >= 2) & ~solid)
@@ -141,6 +138,24 @@ def rooms(
     closed &= _leaks(labels, solid, count) < _LEAK
   doubtful = large & ~closed & (agreed > _DOUBTFUL * total)
   return closed[labels], doubtful[labels]
+
+
+def _worth_while(triangles, solid, step: int, least: float) -> bool:
+  """Whether all lines may agree at more than `least` voxels outside a solid.
+
+  Looks at every voxel of a diagonal of each block, lest it miss a room that is
+  one voxel high.
+  """
+  coarse = tuple(size // step for size in solid.shape)
+  agreed = 0
+  for start in range(step):
+    some = tuple(slice(start, size * step, step) for size in coarse)
+    middles = triangles / step + (0.5 - (start + 0.5) / step)
+    votes = _votes(middles, coarse)
+    agreed += step**2 * np.count_nonzero((votes == 3) & ~solid[some])
+    if agreed > least:
+      return True
+  return False
 
 
 def _leaks(labels: np.ndarray, solid: np.ndarray, count: int) -> np.ndarray:

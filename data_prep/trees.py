@@ -74,6 +74,7 @@ def find(
   split: str = 'train',
   file_types: Sequence[str] = mesh_files.FILE_TYPES,
   tree: str = '',
+  same_names: bool = False,
 ) -> Found:
   """Lists the shapes of a zip file, a folder or a single file.
 
@@ -91,6 +92,8 @@ def find(
     tree: a pattern for another tree, such as `{class}/{name}/*.obj` or
       `{split}/{class}_{name}.ply`, of the ends of paths; what does not fit is
       passed over. `*` is anything in a name, `**` also in several.
+    same_names: whether shapes of the same name are taken; their names get
+      their endings.
 
   Returns:
     The shapes, and how many files of which ending are none.
@@ -155,9 +158,15 @@ def find(
       f'no shapes in {path}: looked for .{", .".join(file_types)}{fits}'
       + (f'; {others}' if passed_over else '')
     )
+  if same_names:
+    count = collections.Counter(shape[:3] for shape in shapes)
+    for i, shape in enumerate(shapes):
+      if count[shape[:3]] > 1:
+        full = pathlib.PurePath(shape.member or shape.path)
+        shapes[i] = shape._replace(name=full.name)
   shapes.sort()
   for one, other in itertools.pairwise(shapes):
-    if one[:3] == other[:3]:
+    if one[:3] == other[:3] and not same_names:
       raise ValueError(
         f'two shapes are called {"/".join(one[:3])}: '
         f'{one.member or one.path} and {other.member or other.path}; a pattern '

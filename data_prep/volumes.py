@@ -221,7 +221,10 @@ def _write_binvox(voxels: np.ndarray, matrix) -> bytes:
 def _is_straight(matrix: np.ndarray) -> bool:
   """Whether a matrix only scales, and moves."""
   step = matrix[0, 0]
-  return step > 0 and np.allclose(matrix[:3, :3], step * np.eye(3), 1e-9, 0)
+  # Rounding, by a turn or far from the origin, is small beside a voxel.
+  return step > 0 and np.allclose(
+    matrix[:3, :3], step * np.eye(3), 0, 1e-5 * step
+  )
 
 
 def _read_mat(data: bytes, key: str | None) -> np.ndarray:

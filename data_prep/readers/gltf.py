@@ -104,14 +104,16 @@ def _scene(file: _File) -> tuple[np.ndarray, np.ndarray]:
   else:
     inner = {child for node in nodes for child in node.get('children', [])}
     roots = [i for i in range(len(nodes)) if i not in inner]
-  placed = [] if nodes else [(mesh, np.eye(4)) for mesh in range(len(meshes))]
+  placed = []  # mesh, transform, and weights of its morphs.
+  if not nodes:
+    placed = [(mesh, np.eye(4), []) for mesh in range(len(meshes))]
   todo = [(root, np.eye(4), 0) for root in reversed(roots)]
   while todo:
     i, outer, depth = todo.pop()
     if depth > min(_DEPTH, len(nodes)):
       raise ValueError(f'node {i} is part of itself')
     node = nodes[_index(i, nodes, 'node')]
-    matrix = outer @ _matrix(node)
+    matrix = outer @ _matrix(node, i)
     todo += [(c, matrix, depth + 1) for c in reversed(node.get('children', []))]
     if 'mesh' not in node:
       continue
@@ -119,11 +121,11 @@ def _scene(file: _File) -> tuple[np.ndarray, np.ndarray]:
       raise ValueError(f'node {i} has a skin, whose pose is not read')
     if 'EXT_mesh_gpu_instancing' in node.get('extensions', {}):
       raise ValueError(f'node {i} has instances (EXT_mesh_gpu_instancing)')
-    placed.append((node['mesh'], matrix))
+    placed.append((node['mesh'], matrix, node.get('weights', [])))
   vertices, faces, start = [np.empty((0, 3))], [np.empty((0, 3), np.int64)], 0
-  for number, matrix in placed:
+  for number, matrix, weights in placed:
     mesh = meshes[_index(number, meshes, 'mesh')]
-    if any(mesh.get('weights', [])):
+    if any(weights or mesh.get('weights', [])):
       raise ValueError(f'mesh {number} is morphed, which is not read')
     for primitive in mesh['primitives']:
       points, triangles = _primitive(file, primitive)
@@ -140,11 +142,15 @@ def _index(i: Any, entries, what: str) -> int:
   return i
 
 
-def _matrix(node) -> np.ndarray:
+def _matrix(node, number: int) -> np.ndarray:
   """The transform of a node: a matrix, or scale, rotation and translation."""
   if 'matrix' in node:
     return np.array(node['matrix'], np.float64).reshape(4, 4).T
   x, y, z, w = node.get('rotation', (0, 0, 0, 1))
+  if not abs(x * x + y * y + z * z + w * w - 1) < 0.01:
+    raise ValueError(
+      f'node {number} has the rotation {[x, y, z, w]}, whose length is not 1'
+    )
   matrix = np.eye(4)
   matrix[:3, :3] = [
     [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],

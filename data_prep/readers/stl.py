@@ -56,7 +56,7 @@ def _binary(data: bytes, count: int):
 def _text(data: bytes):
   """Facets of text, in letters of any size, one statement a line."""
   vertices, counts, closed = [], [], True
-  ends = 0
+  solids = ends = 0
   for number, line in enumerate(data.splitlines(), 1):
     words = line.lower().split()
     if words[:1] == [b'end']:  # some write it apart.
@@ -81,10 +81,16 @@ def _text(data: bytes):
       if counts and counts[-1] < 3:
         raise ValueError(f'line {number}: a facet of {counts[-1]} vertices')
       closed = True
+    elif word == b'solid':
+      solids += 1
     elif word == b'endsolid':
       ends += 1
-  if not closed or not ends:
-    raise ValueError('truncated: it has no endsolid')
+  if not closed or ends < solids:
+    raise ValueError(
+      f'truncated: it has {ends} endsolid for {solids} solid'
+      if ends
+      else 'truncated: it has no endsolid'
+    )
   found = text.numbers(b'\n'.join(rest for _, rest in vertices))
   if found is None or found.size != 3 * len(vertices):
     for number, rest in vertices:

@@ -2,7 +2,8 @@
 
 x, y, z and whatever else a scanner writes behind them, which is left out. Words
 are apart by white space, commas or semicolons; `#` and `//` begin a comment.
-The first line may be the number of points, or the names of the columns.
+The first line may be the number of points, or the names of the columns. Commas
+in numbers (`0,5`) and a first column that counts the points are refused.
 """
 
 import re
@@ -10,6 +11,10 @@ import re
 import numpy as np
 
 from data_prep.readers import text
+
+_COMMA = re.compile(rb'\d,\d')
+# Two words with something else than a comma between them.
+_APART = re.compile(rb'[^\s,;][ \t]*[ \t;][ \t]*[^\s,;]')
 
 
 def read(data: bytes) -> tuple[np.ndarray, np.ndarray]:
@@ -20,6 +25,7 @@ def read(data: bytes) -> tuple[np.ndarray, np.ndarray]:
   """
   data = text.plain(data).replace(b'\r\n', b'\n').replace(b'\r', b'\n')
   data = re.sub(rb'(?:#|//)[^\n]*', b'', data)
+  _check_commas(data)
   data = data.replace(b',', b' ').replace(b';', b' ')
   rows = [(i, row) for i, row in enumerate(data.split(b'\n'), 1) if row.strip()]
   count = None
@@ -45,5 +51,22 @@ def read(data: bytes) -> tuple[np.ndarray, np.ndarray]:
       text.values(row, number)
   if not rows:
     raise ValueError('no points')
-  points = found.reshape(len(rows), -1)[:, :3]
-  return np.ascontiguousarray(points), np.empty((0, 3), np.int64)
+  table = found.reshape(len(rows), -1)
+  if table.shape[1] > 3 and len(rows) > 3 and (np.diff(table[:, 0]) == 1).all():
+    raise ValueError(
+      f'its first column counts from {table[0, 0]:g} to {table[-1, 0]:g}: '
+      'these are numbers of points, not x; leave them out'
+    )
+  return np.ascontiguousarray(table[:, :3]), np.empty((0, 3), np.int64)
+
+
+def _check_commas(data: bytes) -> None:
+  """Raises ValueError where a comma is within a number, as in `0,5 1,25`."""
+  if b',' not in data:
+    return
+  for number, row in enumerate(data.split(b'\n'), 1):
+    if _COMMA.search(row) and _APART.search(row):
+      raise ValueError(
+        f'line {number}: {text.shown(row)} has commas in its numbers, or '
+        'between some of them only: write 0.5, not 0,5'
+      )

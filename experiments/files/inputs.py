@@ -30,6 +30,8 @@ from data_prep import voxel_file
 TYPES = (*mesh_files.FILE_TYPES, 'npz', *volumes.FORMATS)
 RESULT = 'voxels.npz'  # In the folders that this program writes.
 _CLOSE = 1e-6  # Of a voxel, in rounding.
+_MANY = 100  # points, of which 1 in 100 may be stray on each side,
+_STRAY = 0.1  # where the others lie within so little of the bounding box.
 _NO_FACES = np.empty((0, 3), np.int64)
 
 
@@ -235,7 +237,7 @@ def _entries(source, grid, partial, others):
           f'{path}: {name}', lambda v=voxels, n=name: [place(v, str(n))]
         )
     return
-  found = trees.find(path, file_types=TYPES)
+  found = trees.find(path, file_types=TYPES, same_names=True)
   if found.passed_over:
     logging.info('%s', trees.passed_over_line(found))
   single = len(found.shapes) == 1
@@ -287,6 +289,11 @@ def _of_file(
 
 def _voxels(source, grid, others, voxels, name, own=None) -> Shape:
   """A shape that is given as voxels; `own` is where these lie."""
+  for flag in ('scan', 'camera', 'box'):
+    if getattr(source, flag):
+      raise ValueError(
+        f'--{flag} is for meshes and clouds of points, and it has voxels'
+      )
   up, to_input = source.up or 'z', np.eye(4) if own is None else own
   to_input = to_input @ grids.up_matrix(voxels.shape, up)
   voxels = grids.turn_up(voxels, up)
@@ -320,6 +327,8 @@ def _mesh(source, points, faces, up, grid, partial, name) -> Shape:
     points = corners = points[np.isfinite(points).all(axis=1)]
   if not len(corners):
     raise ValueError('it has no points')
+  if not len(faces) and source.box is None:
+    _check_stray(points)
   size = min(grid)
   margin = placement.default_margin(size)
   placement.check_grid(size, margin)
@@ -384,6 +393,21 @@ def _scan(source, placed, points, in_grid, faces):
     )
     seen |= ~(x[:, None, None] & y[:, None] & z)
   return full, seen
+
+
+def _check_stray(points: np.ndarray) -> None:
+  """Raises ValueError where a few points make a cloud ten times as long."""
+  if len(points) < _MANY:
+    return
+  low, high = np.percentile(points, [1, 99], axis=0)
+  most, whole = (high - low).max(), np.ptp(points, axis=0).max()
+  if most < _STRAY * whole:
+    far = points[np.abs(points - (low + high) / 2).max(axis=1).argmax()]
+    raise ValueError(
+      f'most of its points are within {most:.3g}, all within {whole:.3g}: '
+      f'leave out stray ones such as {far.tolist()}, or say with --box where '
+      'it is'
+    )
 
 
 def _corners(box: Sequence[float]) -> np.ndarray:

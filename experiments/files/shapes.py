@@ -139,8 +139,14 @@ def _step(matrix):
 def _voxels(shape, kind, matrix, level):
   if kind in _BINARY:
     shape = (shape > level).astype(np.uint8)
-  axes = np.rint(matrix[:3, :3] / _step(matrix)).astype(int)
-  if kind == 'binvox' and np.allclose(axes * _step(matrix), matrix[:3, :3]):
+  turn = matrix[:3, :3] / _step(matrix)
+  axes = np.rint(turn).astype(int)
+  if kind == 'binvox' and not np.allclose(axes, turn, 0, 1e-5):
+    logging.warning(
+      'binvox has no place for a turn that is not by quarters: its coordinates '
+      'are voxels.'
+    )
+  elif kind == 'binvox':
     # In the axes of the coordinates, so that it can keep them.
     order = abs(axes).argmax(axis=1)
     turned = np.eye(4)

@@ -147,7 +147,8 @@ def interpolate(request: base.Request) -> str:
   content, arrays = {}, {}
   if request.input is not None:
     given = inputs.read(request.input, model.spec.grid, limit=3)
-    inputs.tell_skipped(given)
+    for name, reason in given.skipped:
+      raise ValueError(f'{name}: {reason}; nothing is written')
     if len(given.names) != 2:
       raise ValueError(
         f'--input={request.input.path} must hold two shapes to interpolate '

@@ -96,7 +96,40 @@ def test_batches_and_a_channel_axis(tmp_path):
   np.testing.assert_array_equal(data.voxels['train'], batch)
 
 
+@pytest.mark.parametrize(
+  ('array', 'message'),
+  [
+    (np.full((2, 2048, 3), 0.25), 'clouds of points'),
+    (np.full((2, 3, 2048), 0.25, np.float32), 'clouds of points'),
+    (np.ones((8, 8, 8, 2)), 'several channels'),
+    (np.ones((8, 8, 8, 3), np.uint8), 'several channels'),
+    (np.ones((2, 8, 8, 8, 3)), 'several channels'),
+  ],
+)
+def test_points_and_channels_are_no_voxels(array, message):
+  with pytest.raises(ValueError, match=message):
+    grids.check_voxels(array)
+
+
+def test_few_voxels_on_an_axis_are_voxels():
+  for dims in (
+    (8, 9, 3),
+    (20, 20, 3),
+    (5, 8, 8, 3),
+    (4, 4, 4, 4),
+    (6, 8, 8, 2),
+  ):
+    assert grids.check_voxels(np.ones(dims)).shape[-3:] == dims[-3:]
+
+
 # Padding and cropping.
+
+
+def test_a_thin_grid_is_not_padded_to_a_great_cube(tmp_path):
+  np.save(tmp_path / 'a.npy', np.ones((1, 4000, 3), np.uint8))
+  with pytest.raises(ValueError, match='too large as a cube of 4000'):
+    run(tmp_path / 'a.npy', tmp_path / 'x.npz')
+  assert not (tmp_path / 'x.npz').exists()
 
 
 @pytest.mark.parametrize(('small', 'large'), [(30, 32), (30, 33), (31, 64)])

@@ -235,3 +235,18 @@ def test_pieces_do_not_matter(monkeypatch):
   whole = inside._votes(triangles, (32,) * 3)
   monkeypatch.setattr(inside, '_PAIRS', 37)
   np.testing.assert_array_equal(inside._votes(triangles, (32,) * 3), whole)
+
+
+@pytest.mark.parametrize('turn', [(0, 1, 2), (1, 2, 0), (2, 0, 1)])
+@pytest.mark.parametrize('start', [11, 12, 13])
+def test_a_room_one_voxel_high_is_seen_wherever_it_is(start, turn):
+  low, size = (2.3, 2.3, start + 0.3), (27.4, 27.4, 2.4)
+  triangles = sides(low, size, n=8, top=[(3, 3)])[..., turn]
+  walls = surface.surface_voxels(triangles, 32)
+  solid, doubt = inside.fill(triangles, walls)
+  assert 'holes' in doubt
+  whole = sides(low, size)[..., turn]
+  expected, _ = inside.fill(whole, surface.surface_voxels(whole, 32))
+  # The hole itself is none of the surface.
+  assert not (solid & ~expected).any()
+  assert (solid ^ expected).sum() < 30

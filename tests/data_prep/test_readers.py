@@ -404,6 +404,7 @@ CLOUD = [[0.5, -1, 2], [3, 4, 5.25], [6, 7, 8]]
     '3\n0.5 -1 2 255 0 0\n3 4 5.25 0 0 0\n6 7 8 1 1 1\n',
     'x,y,z\r\n0.5,-1,2\r\n3,4,5.25\r\n6,7,8\r\n',
     '"X";"Y";"Z"\n0.5;-1;2\n3;4;5.25\n6;7;8\n',
+    '0.5, -1 , 2, 9\n3, 4, 5.25, 9\n6,7,8,9\n',
     '// scanned\n0.5\t-1\t2 # first\n\n3 4 5.25\n6 7 8\n',
   ],
 )
@@ -621,6 +622,10 @@ BROKEN = {
   'no_list.ply': (ply(name='corners'), 'element face has no list vertex_ind'),
   'cut.stl': (STL[:-20], 'truncated: 684 bytes promised for 12'),
   'cut_text.stl': (TEXT_STL[:-200], 'truncated: it has no endsolid'),
+  'cut_second.stl': (
+    TEXT_STL + TEXT_STL[: TEXT_STL.rindex('endfacet') + 8],
+    'truncated: it has 1 endsolid for 2 solid',
+  ),
   'more.stl': (STL + STL[84:184], 'it goes on for 100 bytes after the 12'),
   'words.stl': (TEXT_STL.replace('vertex ', 'vertex x', 1), 'is not a number'),
   'two.stl': (TEXT_STL.replace('vertex', 'vertex 1', 1), 'line 4: a vertex'),
@@ -633,6 +638,12 @@ BROKEN = {
   'two.xyz': ('1 2 3\n4 5\n', "line 2: '4 5' has 2 numbers, not 3"),
   'flat.xyz': ('1 2\n4 5\n', "line 1: '1 2' has 2 numbers, not 3"),
   'count.xyz': ('3\n1 2 3\n', '3 points promised, but 1 lines follow'),
+  'comma.xyz': ('0,5;1,25;2,5\n1,5;2;3\n', "line 1: '0,5;1,25;2,5' has comm"),
+  'comma_tab.xyz': ('x\ty\tz\n0,5\t1,25\t2,5\n', 'line 2: .* has commas in'),
+  'number.xyz': (
+    '7 .1 .2 .3\n8 .2 .1 .4\n9 .5 .6 .2\n10 .3 .4 .3\n',
+    'its first column counts from 7 to 10',
+  ),
   'none.xyz': ('# nothing\n', 'no points'),
   'cloud.xyz': ('1 2 3\n', 'no faces: it is a cloud of 1 points'),
   'short.glb': (own_buffer()[:-30], 'truncated: .* bytes promised'),
@@ -643,6 +654,13 @@ BROKEN = {
   'bad_node.gltf': (gltf(node=[{'mesh': 3}])[0], 'mesh 3 out of range'),
   'circle.gltf': (gltf(node=[{'children': [0]}])[0], 'node 0 is part of'),
   'skin.gltf': (gltf(node=[{'mesh': 0, 'skin': 0}])[0], 'node 0 has a skin'),
+  'morphed.gltf': (
+    gltf(node=[{'mesh': 0, 'weights': [0, 0.5]}])[0], 'mesh 0 is morphed'
+  ),
+  'turned.gltf': (
+    gltf(node=[{'mesh': 0, 'rotation': [0, 0, 1, 1]}])[0],
+    'node 0 has the rotation .*, whose length is not 1',
+  ),
   'accessors.gltf': (gltf(accessors=[])[0], 'accessor 0 out of range'),
   'no_buffers.gltf': (gltf(buffers=[])[0], 'buffer 0 out of range'),
   'draco.gltf': (

@@ -385,6 +385,16 @@ def test_interpolation_is_between_two(
   refused(answer, f'it holds {"one" if count == 1 else "more"}')
 
 
+def test_interpolation_of_what_is_skipped_says_so(
+  models, tmp_path, capsys, monkeypatch
+):
+  write(tmp_path, 'a.npy', odd.npy(GRID))
+  write(tmp_path, 'b.off', b'OFF 3')
+  answer = call(models, 'interpolate', tmp_path, [], capsys, monkeypatch)
+  refused(answer, 'b: no counts of vertices and faces')
+  assert answer[1][-1].endswith('; nothing is written')
+
+
 def test_ctrl_c_leaves_nothing(models, tmp_path, capsys, monkeypatch):
   def stop(*arguments, **named):
     raise KeyboardInterrupt

@@ -190,6 +190,48 @@ def test_binvox_and_own_results_keep_their_coordinates(tmp_path):
     np.testing.assert_allclose(place(found, (2, 5, 2)), [11, 21, 31])
 
 
+def test_one_shape_in_several_formats_has_two_names(tmp_path):
+  # As --format=obj,ply writes them.
+  BOX.export(tmp_path / 'sample_000.obj')
+  BOX.export(tmp_path / 'sample_000.ply')
+  BOX.export(tmp_path / 'sample_001.ply')
+  found = read(tmp_path)
+  assert found.names == ('sample_000.obj', 'sample_000.ply', 'sample_001')
+  np.testing.assert_array_equal(found.voxels[0], found.voxels[1])
+
+
+@pytest.mark.parametrize(
+  'fields', [{'scan': True}, {'camera': (9, 9, 9)}, {'box': (0, 0, 0, 1, 1, 1)}]
+)
+def test_what_is_for_scans_is_not_for_voxels(tmp_path, fields):
+  np.save(tmp_path / 'a.npy', np.ones((4, 4, 4)))
+  (flag,) = fields
+  with pytest.raises(ValueError, match=f'--{flag} is for meshes and clouds'):
+    read_scan(tmp_path / 'a.npy', **fields)
+
+
+def test_stray_points_are_named(tmp_path):
+  points = np.random.default_rng(0).random((500, 3))
+  np.save(tmp_path / 'a.npy', points)
+  assert read_scan(tmp_path / 'a.npy').voxels.sum() > 100
+  points[3] = 1e6, 0, 0
+  np.save(tmp_path / 'a.npy', points)
+  with pytest.raises(ValueError, match=r'stray ones such as \[1000000.0, 0.0'):
+    read_scan(tmp_path / 'a.npy')
+  found = read_scan(tmp_path / 'a.npy', box=(0, 0, 0, 1, 1, 1))
+  assert found.voxels.sum() > 100
+
+
+def test_a_thin_grid_takes_no_memory_of_a_cube(tmp_path):
+  thin = np.zeros((1, 4000, 3), np.uint8)
+  thin[0, 1000:1500] = 1
+  np.save(tmp_path / 'a.npy', thin)
+  found = read(tmp_path / 'a.npy')
+  y = np.argwhere(found.voxels[0])
+  ends = [place(found, y[0])[1] - 200, place(found, y[-1])[1] + 200]
+  assert abs(ends[0] - 1000) < 401 and abs(ends[1] - 1500) < 401
+
+
 def test_folders_zip_files_and_several_paths(tmp_path, caplog):
   caplog.set_level('INFO', 'absl')
   folder = tmp_path / 'shapes'

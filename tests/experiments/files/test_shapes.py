@@ -111,14 +111,17 @@ def test_meshes_in_coordinates_of_the_input(tmp_path, kind, up, caplog):
     assert volume == pytest.approx(mesh.volume, rel=0.2)
 
 
+@pytest.mark.parametrize('turn', [0, 90])
 @pytest.mark.parametrize('up', ['x', 'y', 'z'])
-def test_binvox_has_the_coordinates_and_axes_of_the_input(tmp_path, up):
+def test_binvox_has_the_coordinates_and_axes_of_the_input(tmp_path, up, turn):
   rng = np.random.default_rng(0)
   matrix = np.diag([0.25, 0.25, 0.25, 1])
   matrix[:3, 3] = 10, -20, 30
   full = (rng.random((8, 8, 8)) < 0.3).astype(np.uint8)
   np.savez(tmp_path / 'in.npz', voxels=full[None], to_input=matrix[None])
-  given = inputs.read(inputs.Source(str(tmp_path / 'in.npz'), up=up), (8, 8, 8))
+  given = inputs.read(
+    inputs.Source(str(tmp_path / 'in.npz'), up=up, turn=turn), (8, 8, 8)
+  )
   (path,) = shapes.save(
     str(tmp_path), given.voxels, ('binvox',), to_input=given.to_input
   ).paths
@@ -128,6 +131,28 @@ def test_binvox_has_the_coordinates_and_axes_of_the_input(tmp_path, up):
   assert names == [b'#binvox', b'dim', b'translate', b'scale', b'data']
   np.testing.assert_array_equal(volumes.read(data, 'binvox'), full)
   np.testing.assert_allclose(volumes.transforms(data, 'binvox', 1)[0], matrix)
+
+
+@pytest.mark.parametrize(('turn', 'x'), [(90, 0), (30, 0), (0, 5411932.12)])
+def test_binvox_of_a_turned_mesh_and_of_one_far_away(tmp_path, caplog, turn, x):
+  box = trimesh.creation.box(bounds=[(-0.1, -0.05, 0), (0.1, 0.05, 0.05)])
+  box.apply_translation([0, x, 0])
+  data = f'OFF\n{len(box.vertices)} {len(box.faces)} 0\n'
+  data += '\n'.join(' '.join(map(repr, p)) for p in box.vertices.tolist())
+  data += ''.join(f'\n3 {a} {b} {c}' for a, b, c in box.faces)
+  (tmp_path / 'a.off').write_text(data)
+  source = inputs.Source(str(tmp_path / 'a.off'), turn=turn)
+  given = inputs.read(source, (32, 32, 32))
+  (path,) = shapes.save(
+    str(tmp_path), given.voxels, ('binvox',), to_input=given.to_input
+  ).paths
+  # A turn by 30 degrees is none of axes.
+  assert ('not by quarters' in caplog.text) == (turn == 30)
+  found = inputs.read(inputs.Source(path), (32, 32, 32))
+  centre = np.argwhere(found.voxels[0]).mean(axis=0)
+  middle = (found.to_input[0] @ (*centre, 1))[:3]
+  near = np.allclose(middle, box.bounds.mean(axis=0), 0, 0.01)
+  assert near == (turn != 30)
 
 
 def test_magica_voxel_and_arrays(tmp_path):
