@@ -64,7 +64,13 @@ def commands(page):
     )
 
 
-@pytest.mark.parametrize('page', with_blocks('python'))
+# Half a minute each.
+def _marked(page):
+  slow = page.startswith(('docs/tasks/', 'docs/extend'))
+  return pytest.param(page, marks=pytest.mark.slow) if slow else page
+
+
+@pytest.mark.parametrize('page', [*map(_marked, with_blocks('python'))])
 def test_code_runs(page, tmp_path, monkeypatch, capsys):
   """All blocks of a page, one after the other, in a folder of their own."""
   for name in ('pretrained', 'experiments'):
