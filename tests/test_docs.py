@@ -16,6 +16,7 @@ import pytest
 
 import dnet_jax
 from experiments import command
+from experiments import config_files
 from experiments import main
 from experiments.configs import arguments
 
@@ -172,7 +173,7 @@ def test_readme_is_short():
 
 def test_all_configs_and_tasks_are_described():
   text = (ROOT / 'docs' / 'training.md').read_text()
-  for name in command.config_names():
+  for name in config_files.config_names():
     assert f'`{name}' in text, name
   assert all(
     name in (ROOT / 'docs' / 'data.md').read_text()
