@@ -927,6 +927,8 @@ def test_ctrl_c_ends_in_one_line_and_goes_on(tmp_path):
     stderr=subprocess.PIPE,
     text=True,
     start_new_session=True,
+    # A shell's job in the background does not hear it.
+    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
   )  # fmt: skip
   partial = tmp_path / 'x.npz.partial'
   deadline = time.monotonic() + 600
