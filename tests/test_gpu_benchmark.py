@@ -26,6 +26,7 @@ def run(*arguments):
   )
 
 
+@pytest.mark.slow
 def test_command(tmp_path):
   out = tmp_path / 'gpu.json'
   done = run(

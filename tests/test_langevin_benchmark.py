@@ -71,6 +71,7 @@ def test_learning_goes_on_from_call_to_call(name):
   np.testing.assert_array_equal(contender.calls['score_many'](), before)
 
 
+@pytest.mark.slow
 def test_command(tmp_path):
   out = tmp_path / 'results.json'
   result = subprocess.run(

@@ -55,11 +55,13 @@ def cache(tmp_path_factory):
   return f'--cache-dir={tmp_path_factory.mktemp("mypy")}'
 
 
+@pytest.mark.slow
 def test_the_library_has_no_findings(cache):
   done = mypy(cache)
   assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_users_see_the_types(cache, tmp_path):
   """As one who is strict about his own code: modules, lists, signatures."""
   script = tmp_path / 'script.py'

@@ -265,6 +265,7 @@ def test_a_full_disk_is_one_sentence_with_the_path(tmp_path, capfd):
 # Two phases, as typed.
 
 
+@pytest.mark.slow
 def test_coop_sofa_as_typed_in_a_fresh_copy(tmp_path, monkeypatch):
   """From the repository, with no run before it; and it resumes to the bit."""
   shutil.copytree(
