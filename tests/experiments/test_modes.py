@@ -79,8 +79,14 @@ def test_all_modes_are_tested():
   assert {*main.MODES} - {'train', 'describe'} == {*CAN}
 
 
+def _slow_where_it_is(mode, name):
+  slow = mode == 'evaluate' and name in ('cooperative', 'multi_grid')
+  return pytest.param(mode, name, marks=pytest.mark.slow if slow else ())
+
+
 @pytest.mark.parametrize(
-  ('mode', 'name'), [(mode, name) for mode in CAN for name in CAN[mode]]
+  ('mode', 'name'),
+  [_slow_where_it_is(mode, name) for mode in CAN for name in CAN[mode]],
 )
 def test_a_mode_of_a_model_that_can(mode, name, folder_of, tmp_path):
   folder = _copy(folder_of(name), tmp_path)

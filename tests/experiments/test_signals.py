@@ -108,7 +108,6 @@ def of_kind(workdir, kind):
   ('number', 'status', 'times'),
   [
     (signal.SIGTERM, 143, 3),
-    (signal.SIGINT, 130, 3),
     pytest.param(signal.SIGTERM, 143, 10, marks=pytest.mark.slow),
     pytest.param(signal.SIGINT, 130, 10, marks=pytest.mark.slow),
   ],

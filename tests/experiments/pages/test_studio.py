@@ -19,6 +19,7 @@ def studio_of(folder_of):
   return studio
 
 
+@pytest.mark.slow
 def test_kinds_of_new_shapes(studio_of):
   for name, expected in (
     ('synthesis', ('fresh', 'persistent', 'test shape')),
