@@ -119,13 +119,9 @@ def all_names() -> list[str]:
 def _no_config(name, text):
   if os.path.isdir(name):
     return f'{name} is a folder, and no config'
-  names = config_names()
   stem = pathlib.PurePath(name).name.removesuffix('.py')
-  by_category = [
-    f'{kind}_{category}' for kind in _KINDS for category in arguments.CATEGORIES
-  ]
-  near = nearest(stem, dict.fromkeys([*names, *by_category]))
-  listed = '' if near else f'; there are {", ".join(names)}'
+  near = nearest(stem, all_names())
+  listed = '' if near else f'; there are {", ".join(config_names())}'
   return f'there is no config {text}{near}{listed}'
 
 
