@@ -7,6 +7,7 @@ import numpy as np
 # Values of our own results are real: a little beyond 0 and 1, where chains end.
 _REAL = (-0.5, 1.5)
 _POINTS = 16  # at least, in a cloud of them.
+_CHANNELS = 8  # at most, of a one-hot array.
 _NO_GRID = 'not of a shape (D, H, W) or a batch (n, D, H, W)'
 
 
@@ -205,6 +206,8 @@ def check_voxels(
     len(shape) == 4 and len({*shape[:3]}) == 1 and 1 < shape[3] <= 4 < shape[0]
   ):
     what = 'of several channels; read is one, (D, H, W, 1)'
+  elif len(shape) == 4 and any(_is_one_hot(voxels, axis) for axis in (0, 3)):
+    what = 'which is one-hot; read is one of its channels, (D, H, W)'
   if what:
     raise ValueError(f'it holds an array of shape {shape}, {what}')
   if voxels.dtype.kind not in 'buif':
@@ -226,6 +229,17 @@ def check_voxels(
   if not ((voxels == 0) | (voxels == 1)).all():
     return voxels.astype(np.float32)
   return voxels.astype(np.uint8)
+
+
+def _is_one_hot(voxels: np.ndarray, axis: int) -> bool:
+  """Whether of a few voxels along an axis always one is 1, the others 0."""
+  return (
+    voxels.size > 0
+    and voxels.dtype.kind in 'buif'
+    and 1 < voxels.shape[axis] <= _CHANNELS
+    and bool(((voxels == 0) | (voxels == 1)).all())
+    and bool((voxels.sum(axis=axis) == 1).all())
+  )
 
 
 def _is_cloud(voxels: np.ndarray) -> bool:

@@ -318,12 +318,14 @@ def _voxelize_group(group, file, *, sizes, margin, solid, up):
       except mesh_files.READ_ERRORS as error:
         skipped.append((name, mesh_files.sentence(error)))
         continue
+      wrong = _stray(vertices, faces)
       kept.append(i)
       for size, (grid, doubt) in grids.items():
         bits[size].append(voxel_file.pack(grid))
-        marks[size].append(bool(doubt))
-      doubts = [f'at {size}^3 {grids[size][1]}' for size in sizes
-                if grids[size][1]]  # fmt: skip
+        marks[size].append(bool(doubt or wrong))
+      doubts = [wrong] if wrong else []
+      doubts += [f'at {size}^3 {grids[size][1]}' for size in sizes
+                 if grids[size][1]]  # fmt: skip
       if doubts:
         doubtful.append((name, '; '.join(doubts)))
   part = file.with_name(f'{file.name}.{os.getpid()}.tmp')
@@ -339,6 +341,13 @@ def _voxelize_group(group, file, *, sizes, margin, solid, up):
     )
   os.replace(part, file)
   return len(group), Outcome(skipped, doubtful)
+
+
+def _stray(vertices, faces) -> str:
+  """See `placement.stray`."""
+  if len(faces):
+    return placement.stray(vertices, faces)
+  return placement.stray(vertices[np.isfinite(vertices).all(axis=1)])
 
 
 def _grid(vertices, faces, size, margin, solid) -> tuple[np.ndarray, str]:

@@ -12,6 +12,12 @@ import numpy as np
 
 from data_prep import mesh_files
 
+_MANY = 100  # points, of which 1 in 100 may be stray on each side,
+_STRAY = 0.1  # where the others lie within so little of the bounding box.
+_SPIKE = 0.03  # The same of a mesh, of which up to _CORNERS may be stray.
+_CORNERS = 3
+_GAP = 0.8  # Of the bounding box, between two parts of a mesh.
+
 
 class Placement(NamedTuple):
   """How the points of a shape become points of a grid.
@@ -125,6 +131,71 @@ def checked(
     bad = corners[~np.isfinite(corners)][0]
     raise ValueError(f'a vertex coordinate is {bad}')
   return vertices, faces, corners
+
+
+def stray(points: np.ndarray, faces: np.ndarray | None = None) -> str:
+  """What is wrong where a few stray points make a shape a speck in its box.
+
+  Args:
+    points: `(n, 3)` finite numbers.
+    faces: `(m, 3)` into them; None: a cloud of points.
+
+  Returns:
+    Nothing, or a part of a sentence that names one of the stray points. It is
+    stray in a cloud where all but one in a hundred points lie within a tenth of
+    the bounding box; in a mesh where nothing at all lies in four fifths of the
+    box, or where all but three of a hundred corners or more lie within a
+    thirtieth of it.
+
+  >>> box = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
+  >>> far = np.array([[50.0, 0, 0], [51, 0, 0], [50, 1, 0]])
+  >>> faces = np.array([[0, 1, 2], [1, 2, 3], [4, 5, 6]])
+  >>> stray(np.concatenate([box, far]), faces)
+  'most of it is within 1, all within 51; [50.0, 0.0, 0.0] is far from the rest'
+  """
+  if faces is not None:
+    return _stray_part(points[faces]) or _few_far(
+      np.unique(points[faces].reshape(-1, 3), axis=0), _SPIKE, _CORNERS
+    )
+  return _few_far(points, _STRAY, len(points))
+
+
+def _few_far(points, share, number) -> str:
+  """As `stray`, where up to `number` points are far from the others."""
+  if len(points) < _MANY:
+    return ''
+  low, high = np.percentile(points, [1, 99], axis=0)
+  most, whole = (high - low).max(), np.ptp(points, axis=0).max()
+  distances = np.abs(points - (low + high) / 2).max(axis=1)
+  if most >= share * whole or (distances > most).sum() > number:
+    return ''
+  far = points[distances.argmax()].tolist()
+  return (
+    f'most of its points are within {most:.3g}, all within {whole:.3g}; '
+    f'{far} is far from the rest'
+  )
+
+
+def _stray_part(triangles) -> str:
+  """As `stray`, of a mesh in two parts."""
+  low, high = triangles.min(axis=1), triangles.max(axis=1)
+  whole = (high.max(axis=0) - low.min(axis=0)).max()
+  for axis in range(3):
+    order = np.argsort(low[:, axis])
+    until = np.maximum.accumulate(high[order, axis])
+    gaps = low[order[1:], axis] - until[:-1]
+    if not gaps.size or gaps.max() <= _GAP * whole:
+      continue
+    cut = gaps.argmax() + 1
+    few, most = sorted(
+      (triangles[order[:cut]], triangles[order[cut:]]), key=len
+    )
+    extent = np.ptp(most.reshape(-1, 3), axis=0).max()
+    return (
+      f'most of it is within {extent:.3g}, all within {whole:.3g}; '
+      f'{few[0, 0].tolist()} is far from the rest'
+    )
+  return ''
 
 
 def default_margin(size: int) -> int:

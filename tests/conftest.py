@@ -7,6 +7,7 @@ and their subprocesses, all of which inherit the environment.
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -55,6 +56,10 @@ _FOLDER = _settle()
 
 
 def pytest_configure(config):
+  # Subprocesses hear Ctrl-C also where the tests are a shell's job in the
+  # background, which does not.
+  if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
   # One that another process is writing just now: it is compiled anew.
   config.addinivalue_line('filterwarnings', f'ignore:{devices.HALF_WRITTEN}')
 

@@ -1,5 +1,6 @@
 """STL, binary and as text."""
 
+from collections.abc import Iterator
 import re
 
 import numpy as np
@@ -8,6 +9,10 @@ from data_prep.readers import polygons
 from data_prep.readers import text
 
 _HEAD, _TRIANGLE = 84, 50  # bytes.
+_STARTS = re.compile(
+  rb'\s+(?=(?:facet\s+normal|outer\s+loop|vertex|end\s*(?:loop|facet|solid))\b)'
+)
+_FIRST_FACET = re.compile(rb'\s+(?=facet\s+normal\b)')
 
 
 def read(data: bytes) -> tuple[np.ndarray, np.ndarray]:
@@ -53,12 +58,27 @@ def _binary(data: bytes, count: int):
   return vertices, np.arange(3 * count).reshape(-1, 3)
 
 
+def _statements(data: bytes) -> Iterator[tuple[int, bytes, list[bytes]]]:
+  """Yields the number of a line, one of its statements, and its words."""
+  for number, line in enumerate(data.lower().splitlines(), 1):
+    words = line.split()
+    if len(words) == 4 and words[0] == b'vertex':
+      yield number, line, words
+      continue
+    # The name of a solid may be any words.
+    if words[:1] == [b'solid']:
+      line, *rest = _FIRST_FACET.split(line, maxsplit=1)
+      yield number, line, line.split()
+      line = rest[0] if rest else b''
+    for part in _STARTS.split(line):
+      yield number, part, part.split()
+
+
 def _text(data: bytes):
-  """Facets of text, in letters of any size, one statement a line."""
+  """Facets of text, in letters of any size."""
   vertices, counts, closed = [], [], True
   solids = ends = 0
-  for number, line in enumerate(data.splitlines(), 1):
-    words = line.lower().split()
+  for number, line, words in _statements(data):
     if words[:1] == [b'end']:  # some write it apart.
       words = [b''.join(words[:2])]
     word = words[0] if words else b''

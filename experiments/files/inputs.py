@@ -30,8 +30,6 @@ from data_prep import voxel_file
 TYPES = (*mesh_files.FILE_TYPES, 'npz', *volumes.FORMATS)
 RESULT = 'voxels.npz'  # In the folders that this program writes.
 _CLOSE = 1e-6  # Of a voxel, in rounding.
-_MANY = 100  # points, of which 1 in 100 may be stray on each side,
-_STRAY = 0.1  # where the others lie within so little of the bounding box.
 _NO_FACES = np.empty((0, 3), np.int64)
 
 
@@ -210,6 +208,8 @@ def _entries(source, grid, partial, others):
   """Yields shapes; and of each that cannot be used its name and the reason."""
   path = source.path
   if ',' in path and not os.path.lexists(path):
+    if '' in path.split(','):
+      raise ValueError(f'--input={path}: there is no name at one of its commas')
     for one in path.split(','):
       yield from _entries(source._replace(path=one), grid, partial, others)
     return
@@ -319,6 +319,9 @@ def _voxels(source, grid, others, voxels, name, own=None) -> Shape:
 
 def _mesh(source, points, faces, up, grid, partial, name) -> Shape:
   """A shape that is given as a mesh, or as a cloud of points."""
+  for flag in ('key', 'threshold') if len(faces) else ():
+    if getattr(source, flag) is not None:
+      raise ValueError(f'--{flag} is for arrays of voxels, and it is a mesh')
   is_scan = not len(faces) or source.scan or source.camera is not None
   if len(faces):
     points, faces, corners = placement.checked(points, faces)
@@ -327,8 +330,11 @@ def _mesh(source, points, faces, up, grid, partial, name) -> Shape:
     points = corners = points[np.isfinite(points).all(axis=1)]
   if not len(corners):
     raise ValueError('it has no points')
-  if not len(faces) and source.box is None:
-    _check_stray(points)
+  wrong = placement.stray(points, faces if len(faces) else None)
+  if wrong and source.box is None:
+    raise ValueError(
+      f'{wrong}: leave out what is stray, or say with --box where the shape is'
+    )
   size = min(grid)
   margin = placement.default_margin(size)
   placement.check_grid(size, margin)
@@ -393,21 +399,6 @@ def _scan(source, placed, points, in_grid, faces):
     )
     seen |= ~(x[:, None, None] & y[:, None] & z)
   return full, seen
-
-
-def _check_stray(points: np.ndarray) -> None:
-  """Raises ValueError where a few points make a cloud ten times as long."""
-  if len(points) < _MANY:
-    return
-  low, high = np.percentile(points, [1, 99], axis=0)
-  most, whole = (high - low).max(), np.ptp(points, axis=0).max()
-  if most < _STRAY * whole:
-    far = points[np.abs(points - (low + high) / 2).max(axis=1).argmax()]
-    raise ValueError(
-      f'most of its points are within {most:.3g}, all within {whole:.3g}: '
-      f'leave out stray ones such as {far.tolist()}, or say with --box where '
-      'it is'
-    )
 
 
 def _corners(box: Sequence[float]) -> np.ndarray:

@@ -103,6 +103,8 @@ def test_batches_and_a_channel_axis(tmp_path):
     (np.full((2, 3, 2048), 0.25, np.float32), 'clouds of points'),
     (np.ones((8, 8, 8, 2)), 'several channels'),
     (np.ones((8, 8, 8, 3), np.uint8), 'several channels'),
+    (np.eye(3, dtype=np.uint8)[np.indices((4, 5, 6)).sum(0) % 3], 'one-hot'),
+    (np.eye(2)[:, np.indices((4, 5, 6)).sum(0) % 2], 'one-hot'),
     (np.ones((2, 8, 8, 8, 3)), 'several channels'),
   ],
 )

@@ -4,6 +4,7 @@ import base64
 import gzip
 import io
 import json
+import re
 import struct
 
 import numpy as np
@@ -282,6 +283,8 @@ FILES = {
   'latin1.stl': b'solid St\xfchle vertex\n' + FACETS.encode(),
   'no_name.stl': 'solid\n' + FACETS,
   'two_solids.stl': TEXT_STL + TEXT_STL,
+  'facets_on_a_line.stl': re.sub(r'\n(?!\s*facet|endsolid)', ' ', TEXT_STL),
+  'one_line.stl': ' '.join(TEXT_STL.split()),
   'x.gltf': gltf()[0],
   'bytes.gltf': gltf(index='|u1')[0],
   'strip.gltf': gltf(mode=5)[0],

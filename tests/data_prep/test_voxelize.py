@@ -817,6 +817,20 @@ def test_shapes_with_holes_are_named_and_marked(tmp_path):
   assert grids[1].sum() > 0.97 * grids[0].sum()
 
 
+def test_a_face_far_from_the_rest_is_doubtful(tmp_path):
+  far = trimesh.Trimesh([(200, 0, 0), (201, 0, 0), (200, 1, 0)], [(0, 1, 2)])
+  box = trimesh.creation.box((1, 1, 1))
+  trimesh.util.concatenate(box, far).export(tmp_path / 'a.off')
+  out = tmp_path / 'x.npz'
+  outcome = groups.convert(
+    trees.find_shapes(tmp_path), {16: out}, progress=False
+  )
+  ((name, reason),) = outcome.doubtful
+  assert name.endswith('/a')
+  assert '[200.0, 0.0, 0.0] is far from the rest' in reason
+  assert voxel_file.read(out).doubtful['train'].tolist() == [True]
+
+
 def test_clouds_of_points_are_surfaces(tmp_path):
   points = trimesh.creation.icosphere(3).vertices.copy()
   points[5] = np.nan  # nothing came back.
@@ -927,8 +941,6 @@ def test_ctrl_c_ends_in_one_line_and_goes_on(tmp_path):
     stderr=subprocess.PIPE,
     text=True,
     start_new_session=True,
-    # A shell's job in the background does not hear it.
-    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
   )  # fmt: skip
   partial = tmp_path / 'x.npz.partial'
   deadline = time.monotonic() + 600

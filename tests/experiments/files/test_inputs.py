@@ -216,10 +216,53 @@ def test_stray_points_are_named(tmp_path):
   assert read_scan(tmp_path / 'a.npy').voxels.sum() > 100
   points[3] = 1e6, 0, 0
   np.save(tmp_path / 'a.npy', points)
-  with pytest.raises(ValueError, match=r'stray ones such as \[1000000.0, 0.0'):
+  with pytest.raises(ValueError, match=r'\[1000000.0, 0.0, 0.0\] is far from'):
     read_scan(tmp_path / 'a.npy')
   found = read_scan(tmp_path / 'a.npy', box=(0, 0, 0, 1, 1, 1))
   assert found.voxels.sum() > 100
+
+
+def stray_mesh(kind):
+  """A chair's size of box, and a face or a corner of it far away."""
+  mesh = BOX.subdivide().subdivide().subdivide()
+  if kind == 'corner':
+    mesh.vertices[7] = 200, 0, 0
+    return mesh
+  far = trimesh.Trimesh([(200, 0, 0), (201, 0, 0), (200, 1, 0)], [(0, 1, 2)])
+  return trimesh.util.concatenate(mesh, far)
+
+
+@pytest.mark.parametrize('kind', ['face', 'corner'])
+def test_what_is_stray_of_a_mesh_is_named(tmp_path, kind):
+  stray_mesh(kind).export(tmp_path / 'a.off')
+  far = r'is within 2, all within 20[01]; \[200\.0, 0\.0, 0\.0\] is far from'
+  for read_one in (read, read_scan):
+    with pytest.raises(ValueError, match=far):
+      read_one(tmp_path / 'a.off')
+  found = read_scan(tmp_path / 'a.off', scan=True, box=BOX.bounds.ravel())
+  assert found.voxels.sum() > 50
+
+
+def test_a_long_mesh_has_nothing_stray(tmp_path):
+  # A ball on a stick of few corners, and a needle.
+  ball = trimesh.creation.icosphere(3, 0.5)
+  stick = trimesh.creation.box(bounds=[(-0.05, -0.05, 0), (0.05, 0.05, 20)])
+  trimesh.util.concatenate(ball, stick).export(tmp_path / 'a.off')
+  trimesh.creation.cone(0.5, 20, sections=200).export(tmp_path / 'b.off')
+  assert len(read(tmp_path).names) == 2
+
+
+def test_flags_of_voxels_are_not_for_meshes(tmp_path):
+  BOX.export(tmp_path / 'a.off')
+  for flag, value in (('key', 'voxels'), ('threshold', 0.5)):
+    with pytest.raises(ValueError, match=f'--{flag} is for arrays of voxels'):
+      read(tmp_path / 'a.off', **{flag: value})
+
+
+def test_a_comma_too_many(tmp_path):
+  BOX.export(tmp_path / 'a.off')
+  with pytest.raises(ValueError, match='no name at one of its commas'):
+    read(f'{tmp_path}/a.off,')
 
 
 def test_a_thin_grid_takes_no_memory_of_a_cube(tmp_path):
