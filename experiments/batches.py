@@ -13,7 +13,10 @@ SIZE = 50
 
 
 def map_batches(
-  function: Callable[..., Any], *arrays: Any, size: int = SIZE
+  function: Callable[..., Any],
+  *arrays: Any,
+  size: int = SIZE,
+  workers: int = 1,
 ) -> Any:
   """Calls a function on `size` rows at a time.
 
@@ -24,6 +27,7 @@ def map_batches(
     function: of arrays with as many rows each, to arrays with such rows.
     *arrays: `(n, ...)`, keys among them; n at least 1.
     size: rows of a call, at most.
+    workers: threads that call it, after the first call, which compiles.
 
   Returns:
     What `function(*arrays)` is, as NumPy arrays.
@@ -37,11 +41,15 @@ def map_batches(
   n = len(arrays[0])
   if not n:
     raise ValueError('there is no shape')
-  parts = []
-  for first in range(0, n, size):
+
+  def call(first):
     rows = np.arange(first, first + min(size, n)) % n
     part = function(*(array[rows] for array in arrays))
-    parts.append(jax.tree.map(lambda x: np.asarray(x)[: n - first], part))  # noqa: B023
+    return jax.tree.map(lambda x: np.asarray(x)[: n - first], part)
+
+  parts = [call(0)]
+  with futures.ThreadPoolExecutor(workers) as pool:
+    parts += pool.map(call, range(size, n, size))
   return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
 
 

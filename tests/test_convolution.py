@@ -447,13 +447,16 @@ def test_derivatives_through_vmap_in_either_argument(method):
       def slope(a, b, loss=loss):
         return sum(map(jnp.vdot, jax.grad(loss, (0, 1))(a, b), (a, b)))
 
-      found[name] = (
+      found[name] = [
         jax.grad(loss, (0, 1))(a, b),
-        jax.grad(loss)(a, b),
         jax.grad(slope, (0, 1))(a, b),
-        jax.jvp(jax.grad(loss, (0, 1)), (a, b), (a, b))[1],
-        jax.jvp(lambda b: jax.grad(loss, (0, 1))(a, b), (b,), (b,))[1],  # noqa: B023
-      )
+      ]
+      if name in 'xw':
+        found[name] += [
+          jax.grad(loss)(a, b),
+          jax.jvp(jax.grad(loss, (0, 1)), (a, b), (a, b))[1],
+          jax.jvp(lambda b: jax.grad(loss, (0, 1))(a, b), (b,), (b,))[1],  # noqa: B023
+        ]
     # Each example's own gradient.
     found['gradients'] = jax.vmap(
       jax.grad(lambda a, b: (one(a, b) ** 3).sum(), (0, 1)), (0, None)
@@ -835,8 +838,10 @@ def reachable(found, name):
   return names
 
 
-@pytest.mark.parametrize('count', [1, 2])
-@pytest.mark.parametrize('method', ['fourier', 'fourier_complex', 'winograd'])
+@pytest.mark.parametrize(
+  ('method', 'count'),
+  [('fourier', 1), ('fourier', 2), ('fourier_complex', 1), ('winograd', 2)],
+)
 def test_kernel_spectrum_is_computed_outside_the_loop(
   method, count, monkeypatch, optimised
 ):

@@ -10,23 +10,22 @@ of the same network before it has learned. Table 5.
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-import contextlib
 import dataclasses
+import functools
+import math
 from typing import Any
-import warnings
 
 from absl import logging
 import jax
 import jax.numpy as jnp
-import joblib
 import numpy as np
 from scipy import linalg
+from scipy import optimize
+from scipy import special
+from scipy.linalg import blas
 from sklearn import decomposition
-from sklearn import exceptions
-from sklearn import linear_model
 from sklearn import model_selection
 from sklearn import preprocessing
-import threadpoolctl
 
 from data_prep import voxel_file
 import dnet_jax
@@ -45,9 +44,9 @@ _FOLDS = 3
 _MAX_ITER = 1000
 # At which a fit ends: a coarse one tells the strengths apart. The last one is
 # exact, so that the order of its sums does not move the accuracy.
-_TOLERANCE, _LAST_TOLERANCE = 1e-3, 1e-5
+_TOLERANCE, _LAST_TOLERANCE = 1e-3, 1e-7
+_BATCH = 128  # Shapes.
 _COLUMNS = 2048  # Features that are multiplied at once.
-_CORES = joblib.cpu_count()
 # A shape and its mirror image, left for right: most furniture is like it.
 _VIEWS = ((), (1,))
 
@@ -69,21 +68,31 @@ def extract(
 
   Returns:
     For each name `(n, features)` float32, of the shape itself; and with more
-    views than one '<name>, pooled over mirror images', see `pool_views`.
+    views than one also '<name>, pooled over mirror images' of the first name,
+    see `pool_views`.
   """
 
   @jax.jit
   def look(model, some):
-    views = [uses.feature_maps(model, jnp.flip(some, axes)) for axes in mirrors]
-    found = {}
-    for name, windows in poolings.items():
-      x = jnp.stack([features.pool_feature_maps(h, windows) for h in views], 1)
-      found[name] = x[:, 0]
-      if mirrors[1:]:
-        found[f'{name}, pooled over mirror images'] = pool_views(x)
+    maps = uses.feature_maps(model, some)
+    found = {
+      name: features.pool_feature_maps(maps, windows)
+      for name, windows in poolings.items()
+    }
+    first, windows = next(iter(poolings.items()))
+    views = [found[first]]
+    for axes in mirrors[1:]:
+      maps = uses.feature_maps(model, jnp.flip(some, axes))
+      views.append(features.pool_feature_maps(maps, windows))
+    if mirrors[1:]:
+      name = f'{first}, pooled over mirror images'
+      found[name] = pool_views(jnp.stack(views, axis=1))
     return found
 
-  return batches.map_batches(lambda some: look(model, some), voxels)
+  # Two batches at a time: parts of a convolution run on one core only.
+  return batches.map_batches(
+    lambda some: look(model, some), voxels, size=_BATCH, workers=2
+  )
 
 
 def pool_views(x: types.Array) -> types.Array:
@@ -101,103 +110,134 @@ def pool_views(x: types.Array) -> types.Array:
   return jnp.concatenate([x.mean(axis=1), x.max(axis=1)], axis=1)
 
 
-def _rotated(x: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Coordinates in the span of fewer shapes than features.
+def _products(x: np.ndarray, other: np.ndarray | None = None) -> np.ndarray:
+  """`x x^T`, or `other x^T`, in double precision, some features at a time."""
+  found = np.zeros((len(x if other is None else other), len(x)), order='F')
+  for i in range(0, x.shape[1], _COLUMNS):
+    some = x[:, i : i + _COLUMNS].astype(np.float64)
+    if other is None:
+      # Half the work: the lower triangle.
+      found = blas.dsyrk(1.0, some, 1.0, found, lower=1, overwrite_c=1)
+    else:
+      found += other[:, i : i + _COLUMNS].astype(np.float64) @ some.T
+  if other is None:
+    found += np.tril(found, -1).T
+  return found
+
+
+def _rotated(
+  products: np.ndarray, others: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Coordinates in the span of the shapes that are fitted.
 
   Regression with an l2 penalty finds a solution in the span of the training
   shapes, so that nothing is lost by rotating into it. Of `x x^T = L L^T` the
   rows of L are such coordinates, for less work than an orthonormal basis.
 
   Args:
-    x: features of the training shapes, `(n, d)`.
-    other: features `(m, d)` of further ones.
+    products: `x x^T` of the features of these shapes, `(n, n)`.
+    others: `y x^T` of further ones, `(m, n)`.
 
   Returns:
-    `(n, n)` and `(m, n)`, or both as they were where d is not above n.
+    `(n, n)` and `(m, n)`.
   """
-  n, d = x.shape
-  if d <= n:
-    return x, other
-  products, others = np.zeros((n, n)), np.zeros((len(other), n))
-  for i in range(0, d, _COLUMNS):
-    # In double precision, of some features at a time: the roots lose half of
-    # the digits.
-    some, more = (a[:, i : i + _COLUMNS].astype(np.float64) for a in (x, other))
-    products += some @ some.T
-    others += more @ some.T
   # Centred features span one dimension less than there are shapes.
-  products[np.diag_indices(n)] += 1e-10 * np.trace(products) / n
+  products = products + np.eye(len(products)) * (
+    1e-10 * np.trace(products) / len(products)
+  )
   root = linalg.cholesky(products, lower=True, check_finite=False)
   others = linalg.solve_triangular(root, others.T, lower=True).T
-  return root.astype(x.dtype), others.astype(x.dtype)
-
-
-@contextlib.contextmanager
-def _one_thread_a_fit():
-  """Products on one core each, and no warnings of fits."""
-  # More threads than one only wait for each other in products of this size.
-  with threadpoolctl.threadpool_limits(1), warnings.catch_warnings():
-    # A fit that stops early is judged like any other.
-    warnings.simplefilter('ignore', exceptions.ConvergenceWarning)
-    yield
+  return root, others
 
 
 def _margins(x, is_class, other, strengths, tol):
   """How sure regressions of one class against the rest are of other shapes.
 
+  All classes at once by L-BFGS. Its metric is a bound of the Hessian, at most 1
+  in its coordinates (Boehning and Lindsay 1988): a tenth of the steps.
+
   Args:
     x: features `(n, d)`.
-    is_class: `(n,)` booleans.
+    is_class: `(n, classes)` booleans, in each column of both kinds.
     other: features `(m, d)`.
     strengths: C of each regression, increasing: each begins where the one
       before ended.
-    tol: largest slope at which a fit ends.
+    tol: largest slope, of the mean loss in these coordinates, at which a fit
+      ends.
 
   Returns:
-    `(strengths, m)`.
+    `(strengths, m, classes)`.
   """
-  if is_class.all() or not is_class.any():
-    sure = np.inf if is_class.all() else -np.inf
-    return np.full((len(strengths), len(other)), sure)
-  regression = linear_model.LogisticRegression(
-    max_iter=_MAX_ITER, tol=tol, warm_start=True
+  n, d = x.shape
+  signs = np.where(is_class, 1, -1).astype(x.dtype)
+  gram = blas.dsyrk(1.0, x.astype(np.float64), trans=1)
+  weights, offsets = (
+    np.zeros((d, signs.shape[1])),
+    np.zeros((1, signs.shape[1])),
   )
   found = []
   for strength in strengths:
-    regression.set_params(C=strength).fit(x, is_class)
-    found.append(regression.decision_function(other))
+    # The Hessian is at most that of all probabilities at one half.
+    bound = strength / 4 * gram
+    bound[np.diag_indices(d)] += 1
+    metric = linalg.cholesky(bound, overwrite_a=True, check_finite=False)
+    metric = metric.astype(x.dtype)
+    solve = functools.partial(
+      linalg.solve_triangular, metric, check_finite=False
+    )
+    inner = solve(x.T, trans='T')
+    # SciPy's, like those of L-BFGS: NumPy's threads wait for each other.
+    gemm = linalg.get_blas_funcs('gemm', (inner,))
+    quarter, scale = strength / 4, math.sqrt(strength * n / 4)
+
+    def loss(position, gemm=gemm, inner=inner, quarter=quarter, scale=scale):
+      position = position.reshape(d + 1, -1).astype(x.dtype)
+      position, offsets = position[:d], position[d:] / scale
+      scores = gemm(1, inner, position, trans_a=1)
+      margins = signs * (scores + offsets)
+      # The penalty, in these coordinates.
+      value = ((position**2).sum() - quarter * (scores**2).sum()) / 2
+      value += 4 * quarter * np.logaddexp(0, -margins).sum()
+      slopes = -4 * quarter * signs * special.expit(-margins)
+      slope = np.concatenate([
+        gemm(1, inner, slopes - quarter * scores) + position,
+        slopes.sum(axis=0, keepdims=True) / scale,
+      ])  # fmt: skip
+      slope = slope.ravel().astype(np.float64)
+      return float(value) / (4 * quarter * n), slope / (4 * quarter * n)
+
+    start = np.concatenate([metric @ weights, offsets * scale])
+    end = optimize.minimize(
+      loss,
+      start.ravel(),
+      jac=True,
+      method='L-BFGS-B',
+      options={'gtol': tol, 'ftol': 0, 'maxiter': _MAX_ITER},
+    ).x.reshape(d + 1, -1)
+    weights, offsets = solve(end[:d]), end[d:] / scale
+    found.append(other @ weights + offsets)
   return np.stack(found)
 
 
-def _predict(x, labels, parts, strengths, tol):
-  """Labels by regression, one versus all, for each part of the shapes.
+def _predict(x, labels, other, strengths, tol):
+  """Labels of other shapes by regression, one versus all.
 
   Args:
-    x: features `(n, d)` of the training shapes.
+    x: features `(n, d)` of the shapes that are fitted.
     labels: `(n,)`.
-    parts: for each, indices of the shapes that are fitted, and features of
-      others, whose labels are asked for.
+    other: features `(m, d)` of those whose labels are asked for.
     strengths: C, increasing.
     tol: see `_margins`.
 
   Returns:
-    For each part `(strengths, m)`.
+    `(strengths, m)`.
   """
   classes = np.unique(labels)
-  # In threads, which share the features; a fit on each core.
-  with _one_thread_a_fit():
-    found = joblib.Parallel(_CORES, backend='threading')(
-      joblib.delayed(_margins)(
-        x[inside], labels[inside] == label, other, strengths, tol
-      )
-      for inside, other in parts
-      for label in classes
-    )
-  size = len(classes)
-  return [
-    classes[np.argmax(found[i : i + size], axis=0)]
-    for i in range(0, len(found), size)
-  ]
+  if len(classes) == 1:
+    return np.full((len(strengths), len(other)), classes[0])
+  is_class = labels[:, None] == classes
+  margins = _margins(x, is_class, other, strengths, tol)
+  return classes[margins.argmax(axis=2)]
 
 
 def accuracy(
@@ -226,17 +266,26 @@ def accuracy(
   """
   scaler = preprocessing.StandardScaler().fit(x)
   x, x_test = scaler.transform(x), scaler.transform(x_test)
-  x, x_test = _rotated(x, x_test)
-  folds = model_selection.KFold(_FOLDS, shuffle=True, random_state=seed)
-  folds = [*folds.split(x)]
-  parts = [(inside, x[outside]) for inside, outside in folds]
+  wide = x.shape[1] > len(x)
+  if wide:
+    products, others = _products(x), _products(x, x_test)
   right = np.zeros(len(_STRENGTHS), int)
-  found = _predict(x, labels, parts, _STRENGTHS, _TOLERANCE)
-  for (_, outside), guesses in zip(folds, found, strict=True):
+  folds = model_selection.KFold(_FOLDS, shuffle=True, random_state=seed)
+  for inside, outside in folds.split(x):
+    if wide:
+      parts = _rotated(
+        products[np.ix_(inside, inside)], products[np.ix_(outside, inside)]
+      )
+    else:
+      parts = x[inside], x[outside]
+    parts = [part.astype(np.float32) for part in parts]
+    guesses = _predict(
+      parts[0], labels[inside], parts[1], _STRENGTHS, _TOLERANCE
+    )
     right += (guesses == labels[outside]).sum(axis=1)
   best = _STRENGTHS[int(right.argmax())]
-  everything = [(np.arange(len(x)), x_test)]
-  ((guesses,),) = _predict(x, labels, everything, (best,), _LAST_TOLERANCE)
+  parts = _rotated(products, others) if wide else (x, x_test)
+  guesses = _predict(parts[0], labels, parts[1], (best,), _LAST_TOLERANCE)[0]
   return float((guesses == test_labels).mean()), best
 
 

@@ -171,25 +171,25 @@ def test_a_run_of_two_phases_compiles_two_steps(path, tmp_path, monkeypatch):
   assert len(logs.read_metrics(workdir)) == ITERATIONS + 2
 
 
-@pytest.mark.parametrize(('call', 'last', 'phase'), [(2, 0, 0), (3, 2, 1)])
-def test_stopped_in_either_phase_it_goes_on_to_the_bit(
-  path, tmp_path, call, last, phase
-):
+def test_stopped_in_either_phase_it_goes_on_to_the_bit(path, tmp_path):
   # Between the phases, and in the last iteration: above.
   config = _config('two_phases', path)
   names = [phase.name for phase in _experiment(config).phases]
-  whole, stopped = str(tmp_path / 'whole'), str(tmp_path / 'stopped')
+  whole = str(tmp_path / 'whole')
   train.train(config, whole)
-  assert runs.stop(config, stopped, call=call) == last
-  assert checkpoints.about(stopped)[1]['phase'] == names[phase]
-  # The first phase does not learn the descriptor, and keeps it.
-  model, _ = models.open_model(stopped)
-  assert {*model.params} == {'descriptor', 'generator'}
-  runs.assert_equal(
-    dict(model.params['descriptor']), _experiment(config).params()['descriptor']
-  )
-  train.train(config, stopped)
-  runs.assert_same(stopped, whole)
+  for call, last, phase in ((2, 0, 0), (3, 2, 1)):
+    stopped = str(tmp_path / f'stopped_{call}')
+    assert runs.stop(config, stopped, call=call) == last
+    assert checkpoints.about(stopped)[1]['phase'] == names[phase]
+    # The first phase does not learn the descriptor, and keeps it.
+    model, _ = models.open_model(stopped)
+    assert {*model.params} == {'descriptor', 'generator'}
+    runs.assert_equal(
+      dict(model.params['descriptor']),
+      _experiment(config).params()['descriptor'],
+    )
+    train.train(config, stopped)
+    runs.assert_same(stopped, whole)
 
 
 def test_the_second_phase_begins_where_the_first_has_ended(path, tmp_path):
