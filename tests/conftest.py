@@ -64,6 +64,14 @@ def pytest_configure(config):
   config.addinivalue_line('filterwarnings', f'ignore:{devices.HALF_WRITTEN}')
 
 
+def pytest_collection_modifyitems(items):
+  """Calls slow what is about methods that are chosen on no CPU."""
+  for item in items:
+    given = getattr(item, 'callspec', None)
+    if given and given.params.get('method') in ('fourier_complex', 'shifts'):
+      item.add_marker(pytest.mark.slow)
+
+
 def pytest_unconfigure(config):
   del config
   # Only the process that made it: workers of xdist inherit the variable.

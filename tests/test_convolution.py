@@ -421,7 +421,16 @@ def test_forward_mode_is_the_derivative(method, in_chunks, monkeypatch):
     assert relative_error(*pair) < WORST
 
 
-@pytest.mark.parametrize('method', ['phases', *WITH_FACTORS])
+@pytest.mark.parametrize(
+  'method',
+  [
+    'phases',
+    *(
+      pytest.param(name, marks=pytest.mark.slow if name == 'winograd' else ())
+      for name in WITH_FACTORS
+    ),
+  ],
+)
 def test_derivatives_through_vmap_in_either_argument(method):
   rng = np.random.default_rng(0)
   x = rng.normal(size=(3, 2, 4, 5, 4, 2)).astype(np.float32)

@@ -310,8 +310,17 @@ def covariance_error(samples, expected):
   return (np.abs(samples.T @ samples / len(samples) - expected) / error).max()
 
 
-@pytest.mark.parametrize('name', ['free', 'fixed_voxels', 'fixed_average'])
-@pytest.mark.parametrize('kernel', [dnet_jax.langevin, dnet_jax.mala])
+@pytest.mark.parametrize(
+  ('kernel', 'name'),
+  [
+    *(
+      (dnet_jax.langevin, x) for x in ('free', 'fixed_voxels', 'fixed_average')
+    ),
+    (dnet_jax.mala, 'fixed_average'),
+    pytest.param(dnet_jax.mala, 'free', marks=pytest.mark.slow),
+    pytest.param(dnet_jax.mala, 'fixed_voxels', marks=pytest.mark.slow),
+  ],
+)
 def test_projected_chains_fill_their_subspace(name, kernel):
   project, matrix = projection(name)
   n, chains, num_steps = len(matrix), 4000, 150

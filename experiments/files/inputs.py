@@ -145,6 +145,11 @@ def read(
   ValueError: chair.doc: must end in ...
   """
   others = tuple(map(tuple, others))
+  if mesh_files.file_type(source.path) in mesh_files.FILE_TYPES:
+    # A folder, or several files, may hold both.
+    for flag in ('key', 'threshold'):
+      if ',' not in source.path and getattr(source, flag) is not None:
+        raise ValueError(f'--{flag} is for arrays of voxels, and it is a mesh')
   shapes, skipped, more = [], [], False
   for entry in _entries(source, tuple(grid), partial, others):
     if isinstance(entry, Shape):
@@ -319,9 +324,6 @@ def _voxels(source, grid, others, voxels, name, own=None) -> Shape:
 
 def _mesh(source, points, faces, up, grid, partial, name) -> Shape:
   """A shape that is given as a mesh, or as a cloud of points."""
-  for flag in ('key', 'threshold') if len(faces) else ():
-    if getattr(source, flag) is not None:
-      raise ValueError(f'--{flag} is for arrays of voxels, and it is a mesh')
   is_scan = not len(faces) or source.scan or source.camera is not None
   if len(faces):
     points, faces, corners = placement.checked(points, faces)

@@ -174,14 +174,11 @@ def _learned(folder, name, settings):
   return logs.read_metrics(folder / 'runs' / config.name)
 
 
-# Of each algorithm one; the others differ by their category.
+# The others are like them, but for networks and categories.
 _QUICK = (
   'test',
   'synthesis',
   'recovery',
-  'super_resolution',
-  'abp',
-  'coop_sofa',
 )
 
 

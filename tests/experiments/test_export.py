@@ -32,7 +32,15 @@ def _energies(model, grid=-1):
   return np.asarray(jax.jit(lambda m, y: uses.energy_fn(m, grid)(y))(model, y))
 
 
-@pytest.mark.parametrize('name', tiny.CONFIGS)
+@pytest.mark.parametrize(
+  'name',
+  [
+    name
+    if name in ('synthesis', 'multi_grid')
+    else pytest.param(name, marks=pytest.mark.slow)
+    for name in tiny.CONFIGS
+  ],
+)
 def test_an_exported_model_is_the_model_in_half_precision(
   name, workdir_of, folder_of
 ):

@@ -152,6 +152,7 @@ def test_changed_data_is_noticed_and_may_be_accepted(elsewhere, capfd):
   assert run(f'train {workdir}') == 0
 
 
+@pytest.mark.slow
 def test_a_rate_that_never_fell_falls_when_there_are_more_iterations(tmp_path):
   line = f'train test {NO_PICTURES} --workdir={tmp_path}/run'
   # Both constant to the end, and then not.

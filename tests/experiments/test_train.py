@@ -361,7 +361,10 @@ def test_a_run_at_its_end_goes_on_where_there_are_more_iterations(
   assert [row['step'] for row in logs.read_metrics(workdir)] == [*range(7)]
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+  'number',
+  [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)],
+)
 def test_a_signal_saves_and_stops(tmp_path, whole, number):
   calls = []
 

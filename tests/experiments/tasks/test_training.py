@@ -47,7 +47,17 @@ def _config(kind, path, **overrides):
   return runs.config(kind, **settings | overrides)
 
 
-@pytest.fixture(scope='module', params=[*runs.KINDS])
+# Which differ from maximum likelihood by where their chains begin.
+_LIKE_ANOTHER = ('contrastive_divergence', 'persistent_contrastive_divergence')
+
+
+@pytest.fixture(
+  scope='module',
+  params=[
+    pytest.param(kind, marks=pytest.mark.slow if kind in _LIKE_ANOTHER else ())
+    for kind in runs.KINDS
+  ],
+)
 def whole(request, path, tmp_path_factory):
   """The config and the workdir of a run of each kind, and its model."""
   config = _config(request.param, path)
