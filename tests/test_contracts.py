@@ -130,7 +130,9 @@ TREE_PROJECTIONS = {
 
 
 @pytest.mark.parametrize('projection', TREE_PROJECTIONS)
-@pytest.mark.parametrize('kernel', KERNELS)
+@pytest.mark.parametrize(
+  'kernel', ['langevin', pytest.param('mala', marks=pytest.mark.slow)]
+)
 def test_kernel_with_projection_of_pytrees(kernel, projection):
   """Shapes and latent factors that move together."""
   energy_fn = Counted()

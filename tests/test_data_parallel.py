@@ -202,6 +202,7 @@ def results(tmp_path_factory):
   return {path.stem: np.load(path) for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('name', 'how'), [(name, how) for name in RUNS for how in RUNS[name][0]]
 )

@@ -302,7 +302,9 @@ def test_super_resolution_is_its_parts():
   close(dnet_jax.super_resolve(KEY, model, shapes(), num_steps=2), shapes())
 
 
-@pytest.mark.parametrize('temperature', [0.5, (0.5, 0.0, 0.1)])
+@pytest.mark.parametrize(
+  'temperature', [pytest.param(0.5, marks=pytest.mark.slow), (0.5, 0.0, 0.1)]
+)
 def test_multi_grid_synthesis_is_its_parts(temperature):
   model = models.multi_grid()
   found = synthesis.synthesize_grids(
@@ -406,7 +408,9 @@ def sharp_generator():
   return dnet_jax.Model(model.spec, params, model.extras)
 
 
-@pytest.mark.parametrize('partly', [False, True])
+@pytest.mark.parametrize(
+  'partly', [pytest.param(False, marks=pytest.mark.slow), True]
+)
 def test_inference_finds_the_z_of_a_generated_shape(partly):
   model = sharp_generator()
   z = dnet_jax.draw_latent(jax.random.key(1), model, 3)

@@ -160,13 +160,13 @@ def summary(results: cells.Results) -> str:
       if '1' in row['accuracy']
     }
     ours = 'ours, pooled over mirror images'
-    other = 'the same network, untrained, pooled over mirror images'
+    other = 'the same network, untrained'
     if ours in accuracy:
       rows.append(
         [
           'Classification by its features: accuracy, Table 5',
           f'{accuracy[ours]:.1f} %',
-          f'untrained {cells.number(accuracy.get(other), 1)} %',
+          f'untrained, one view: {cells.number(accuracy.get(other), 1)} %',
           f'{100 * paper.ACCURACIES["paper"]:.1f} %',
         ]
       )

@@ -164,6 +164,7 @@ def test_what_is_no_result_is_said(tmp_path, capsys):
   assert os.listdir(tmp_path) == ['x.json']
 
 
+@pytest.mark.slow
 def test_pictures_have_the_room_that_is_left(tmp_path, monkeypatch):
   figures.isosurfaces(tmp_path / 'figure3.png', [[np.ones((4, 4, 4))]])
   noise = np.random.default_rng(0).uniform(size=(60, 60, 60))

@@ -236,6 +236,7 @@ def test_pictures_refuse_bad_cells_by_name(tmp_path):
   assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_fifty_shapes_are_small_and_the_same_each_time(tmp_path):
   rng = np.random.default_rng(0)
   shapes = rng.uniform(size=(5, 10, 16, 16, 16)) < 0.04

@@ -127,6 +127,7 @@ def test_edits_that_cannot_be(studio_of):
   assert not removed.hidden.any() and not removed.voxels.any()
 
 
+@pytest.mark.slow
 def test_sliders_of_a_latent_space(studio_of):
   studio = studio_of('cooperative')
   piece = studios.make(studio, studios.begin(studio), 'generated', 0)

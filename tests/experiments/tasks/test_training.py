@@ -47,8 +47,13 @@ def _config(kind, path, **overrides):
   return runs.config(kind, **settings | overrides)
 
 
-# Which differ from maximum likelihood by where their chains begin.
-_LIKE_ANOTHER = ('contrastive_divergence', 'persistent_contrastive_divergence')
+# Which differ from maximum likelihood by where their chains begin; and the
+# second of two phases alone.
+_LIKE_ANOTHER = (
+  'contrastive_divergence',
+  'persistent_contrastive_divergence',
+  'cooperative',
+)
 
 
 @pytest.fixture(
@@ -181,6 +186,7 @@ def test_a_run_of_two_phases_compiles_two_steps(path, tmp_path, monkeypatch):
   assert len(logs.read_metrics(workdir)) == ITERATIONS + 2
 
 
+@pytest.mark.slow
 def test_stopped_in_either_phase_it_goes_on_to_the_bit(path, tmp_path):
   # Between the phases, and in the last iteration: above.
   config = _config('two_phases', path)
