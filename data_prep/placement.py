@@ -154,8 +154,10 @@ def stray(points: np.ndarray, faces: np.ndarray | None = None) -> str:
   'most of it is within 1, all within 51; [50.0, 0.0, 0.0] is far from the rest'
   """
   if faces is not None:
+    used = np.zeros(len(points), bool)
+    used[faces] = True
     return _stray_part(points[faces]) or _few_far(
-      np.unique(points[faces].reshape(-1, 3), axis=0), _SPIKE, _CORNERS
+      points[used], _SPIKE, _CORNERS
     )
   return _few_far(points, _STRAY, len(points))
 
@@ -166,8 +168,11 @@ def _few_far(points, share, number) -> str:
     return ''
   low, high = np.percentile(points, [1, 99], axis=0)
   most, whole = (high - low).max(), np.ptp(points, axis=0).max()
+  if most >= share * whole:
+    return ''
   distances = np.abs(points - (low + high) / 2).max(axis=1)
-  if most >= share * whole or (distances > most).sum() > number:
+  # Some formats give a corner once for each of its faces.
+  if len(np.unique(points[distances > most], axis=0)) > number:
     return ''
   far = points[distances.argmax()].tolist()
   return (
@@ -179,8 +184,11 @@ def _few_far(points, share, number) -> str:
 def _stray_part(triangles) -> str:
   """As `stray`, of a mesh in two parts."""
   low, high = triangles.min(axis=1), triangles.max(axis=1)
-  whole = (high.max(axis=0) - low.min(axis=0)).max()
-  for axis in range(3):
+  first, last = low.min(axis=0), high.max(axis=0)
+  whole = (last - first).max()
+  # Of so wide a gap this is a part, and it tells at once of nearly all meshes.
+  inside = (low < first + _GAP * whole) & (high > last - _GAP * whole)
+  for axis in np.flatnonzero(~inside.any(axis=0)):
     order = np.argsort(low[:, axis])
     until = np.maximum.accumulate(high[order, axis])
     gaps = low[order[1:], axis] - until[:-1]

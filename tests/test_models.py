@@ -544,6 +544,7 @@ def load_elsewhere(home, endpoint, *names):
   return done.stdout
 
 
+@pytest.mark.slow
 def test_a_model_of_the_hub(tmp_path, hub):
   pytest.importorskip('huggingface_hub')
   endpoint, calls = hub

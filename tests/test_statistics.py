@@ -123,7 +123,10 @@ def stationary(kernel, std):
   return std**2 / bias
 
 
-@pytest.mark.parametrize('kernel', [dnet_jax.langevin, dnet_jax.mala])
+@pytest.mark.parametrize(
+  'kernel',
+  [dnet_jax.langevin, pytest.param(dnet_jax.mala, marks=pytest.mark.slow)],
+)
 def test_each_array_of_a_pytree_has_its_own_law(kernel):
   y = last_of_pytree(kernel)
   for name, other in (('a', 'b'), ('b', 'a')):
@@ -136,7 +139,10 @@ def test_each_array_of_a_pytree_has_its_own_law(kernel):
     assert variance_error(wrong, stationary(kernel, STDS[name])) > K
 
 
-@pytest.mark.parametrize('kernel', [dnet_jax.langevin, dnet_jax.mala])
+@pytest.mark.parametrize(
+  'kernel',
+  [dnet_jax.langevin, pytest.param(dnet_jax.mala, marks=pytest.mark.slow)],
+)
 def test_arrays_of_a_pytree_have_independent_noise(kernel):
   y = last_of_pytree(kernel)
 

@@ -738,6 +738,7 @@ def test_a_temperature_brings_noise_to_a_model_without():
   assert (use.num_steps, use.noise_steps) == (7, 7)
 
 
+@pytest.mark.slow
 def test_none_is_the_models_own_setting():
   numbers = {
     name: {'temperature': 0.5, 'step_size': 0.03}

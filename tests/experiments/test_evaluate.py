@@ -43,6 +43,7 @@ def test_persistent_chains_may_be_fewer_than_are_asked_for(folder_of):
   assert table['fresh']['shapes'] == len(parts.data(config).test) < 10
 
 
+@pytest.mark.slow
 def test_another_data_set_may_be_scored_by(folder_of, tmp_path):
   # Of the model there is no data; that of the config counts.
   data = furniture.make_furniture(size=8, num_train=3, num_test=2)

@@ -184,6 +184,7 @@ def test_a_second_one_stops_at_once(tmp_path, server):
     pass
 
 
+@pytest.mark.slow
 def test_stderr_has_the_lines_of_the_run_and_no_others(tmp_path, server):
   """A fresh run, one that goes on, and a mode: no noise of libraries."""
   workdir = tmp_path / 'run'

@@ -45,6 +45,7 @@ def test_kinds_of_new_shapes(studio_of):
       studios.make(studio, piece, 'chair', 0)
 
 
+@pytest.mark.slow
 def test_a_classifier_makes_no_shapes(folder_of):
   asked = tiny.request(folder_of('evaluation_classifier'))
   with pytest.raises(ValueError, match='descriptor or a generator'):

@@ -147,6 +147,7 @@ def test_a_workdir_needs_no_data(whole, path, tmp_path):
 # Two phases.
 
 
+@pytest.mark.slow
 def test_a_run_of_two_phases_compiles_two_steps(path, tmp_path, monkeypatch):
   traces, make = [], parallel.make
 
