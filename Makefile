@@ -18,7 +18,7 @@ $(VENV)/.done: setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
 	  sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed, this is {v}: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -e '.[experiments,data-prep,test,docs]'
+	$(BIN)/python -m pip install --quiet --no-compile -e '.[experiments,data-prep,test,docs]'
 	touch $@
 
 lint: venv

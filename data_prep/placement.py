@@ -16,6 +16,7 @@ _MANY = 100  # points, of which 1 in 100 may be stray on each side,
 _STRAY = 0.1  # where the others lie within so little of the bounding box.
 _SPIKE = 0.03  # The same of a mesh, of which up to _CORNERS may be stray.
 _CORNERS = 3
+_LOOK = 1000  # points, of which a first look sees the box.
 _GAP = 0.8  # Of the bounding box, between two parts of a mesh.
 
 
@@ -156,8 +157,14 @@ def stray(points: np.ndarray, faces: np.ndarray | None = None) -> str:
   if faces is not None:
     used = np.zeros(len(points), bool)
     used[faces] = True
-    return _stray_part(points[faces]) or _few_far(
-      points[used], _SPIKE, _CORNERS
+    corners = points[used]
+    first, last = corners.min(axis=0), corners.max(axis=0)
+    # Of so wide a gap this is a part; nearly all meshes have a corner there.
+    reach = _GAP * (last - first).max()
+    middle = (corners < first + reach) & (corners > last - reach)
+    axes = np.flatnonzero(~middle.any(axis=0))
+    return (_stray_part(points[faces], axes) if axes.size else '') or _few_far(
+      corners, _SPIKE, _CORNERS
     )
   return _few_far(points, _STRAY, len(points))
 
@@ -166,10 +173,13 @@ def _few_far(points, share, number) -> str:
   """As `stray`, where up to `number` points are far from the others."""
   if len(points) < _MANY:
     return ''
-  low, high = np.percentile(points, [1, 99], axis=0)
-  most, whole = (high - low).max(), np.ptp(points, axis=0).max()
-  if most >= share * whole:
-    return ''
+  whole = (points.max(axis=0) - points.min(axis=0)).max()
+  # A look at some tells at once of nearly all shapes.
+  for some in (points[:: max(1, len(points) // _LOOK)], points):
+    low, high = np.percentile(some, [1, 99], axis=0)
+    most = (high - low).max()
+    if most >= share * whole:
+      return ''
   distances = np.abs(points - (low + high) / 2).max(axis=1)
   # Some formats give a corner once for each of its faces.
   if len(np.unique(points[distances > most], axis=0)) > number:
@@ -181,14 +191,11 @@ def _few_far(points, share, number) -> str:
   )
 
 
-def _stray_part(triangles) -> str:
-  """As `stray`, of a mesh in two parts."""
+def _stray_part(triangles, axes) -> str:
+  """As `stray`, of a mesh in two parts along one of some axes."""
   low, high = triangles.min(axis=1), triangles.max(axis=1)
-  first, last = low.min(axis=0), high.max(axis=0)
-  whole = (last - first).max()
-  # Of so wide a gap this is a part, and it tells at once of nearly all meshes.
-  inside = (low < first + _GAP * whole) & (high > last - _GAP * whole)
-  for axis in np.flatnonzero(~inside.any(axis=0)):
+  whole = (high.max(axis=0) - low.min(axis=0)).max()
+  for axis in axes:
     order = np.argsort(low[:, axis])
     until = np.maximum.accumulate(high[order, axis])
     gaps = low[order[1:], axis] - until[:-1]

@@ -426,7 +426,7 @@ def test_forward_mode_is_the_derivative(method, in_chunks, monkeypatch):
   [
     'phases',
     *(
-      pytest.param(name, marks=pytest.mark.slow if name == 'winograd' else ())
+      pytest.param(name, marks=() if name == 'fourier' else pytest.mark.slow)
       for name in WITH_FACTORS
     ),
   ],

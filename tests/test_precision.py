@@ -138,6 +138,7 @@ def test_no_precision_is_the_program_of_before_on_a_cpu(method):
   assert 'bf16' in lowered('bfloat16')
 
 
+@pytest.mark.slow
 def test_what_is_asked_of_a_gpu():
   x, w, y, _ = arrays()
 

@@ -106,6 +106,7 @@ def test_recovering_120_shapes_in_batches_compiles_once(workdir_of, compiled):
   assert not _twice(compiled)
 
 
+@pytest.mark.slow
 def test_evaluating_a_generator_compiles_nothing_twice(workdir_of, compiled):
   request = tiny.request(workdir_of('cooperative'))
   evaluate.evaluate(request)

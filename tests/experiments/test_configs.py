@@ -100,6 +100,7 @@ def test_every_config_makes_its_experiment(name, argument, monkeypatch):
   assert {use for use, _ in spec.uses} == {*experiment.extras['settings']}
 
 
+@pytest.mark.slow
 def test_the_demo_learns(tmp_path):
   config = demo.get_config()
   config.data.path = datasets.FURNITURE

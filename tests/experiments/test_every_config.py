@@ -178,7 +178,6 @@ def _learned(folder, name, settings):
 _QUICK = (
   'test',
   'synthesis',
-  'recovery',
 )
 
 

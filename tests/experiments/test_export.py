@@ -35,9 +35,7 @@ def _energies(model, grid=-1):
 @pytest.mark.parametrize(
   'name',
   [
-    name
-    if name in ('synthesis', 'multi_grid')
-    else pytest.param(name, marks=pytest.mark.slow)
+    name if name == 'synthesis' else pytest.param(name, marks=pytest.mark.slow)
     for name in tiny.CONFIGS
   ],
 )
