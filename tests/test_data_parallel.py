@@ -23,7 +23,7 @@ P = jax.sharding.PartitionSpec
 # How they are run, and the tolerance; batch norm sums many numbers.
 RUNS = {
   'maximum_likelihood': (('pmap', 'shard_map'), 2e-5),
-  'multi_grid': (('shard_map',), 2e-5),
+  'multi_grid': (('pmap', 'shard_map'), 2e-5),
   'cooperative': (('pmap', 'shard_map'), 5e-5),
   'alternating': (('shard_map',), 5e-5),
   'classification': (('pmap',), 5e-5),

@@ -142,9 +142,9 @@ def _rotated(
     `(n, n)` and `(m, n)`.
   """
   # Centred features span one dimension less than there are shapes.
-  products = products + np.eye(len(products)) * (
-    1e-10 * np.trace(products) / len(products)
-  )
+  n = len(products)
+  products = products.copy()
+  products[np.diag_indices(n)] += 1e-10 * np.trace(products) / n
   root = linalg.cholesky(products, lower=True, check_finite=False)
   others = linalg.solve_triangular(root, others.T, lower=True).T
   return root, others
@@ -188,23 +188,23 @@ def _margins(x, is_class, other, strengths, tol):
     inner = solve(x.T, trans='T')
     # SciPy's, like those of L-BFGS: NumPy's threads wait for each other.
     gemm = linalg.get_blas_funcs('gemm', (inner,))
-    quarter, scale = strength / 4, math.sqrt(strength * n / 4)
+    scale = math.sqrt(strength * n / 4)
 
-    def loss(position, gemm=gemm, inner=inner, quarter=quarter, scale=scale):
+    def loss(position, gemm=gemm, inner=inner, strength=strength, scale=scale):
       position = position.reshape(d + 1, -1).astype(x.dtype)
       position, offsets = position[:d], position[d:] / scale
       scores = gemm(1, inner, position, trans_a=1)
       margins = signs * (scores + offsets)
       # The penalty, in these coordinates.
-      value = ((position**2).sum() - quarter * (scores**2).sum()) / 2
-      value += 4 * quarter * np.logaddexp(0, -margins).sum()
-      slopes = -4 * quarter * signs * special.expit(-margins)
+      value = ((position**2).sum() - strength / 4 * (scores**2).sum()) / 2
+      value += strength * np.logaddexp(0, -margins).sum()
+      slopes = -strength * signs * special.expit(-margins)
       slope = np.concatenate([
-        gemm(1, inner, slopes - quarter * scores) + position,
+        gemm(1, inner, slopes - strength / 4 * scores) + position,
         slopes.sum(axis=0, keepdims=True) / scale,
       ])  # fmt: skip
       slope = slope.ravel().astype(np.float64)
-      return float(value) / (4 * quarter * n), slope / (4 * quarter * n)
+      return float(value) / (strength * n), slope / (strength * n)
 
     start = np.concatenate([metric @ weights, offsets * scale])
     end = optimize.minimize(

@@ -176,6 +176,10 @@ def test_regression_is_scikit_learns_one_versus_all(two_strengths):
     x.astype(np.float32), labels[:, None] == np.arange(4), other, (1,), 1e-6
   )
   np.testing.assert_allclose(single[0], margins[1], atol=0.02)
+  # A class that none of them has is never predicted.
+  inside = labels != 2
+  found = classification._predict(x[inside], labels[inside], x, (1,), 1e-6)
+  assert set(found[0]) == {0, 1, 3}
   # Where only one class is known, that is the answer.
   only = labels == 3
   found = classification._predict(x[only], labels[only], x, (1,), 1e-6)
