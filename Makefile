@@ -29,7 +29,7 @@ test: lint
 	$(BIN)/python -m pytest -n 2 --dist=worksteal
 
 test-all: lint
-	$(BIN)/python -m pytest -n 2 --dist=worksteal -m 'slow or not slow'
+	$(BIN)/python -m pytest -n 2 --dist=worksteal -m 'slow or not slow' --durations=20
 
 docs: venv
 	$(BIN)/python -m mkdocs build --strict

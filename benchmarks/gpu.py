@@ -2,24 +2,26 @@
 
     python -m benchmarks.gpu --out=gpu.json
 
-For each network of the paper, at its sizes: one score of all chains and one
-learning step of Algorithm 1, in TF32 and in bfloat16, beside PyTorch (TF32,
-`cudnn.benchmark`, eager) in the same run, calls in turn, medians; where there
-is a goal it stands beside. PyTorch may be missing: its columns stay empty.
+For each network of the paper, at its sizes, it measures one score of all chains
+and one learning step of Algorithm 1, in TF32 and in bfloat16. PyTorch (TF32,
+`cudnn.benchmark`, eager) is measured in the same run, with calls in turn. Times
+are medians, with the goal beside them where there is one. Without PyTorch its
+columns stay empty.
 
-Then for each of its layers, every method in every precision: milliseconds of
+Then for each layer it measures every method in every precision: milliseconds of
 the correlation, of its gradient in the input and of that in the kernel, and the
 relative error of each (Euclidean norm) against 'phases' in float32. `chosen` is
-what `method=None` takes there.
+the method that `method=None` takes there.
 
-It ends by itself after `--minutes`, whatever is not done: the most telling come
-first, and the file is written after each row. What fails (memory, a compiler)
-is a row with the reason. On a CPU everything runs too, more slowly:
+The benchmark ends after `--minutes`, even if something is not done. The most
+important measurements come first, and the file is written after each row. A
+measurement that fails (memory, a compiler) is a row with the reason. On a CPU
+everything runs too, more slowly:
 
     python -m benchmarks.gpu --networks=tiny --out=tiny.json
 
-Errors are those of a GPU there, too: operands are rounded (`--contenders=`
-leaves out the learning steps, `--chains=1` is enough for an error).
+There, too, errors are those of a GPU, since operands are rounded
+(`--contenders=` omits the learning steps; `--chains=1` is enough for errors).
 """
 
 from collections.abc import Sequence
@@ -45,7 +47,8 @@ from dnet_jax import convolution
 from dnet_jax.convolution import axes
 from dnet_jax.convolution import plans
 
-# Milliseconds of a learning step on an H100, and PyTorch's score by ours.
+# Goals: milliseconds of a learning step on an H100, and the ratio of PyTorch's
+# time for a score to ours.
 GOALS = {'paper_3_layer': {'tensorfloat32': 38.0, 'bfloat16': 28.0}}
 SCORE_GOAL = 3.0
 NETWORKS = (
@@ -54,9 +57,9 @@ NETWORKS = (
 )
 _NAMES = {'float32': 'f32', 'tensorfloat32': 'tf32', 'bfloat16': 'bf16'}
 _PASSES = ('forward', 'input', 'kernel')
-# Methods that are measured in float32, too: the others gain nothing there.
+# Methods that are also measured in float32, in which the others gain nothing.
 _IN_FLOAT32 = ('fourier', 'fourier_complex', 'winograd')
-_MOST_TAPS = 4  # Of one axis and phase, for which 'shifts' is measured.
+_MOST_TAPS = 4  # Most taps of an axis and phase for which 'shifts' is measured.
 
 
 def _say(error: BaseException) -> str:
@@ -81,7 +84,7 @@ def measure_network(
     name: of `langevin.CASES`.
     labels: of precisions, and 'torch'.
     repeats: calls of each.
-    score_steps: Langevin steps of which one score is the mean.
+    score_steps: Langevin steps; the time of a score is their mean.
     chains: None: the network's own.
   """
   case = langevin.CASES[name]
@@ -106,7 +109,7 @@ def measure_network(
         result = function()
         if call in ('score', 'score_few'):
           scores[label] = langevin.as_numpy(label, result)
-    except Exception as error:  # One that fails leaves the rest.
+    except Exception as error:  # The others are still measured.
       row['notes'].append(f'{label} failed: {_say(error)}')
       continue
     row['compile_seconds'][label] = made.compile_seconds
@@ -185,7 +188,7 @@ def layers_of(
 ) -> list[tuple[str, int, int, int, int, int, int]]:
   """(kind, chains, side, c, n, taps, stride) of a network's layers.
 
-  The kind is 'correlate', or 'transpose' in a generator; c come in, n go out.
+  The kind is 'correlate', or 'transpose' in a generator; c channels in, n out.
   """
   case = langevin.CASES[name]
   kind = 'transpose' if case.generator else 'correlate'
@@ -230,7 +233,7 @@ def _layer_arrays(layer):
 
 
 def chosen(layer, precision: str, platform: str) -> str:
-  """The method that is taken where none is asked for."""
+  """The method that `method=None` takes."""
   kind, chains, side, c, n, taps, stride = layer
   grid = side * stride if kind == 'transpose' else side
   c, n = (n, c) if kind == 'transpose' else (c, n)
@@ -240,7 +243,7 @@ def chosen(layer, precision: str, platform: str) -> str:
 
 
 def _per_call(compiled, arrays, repeats: int) -> float:
-  """Seconds of a call, of several in a row, so that the device never waits."""
+  """Seconds of a call; several run in a row, so that the device never waits."""
   jax.block_until_ready(compiled(*arrays))
   start = time.perf_counter()
   jax.block_until_ready(compiled(*arrays))
@@ -266,8 +269,8 @@ def measure_layer(
   Args:
     layer: of `layers_of`.
     methods: of `convolution.METHODS`.
-    repeats: of which the median is taken.
-    deadline: by `time.monotonic`, after which no row is begun.
+    repeats: calls of which the median is taken.
+    deadline: a time of `time.monotonic`, after which no row is begun.
   """
   arrays = _layer_arrays(layer)
   platform = jax.default_backend()
@@ -276,7 +279,7 @@ def measure_layer(
     for precision in convolution.PRECISIONS
     for method in methods
     if (precision != 'float32' or method in _IN_FLOAT32)
-    # Gigabytes of products that no output sees, and as many operations as taps.
+    # With many taps it needs gigabytes for products that belong to no output.
     and not (method == 'shifts' and -(-layer[5] // layer[6]) > _MOST_TAPS)
   ]
 
@@ -286,11 +289,11 @@ def measure_layer(
         name: jax.jit(function).lower(*arrays).compile()
         for name, function in _passes(layer, method, precision).items()
       }
-    except Exception as error:  # One that fails leaves the rest.
+    except Exception as error:  # The others are still measured.
       return error
 
   rows = []
-  # Compilers wait for each other little; what is timed runs alone, after.
+  # Programs are compiled side by side; what is timed runs alone, afterwards.
   with futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
     reference = pool.submit(compile_all, 'phases', 'float32')
     made = [pool.submit(compile_all, *job) for job in jobs]
@@ -385,8 +388,8 @@ def main(argv: Sequence[str]):
       )
   out = pathlib.Path(values.out) if values.out else None
   if out is not None and out.exists():
-    raise app.UsageError(f'{out} is there already: name another file')
-  # Before JAX takes its share: PyTorch needs some, too.
+    raise app.UsageError(f'{out} exists and is not overwritten: name another')
+  # Before JAX reserves its memory: PyTorch needs some, too.
   os.environ.setdefault('XLA_PYTHON_CLIENT_MEM_FRACTION', '0.6')
   start = time.monotonic()
   deadline = start + 60 * values.minutes
@@ -411,8 +414,8 @@ def main(argv: Sequence[str]):
       part.replace(out)
 
   def give_up():
-    """A compiler may take forever, and cannot be interrupted."""
-    result['left_out'].append('the run was ended by its watch')
+    """Ends the process: a compiler may take forever, and cannot be stopped."""
+    result['left_out'].append('the run was ended by its timer')
     write()
     print_networks(result['networks'])
     print_layers(result['layers'])
@@ -460,23 +463,25 @@ def main(argv: Sequence[str]):
   print()
   print_layers(result['layers'])
   for what in result['left_out']:
-    print(f'left out, no time: {what}')
+    print(f'left out, out of time: {what}')
 
 
 def define_flags():
-  flags.DEFINE_list('networks', list(NETWORKS), 'In this order.')
+  flags.DEFINE_list('networks', list(NETWORKS), 'Networks, in this order.')
   labels = ['float32', 'tensorfloat32', 'bfloat16', 'torch']
   flags.DEFINE_list('contenders', labels, 'Precisions, default, and torch.')
   # In the order in which they are likely to be the fastest.
   methods = ['phases', 'fourier_complex', 'shifts', 'direct', 'fourier']
   flags.DEFINE_list(
-    'methods', [*methods, 'winograd', 'im2col'], 'Of the layers.'
+    'methods', [*methods, 'winograd', 'im2col'], 'Methods for the layers.'
   )
-  flags.DEFINE_integer('chains', None, "None: the network's own.", 1)
-  flags.DEFINE_integer('repeats', 5, 'Of which the median is taken.', 1)
-  flags.DEFINE_integer('score_steps', 20, 'More steps of the longer scan.', 1)
-  flags.DEFINE_float('minutes', 8.0, 'After which nothing more is begun.', 0.0)
-  flags.DEFINE_string('out', None, 'JSON file, a new one, for all numbers.')
+  flags.DEFINE_integer('chains', None, "Chains; None: the network's own.", 1)
+  flags.DEFINE_integer('repeats', 5, 'Calls of which the median is taken.', 1)
+  flags.DEFINE_integer(
+    'score_steps', 20, 'By how many steps the longer scan is longer.', 1
+  )
+  flags.DEFINE_float('minutes', 8.0, 'When to begin nothing more.', 0.0)
+  flags.DEFINE_string('out', None, 'New JSON file for all numbers.')
 
 
 if __name__ == '__main__':

@@ -7,25 +7,26 @@ For each network of the paper, at its sizes: one score (the gradient of f in
 the shapes Y, of all chains) and one learning step of Algorithm 1 (K steps of
 Langevin dynamics, the gradient of eq. (8), Adam), by
 
-* ours: this library as it is used, inside a jitted `lax.scan`. `score` is what
-  one more step costs, `setup` what is spent once per update of the parameters
-  (the scan of many steps less that of few);
+* ours: this library as it is used, inside a jitted `lax.scan`. `score` is the
+  cost of one more step, from the difference of a scan with many steps and one
+  with few; `setup` is the cost that occurs once per update of the parameters;
 * torch: the same network and weights in PyTorch, where it is installed: eager,
   `autograd.grad`, in the faster of its memory formats (and compiled, with
   `--torch_compile`);
-* direct: the same in plain `lax.conv_general_dilated`. What takes longer than
-  `--limit` by the time of one chain is left out: `estimated_seconds` has it.
+* direct: the same in plain `lax.conv_general_dilated`. A call that would take
+  longer than `--limit`, judged by the time of one chain, is left out;
+  `estimated_seconds` has the estimate.
 
-The generator of 6.4 has the gradient of its squared error in z for a score, and
-one update by eq. (22) for a learning step.
+For the generator of 6.4, a score is the gradient of its squared error in z, and
+a learning step is one update by eq. (22).
 
-All in one process, interleaved (A B C A B C ...), after a first call of each
-that is not counted; medians. `error` is the relative error (Euclidean norm) of
-the score against float64, of as many chains as `--reference_chains`. Memory is
-the growth of the process in two calls and the parameters and inputs, in a fresh
-process for each (`--memory`); for JAX also what XLA reports of its buffers.
-`GFLOP/s` are those of the direct algorithm in the time taken: above the floor's
-rate they are an algorithm's gain.
+All run in one process, interleaved (A B C A B C ...), after a first call of
+each that is not counted; times are medians. `error` is the relative error
+(Euclidean norm) of the score against float64, for `--reference_chains` chains.
+Memory is the growth of a fresh process in two calls, plus parameters and inputs
+(`--memory`); for JAX there is also the size of XLA's buffers. `GFLOP/s` are the
+operations of the direct algorithm divided by the time taken; a rate above that
+of the machine's matrix product is the gain of a better algorithm.
 """
 
 from collections.abc import Callable
@@ -85,7 +86,7 @@ class Case(NamedTuple):
 
   @property
   def generator(self) -> bool:
-    """Whether it is one."""
+    """Whether the network is a generator."""
     return self.latents > 0
 
 
@@ -133,8 +134,8 @@ CASES = {
 class Contender(NamedTuple):
   """Calls to time, and what the score function gives.
 
-  `calls` are `score` or the pair `score_few` and `score_many`, and `learn`;
-  each waits for its result and returns it.
+  `calls` has `score`, or the pair `score_few` and `score_many`, and `learn`;
+  each call waits for its result and returns it.
   """
 
   calls: dict[str, Callable[[], Any]]
@@ -154,10 +155,10 @@ def sizes(case: Case):
 
 
 def giga_flops(case: Case) -> tuple[float, float]:
-  """Of the direct algorithm, padding counted: of a score, of a learning step.
+  """GFLOP of a score and of a learning step by the direct algorithm.
 
-  A convolution, its gradient in the input and that in the kernel cost the
-  same. Dense layers are not counted.
+  Padding is counted, dense layers are not. A convolution, its gradient in the
+  input and that in the kernel cost the same.
   """
   layers = [
     2e-9 * min(grid, out) ** 3 * side**3 * c * n
@@ -172,7 +173,7 @@ def giga_flops(case: Case) -> tuple[float, float]:
 def make_arrays(case: Case, seed: int = 0):
   """Parameters, chains and observed shapes: the same for all contenders.
 
-  Weights of variance 2 / (number of inputs) keep every layer at work.
+  Weights of variance 2 / (number of inputs) keep units active in every layer.
   """
   rng = np.random.default_rng(seed)
 
@@ -196,7 +197,7 @@ def make_arrays(case: Case, seed: int = 0):
       'bias': normal(n_base, std=0.1),
     }
     params.insert(0, dense)
-    # Batch norm's, of all layers but the last.
+    # Parameters of batch normalisation, for all layers but the last.
     widths = [case.channels, *(features for *_, features in case.layers)]
     for layer, width in zip(params[:-1], widths, strict=False):
       layer['scale'] = 1 + normal(width, std=0.1)
@@ -256,7 +257,7 @@ def _f_direct(case: Case):
 
 
 def _g_ours(case: Case):
-  """The g of eq. (20) by the library's own network."""
+  """The g of eq. (21) by the library's own network."""
   sides, factors, features = zip(*case.layers, strict=True)
   net = dnet_jax.Generator(
     features=features,
@@ -304,7 +305,7 @@ def _g_direct(case: Case):
 
 
 def _objective(case: Case, label: str, observed=None):
-  """What a score is the gradient of: `(params, y) -> scalar`."""
+  """The function whose gradient is the score: `(params, y) -> scalar`."""
   if case.generator:
     g = (_g_ours if label == 'ours' else _g_direct)(case)
     return lambda params, z: -((observed - g(params, z)) ** 2).sum() / len(z)
@@ -345,9 +346,9 @@ def _learn_jax(case: Case, label: str, params, y, observed):
 def _compile(function, args, state: int | None):
   """The compiled call, seconds of compilation, MiB of XLA's buffers.
 
-  With the position of a state in `args`, the call gives its memory to the one
-  that comes back first, and the next goes on from there, as in training; the
-  rest is what the call returns.
+  `state` is the position of a state in `args`, if there is one. A call then
+  donates the state, takes the first result as the next state, as in training,
+  and returns the rest.
   """
   donated = () if state is None else (state,)
   args = list(args)
@@ -391,7 +392,7 @@ def jax_contender(
 
   jobs = {}
   if 'score' in what and label == 'ours':
-    # A step size of zero, which XLA cannot know: the last score is that of y.
+    # With a step size of 0 the last score is that of y; XLA does not know it.
     for name, n in (('score_few', 2), ('score_many', 2 + score_steps)):
       args = params, y, jnp.float32(0)
       jobs[name] = functools.partial(run, n), args, None
@@ -406,7 +407,7 @@ def jax_contender(
 def reference_score(case: Case, arrays, chains: int) -> np.ndarray:
   """The score of the first chains by the direct algorithm in float64.
 
-  Batch norm ties chains to each other, so a generator takes all of them.
+  Batch normalisation couples chains, so a generator takes all of them.
   """
   with jax.enable_x64(True):
     params, y, observed = jax.tree.map(
@@ -422,7 +423,7 @@ def reference_score(case: Case, arrays, chains: int) -> np.ndarray:
 
 
 def settle_torch(tf32: bool):
-  """All cores; on a GPU the fastest of its algorithms, by trial."""
+  """Uses all cores, and on a GPU the fastest algorithm, found by trial."""
   if torch is not None:
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.backends.cuda.matmul.allow_tf32 = tf32
@@ -453,7 +454,7 @@ def _torch_arrays(case: Case, arrays, channels_last: bool) -> _TorchArrays:
   for p in params:
     p = {k: torch.tensor(a, device=_torch_device()) for k, a in p.items()}
     if p['kernel'].ndim == 5:
-      # Of a transposed one, (in, out, ...) as well: ours is (..., out, in).
+      # Transposed ones have (in, out, ...), too; ours have (..., out, in).
       kernel = p['kernel'].permute(4, 3, 0, 1, 2)
       p['kernel'] = kernel.contiguous(memory_format=form)
     elif not channels_last and not case.generator:
@@ -582,7 +583,7 @@ def torch_contender(
     try:
       first[variant] = _seconds(calls['score'])
     except Exception as error:
-      # The compiler does not work everywhere; the rest must.
+      # torch.compile does not work everywhere; the other variants must.
       if 'compiled' not in variant:
         raise
       notes.append(f'{variant} failed: {type(error).__name__}')
@@ -634,7 +635,7 @@ def floors() -> dict[str, float]:
   a = jnp.ones((n, n), jnp.float32)
   x = jnp.ones(2**25, jnp.float32)  # 128 MiB
   product = jax.jit(lambda a: a @ a).lower(a).compile()
-  # In a loop, so that no new memory is asked for.
+  # In a loop, so that no new memory is allocated.
   add = jax.jit(lambda x: lax.fori_loop(0, 8, lambda _, x: x + 1, x))
   copy = add.lower(x).compile()
   calls = {
@@ -785,8 +786,8 @@ def _status_mib(field: str) -> float:
 
 
 def memory_here(case: Case, label: str, variant: str, call: str) -> float:
-  """MiB by which calls make this process grow, and of what they are given."""
-  # One Langevin step needs what many need.
+  """MiB by which calls make this process grow, plus MiB of their arguments."""
+  # One Langevin step needs as much memory as many.
   case = case._replace(num_steps=min(case.num_steps, 2))
   arrays = make_arrays(case)
   inputs = sum(a.nbytes for a in jax.tree.leaves(arrays)) / 2**20
@@ -1016,7 +1017,7 @@ def main(argv: Sequence[str]):
     if values.memory:
       row['memory_mib'] = memory_apart(name, case, row)
     result['networks'].append(row)
-    # After each network: what is done is kept when the rest fails.
+    # After each network, so that finished rows are kept if a later one fails.
     write()
     print_rows([row])
     jax.clear_caches()
@@ -1053,11 +1054,15 @@ def define_flags():
   flags.DEFINE_integer('batch', None, "Mini-batch; None: the network's own.", 1)
   flags.DEFINE_integer('num_steps', None, "K; None: the network's own.", 0)
   flags.DEFINE_integer('repeats', 5, 'Calls of which the median is taken.', 1)
-  flags.DEFINE_integer('score_steps', 4, 'More steps of the longer scan.', 1)
+  flags.DEFINE_integer(
+    'score_steps', 4, 'By how many steps the longer scan is longer.', 1
+  )
   flags.DEFINE_float('limit', 60.0, 'Seconds for the repeats of one call.')
-  flags.DEFINE_integer('reference_chains', 1, 'In float64; 0: no errors.', 0)
+  flags.DEFINE_integer(
+    'reference_chains', 1, 'Chains in float64, for errors; 0: no errors.', 0
+  )
   flags.DEFINE_bool('memory', True, 'Measure memory, in other processes.')
-  flags.DEFINE_bool('growth', False, 'How the cost of 6.1 grows.')
+  flags.DEFINE_bool('growth', False, 'Measure how the cost of 6.1 grows.')
   flags.DEFINE_bool('torch_compile', False, 'Try torch.compile as well.')
   flags.DEFINE_bool('tf32', False, 'TF32 on a GPU, for all contenders.')
   flags.DEFINE_string('out', None, 'JSON file for all numbers.')

@@ -1,18 +1,18 @@
-"""What it costs to split a step over devices and processes, and what to expect.
+"""The cost of splitting a step over devices and processes, and a projection.
 
     python -m benchmarks.scaling --out=results/scaling.json
 
 Algorithm 1 with 200 chains and 200 shapes in all, split over 1, 2, 4 and 8
-devices that one CPU is made to have, and over 1, 2 and 4 processes with one
-device each. All share the same cores, so splitting wins nothing here: what is
-measured is what it costs. `work` is the processor time of all processes for a
-step, beside that of one device; `seconds` is the time on the clock, which other
+devices that JAX simulates on one CPU, and over 1, 2 and 4 processes with one
+device each. All share the same cores, so splitting gains nothing here: only its
+cost is measured. `work` is the processor time of all processes for a step,
+divided by that of one device; `seconds` is the time on the clock, which other
 programs on the machine lengthen. Each layout has processes of its own, which
-take turns with a few steps at a time (A B C A B C ...); medians.
+take turns with a few steps at a time (A B C A B C ...). Numbers are medians.
 
-The collectives are read from the compiled step. From their bytes, and from
-assumptions that the JSON file and the table name, follows what a step would
-take on machines that are not here. These are no measurements.
+The collectives are read from the compiled step. Their bytes, and assumptions
+that the JSON file and the table name, give an estimate of the time of a step on
+other machines. These estimates are not measurements.
 """
 
 from collections.abc import Sequence
@@ -56,7 +56,7 @@ LAYOUTS = {
 
 
 class Machine(NamedTuple):
-  """A machine that is not here, as its maker describes it.
+  """Another machine, as its maker describes it.
 
   Attributes:
     devices: how many.
@@ -92,8 +92,8 @@ MACHINES = {
     'each way; 4 x 4 x 8',
   ),
 }
-# Of the peak, by what XLA's convolutions of such sizes reached where they were
-# measured (5.1 % to 21 % of an H100's peak); a range, since on TPU nothing was.
+# Share of the peak that XLA's convolutions of such sizes reached where they
+# were measured (5.1 % to 21 % on an H100). A range, since no TPU was measured.
 UTILISATION = (0.05, 0.2)
 ASSUMPTIONS = (
   'A step is compute and one all-reduce after the other; nothing overlaps.',
@@ -123,7 +123,7 @@ def config():
 
 
 def _job():
-  """Waits for lines `n` on its input, each answered by a measurement."""
+  """Answers each line `n` of its input with a measurement of n steps."""
   given = json.loads(flags.FLAGS.job)
   if given['number'] > 1:
     processes.join(given['address'], given['number'], given['process'])
@@ -159,7 +159,7 @@ def _job():
       {'wall': time.monotonic() - begin, 'cpu': time.process_time() - used}
     )
   sys.stdout.flush()
-  # Others may still compute: no barrier, no word.
+  # Ends without a barrier, since others may still compute.
   os._exit(0)
 
 
@@ -282,7 +282,7 @@ def measure() -> list[dict[str, Any]]:
   return rows
 
 
-# Machines that are not here.
+# Projections for other machines.
 
 
 def flops(name: str, grid: int, steps: int) -> tuple[float, int]:
@@ -291,9 +291,9 @@ def flops(name: str, grid: int, steps: int) -> tuple[float, int]:
   Args:
     name: of a descriptor.
     grid: side.
-    steps: of Langevin dynamics, each a pass forth and one back; the learning
-      step has one more of both, and the gradient in the kernels, of a chain and
-      of a shape.
+    steps: of Langevin dynamics, each a pass forward and one back; the learning
+      step has one more of both, and the gradient in the kernels, for a chain
+      and for a shape.
   """
   sizes = dnet_jax.DESCRIPTORS[name]
   passes, parameters, side, channels = 0.0, 0, grid, 1
@@ -413,7 +413,9 @@ def main(argv: Sequence[str]) -> None:
 
 def define_flags():
   flags.DEFINE_string('out', None, 'JSON file for all numbers.')
-  flags.DEFINE_list('layouts', list(LAYOUTS), 'Some of them, the first is one.')
+  flags.DEFINE_list(
+    'layouts', list(LAYOUTS), 'Layouts; all are compared with the first.'
+  )
   flags.DEFINE_string('network', 'small', 'A name in dnet_jax.DESCRIPTORS.')
   flags.DEFINE_integer('size', 32, 'Voxels a side.')
   flags.DEFINE_integer('num_steps', 2, 'Langevin steps of an iteration.', 1)

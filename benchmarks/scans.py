@@ -3,8 +3,8 @@
     python -m benchmarks.scans --workdir=pretrained/recovery_chair --shapes=12
 
 A camera in front of each test shape, 10 to 40 degrees above the ground, sees
-some of its voxels, and the free space before them. What is completed from that,
-and from the voxels without the free space, is compared with the shape by voxel
+some of its voxels, and the free space in front of them. Completions from both,
+and from the voxels without the free space, are compared with the shape by voxel
 IoU. Prints a table and, last, one line of JSON.
 """
 
@@ -110,7 +110,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def define_flags() -> None:
-  """Defines the flags of the command; not on import, lest they clash."""
+  """Defines the flags of the command; not on import, where they could clash."""
   flags.DEFINE_string('workdir', None, 'A run or a saved model.')
   flags.DEFINE_string('data', '', 'Voxel file; by default that of the model.')
   flags.DEFINE_integer('shapes', 12, 'How many test shapes.', 1)

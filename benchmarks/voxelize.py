@@ -1,10 +1,10 @@
-"""How many meshes a second become voxels, and in how much memory.
+"""Measures how many meshes a second are voxelized, and the memory it takes.
 
     python -m benchmarks.voxelize --meshes ModelNet10 --limit 200
 
-prints a table and, last, one line of JSON. Reading is timed for itself: it is
-done once for all sizes. `--num_workers` times the whole command as well, with
-that many processes, which start in that time.
+prints a table and, last, one line of JSON. Reading is timed separately, since
+it is done once for all sizes. `--num_workers` also times the whole command with
+that many processes, including their start.
 """
 
 from collections.abc import Sequence

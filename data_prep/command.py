@@ -1,7 +1,7 @@
 """How the commands of this package begin and end.
 
-A mistake of the user is one sentence on standard error and exit status 1,
-Ctrl-C is one line and 130; a traceback is a mistake of ours.
+A mistake of the user gives one sentence on standard error and exit status 1;
+Ctrl-C gives one line and 130. A traceback means a bug.
 """
 
 from collections.abc import Callable
@@ -18,8 +18,8 @@ def run(main: Callable[[Sequence[str]], int], define: Callable[[], None]):
   """Runs a command and ends the process with its exit status.
 
   Args:
-    main: takes the arguments that are no flags, the name of the program first;
-      gives the exit status.
+    main: takes the arguments that are not flags, the name of the program first;
+      returns the exit status.
     define: defines the flags.
   """
   define()
@@ -29,7 +29,7 @@ def run(main: Callable[[Sequence[str]], int], define: Callable[[], None]):
 def guarded(
   main: Callable[[Sequence[str]], int],
 ) -> Callable[[Sequence[str]], int]:
-  """A main function that says errors of its user in one sentence."""
+  """A main function that reports its user's mistakes in one sentence."""
 
   def inner(argv: Sequence[str]) -> int:
     try:

@@ -1,27 +1,27 @@
-"""Converts voxel shapes to and from what others use.
+"""Converts voxel shapes to and from other formats.
 
     python -m data_prep.convert --source volumetric_data --out chairs.npz
     python -m data_prep.convert --source chairs.npz --to binvox --out DIR
     python -m data_prep.convert --source scan_128.binvox --size 32 --out x.npz
 
-The source is a voxel file, an .npz of own results, a file of another format
-(see `data_prep/volumes.py`), or a folder or zip file of them:
-`class/split/name.mat`, also `class/30/train/name.mat` as 3D ShapeNets has it,
-`class/name/model.binvox` as ShapeNetVox32 has it, or any other tree by a
-pattern (`--tree`). Of several arrays in a file `--key` says which. An array is
-a shape `(D, H, W)` or a batch `(n, D, H, W)`, with or without a channel axis of
-length 1. Folders are written as `class/split/name.<format>`.
+The source is a voxel file, an .npz with results of this program, a file of
+another format (see `data_prep/volumes.py`), or a folder or zip file of them:
+`class/split/name.mat`, also `class/30/train/name.mat` as in 3D ShapeNets,
+`class/name/model.binvox` as in ShapeNetVox32, or any other tree by a pattern
+(`--tree`). If a file holds several arrays, `--key` says which one to read. An
+array is a shape `(D, H, W)` or a batch `(n, D, H, W)`, with or without a
+channel axis of length 1. Folders are written as `class/split/name.<format>`.
 
-Voxels are in [0, 1], where real values a little beyond are cut; of two values 0
-and v, v is 1; of any others `--threshold` says which are inside. Grids that are
-no cubes are padded to one. `--size` pads with empty voxels, scales down by
-blocks where it divides the grid (a block is as full as its fullest voxel), and
-else crops, centred; cropping away occupied voxels must be asked for with
-`--lossy`. What was done to shapes is said.
+Voxels are in [0, 1]; real values slightly outside are clipped. If there are
+only two values, 0 and v, then v counts as 1; for any other values `--threshold`
+says which are inside. Grids that are not cubes are padded to one. `--size` pads
+with empty voxels, or scales down by blocks where it divides the grid (a block
+is as full as its fullest voxel), or otherwise crops, centred. Cropping occupied
+voxels needs `--lossy`. The command reports what it did to shapes.
 
-A broken file, and a shape that comes out empty, is reported with its name and
-reason and skipped, and the exit status is then 2; `--strict` stops. Nothing is
-ever overwritten.
+A broken file, or a shape without an occupied voxel, is reported with its name
+and reason and skipped, and the exit status is then 2; with `--strict` the
+command stops there. Nothing is ever overwritten.
 """
 
 import collections
@@ -60,7 +60,7 @@ class Shape(NamedTuple):
     split: its split.
     name: its name, unique in class and split.
     voxels: `(D, H, W)` of 0 and 1, or of fractions in [0, 1].
-    doubtful: whether it is marked as doubtful; None where nobody looked.
+    doubtful: whether it is marked as doubtful; None where that is unknown.
   """
 
   class_name: str
@@ -76,7 +76,7 @@ class Outcome(NamedTuple):
   Attributes:
     count: how many shapes were converted.
     skipped: name and reason of each that was not.
-    notes: what was done to shapes beyond what was asked for.
+    notes: changes to shapes that were not asked for.
   """
 
   count: int
@@ -95,7 +95,7 @@ def read_voxels(
   Args:
     data: the content of the file.
     kind: one of `FORMATS`, or npz.
-    key: which array, of files that hold several.
+    key: which array, if a file holds several.
     threshold: see `grids.check_voxels`.
 
   Returns:
@@ -126,7 +126,7 @@ def read_shapes(
   Args:
     source: a voxel file, or a file, folder or zip file of other formats.
     split: for shapes that are not in a folder named by one.
-    key: which array, of files that hold several.
+    key: which array, if a file holds several.
     threshold: see `grids.check_voxels`.
     tree: see `trees.find`.
 
@@ -142,18 +142,18 @@ def read_shapes(
 
 
 def is_voxel_file(source: str | os.PathLike) -> bool:
-  """Whether a path is, or ought to be, a voxel file; not own results."""
+  """Whether a path is, or should be, a voxel file; not a result of a model."""
   if pathlib.Path(source).suffix.lower() != '.npz':
     return False
   try:
     with zipfile.ZipFile(source) as archive:
       return 'classes.npy' in archive.namelist()
   except (OSError, zipfile.BadZipFile):
-    return True  # which says what is wrong with it.
+    return True  # Reading it will say what is wrong.
 
 
 def _types(source) -> tuple[str, ...]:
-  # Not in folders, where they may be what was made of the other files.
+  # Not in folders, where an .npz may be the result of converting the others.
   return ('npz',) if mesh_files.file_type(source) == 'npz' else FORMATS
 
 
@@ -207,7 +207,7 @@ def convert(
     size: see `grids.resize`; by default the shapes stay as they are.
     lossy: whether occupied voxels may be cropped away.
     threshold: when given, voxels above it become 1, the others 0.
-    key: which array, of files that hold several.
+    key: which array, if a file holds several.
     tree: see `trees.find`.
     up: the axis of the source that becomes z.
     split: for shapes that are not in a folder named by one.
@@ -216,15 +216,15 @@ def convert(
 
   Raises:
     FileExistsError: when `out` exists.
-    ValueError: for arguments that do not fit, when there is no sound shape, the
+    ValueError: for wrong arguments, when there is no usable shape, when the
       grids differ, or with `strict` at a broken file.
   """
   voxel_file.refuse_existing(out)
   out = pathlib.Path(out)
   if to is None and out.suffix != '.npz':
     raise ValueError(
-      f'the file to write must end in .npz, got {out}; for a folder of another '
-      f'format say which with --to {"|".join(OUT_FORMATS)}'
+      f'the file to write must end in .npz, got {out}; for a folder of other '
+      f'files give their format with --to {"|".join(OUT_FORMATS)}'
     )
   if to is not None and to not in OUT_FORMATS:
     raise ValueError(f'--to must be one of {list(OUT_FORMATS)}, got {to!r}')
@@ -255,14 +255,14 @@ def convert(
         except ValueError as error:
           entry = ('/'.join(entry[:3]), str(error))
       if strict:
-        raise ValueError(f'{entry[0]}: {entry[1]} (stopped, as strict asks)')
+        raise ValueError(f'{entry[0]}: {entry[1]} (stopped by --strict)')
       skipped.append(entry)
 
   shapes = sound()
   count = _save_file(out, shapes) if to is None else _save_tree(out, shapes, to)
   if not count:
     reason = f'; first reason: {": ".join(skipped[0])}' if skipped else ''
-    raise ValueError(f'{source} holds no sound shape{reason}')
+    raise ValueError(f'{source} holds no usable shape{reason}')
   lines = [f'{n} shapes {what}' for what, n in notes.items()]
   if found and found.passed_over:
     lines.append(trees.passed_over_line(found))
@@ -289,7 +289,7 @@ def _fitted(voxels, size, lossy, to) -> tuple[np.ndarray, list[str]]:
       raise ValueError(f'it is empty when it is cropped to {size}^3')
   if to in ('binvox', 'vox') and voxels.dtype != np.uint8:
     voxels = (voxels > 0.5).astype(np.uint8)
-    done.append(f'of fractions were cut at 0.5, since {to} holds 0 and 1')
+    done.append(f'of fractions were thresholded at 0.5: {to} holds 0 and 1')
     if not voxels.any():
       raise ValueError(
         'it is empty: no voxel is above 0.5; --threshold says what is inside'
@@ -298,7 +298,7 @@ def _fitted(voxels, size, lossy, to) -> tuple[np.ndarray, list[str]]:
 
 
 def _save_file(out, shapes: Iterable[Shape]) -> int:
-  """Writes a voxel file; binary cubes are kept as bits while they come."""
+  """Writes a voxel file; binary cubes are kept as bits until then."""
   rows = sorted(
     (
       shape._replace(
@@ -315,7 +315,7 @@ def _save_file(out, shapes: Iterable[Shape]) -> int:
     found.setdefault(row.voxels[1], '/'.join(row[:3]))
   if len(found) > 1:
     raise ValueError(
-      f'the shapes have different grids, say which with --size: {found}'
+      f'the shapes have different grids, choose one with --size: {found}'
     )
   grid = next(iter(found))
   binary = all(row.voxels[2] == np.uint8 for row in rows)
@@ -380,11 +380,11 @@ def _save_tree(out: pathlib.Path, shapes: Iterable[Shape], kind: str) -> int:
 
 
 def define_flags() -> None:
-  """Defines the flags of the command; not on import, lest they clash."""
+  """Defines the flags of the command; not on import, where they could clash."""
   flags.DEFINE_string(
     'source', None, 'Voxel file, or file, folder or zip file of other formats.'
   )
-  flags.DEFINE_string('out', None, 'Voxel file, or with --to folder, to write.')
+  flags.DEFINE_string('out', None, 'Voxel file to write; with --to, a folder.')
   flags.DEFINE_enum('to', None, OUT_FORMATS, 'Write a folder of such files.')
   flags.DEFINE_integer(
     'size',
@@ -393,7 +393,7 @@ def define_flags() -> None:
   )
   flags.DEFINE_bool('lossy', False, 'Let cropping cut off occupied voxels.')
   flags.DEFINE_float('threshold', None, 'Voxels above it become 1, others 0.')
-  flags.DEFINE_string('key', None, 'Which array, of files that hold several.')
+  flags.DEFINE_string('key', None, 'Which array, if a file holds several.')
   flags.DEFINE_string(
     'tree', '', "Pattern of another tree, such as '{class}/{name}/*.mat'."
   )

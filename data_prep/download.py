@@ -1,14 +1,14 @@
-"""Downloads a data set of meshes, however often the line breaks.
+"""Downloads a data set of meshes, and resumes when the connection breaks.
 
     python -m data_prep.download --dataset modelnet10 --out DIR
 
-A broken download goes on where it stopped, also in a later run, from
-`<file>.part`. The length is checked, and the SHA-256 where it is known: its
-authors publish none for ModelNet, so the table below has none. The command
-prints the one it found; give it with `--sha256` to hold another copy to it.
+A broken download resumes from `<file>.part`, also in a later run. The length is
+checked, and the SHA-256 where it is known. The authors of ModelNet do not
+publish one; the command prints that of the file, which can be given with
+`--sha256` to check another copy.
 
-Unzipping writes nothing outside DIR and no more than `--max_unpacked_gb`, and
-takes up again where it was cut off. No file is ever overwritten.
+Unzipping writes nothing outside DIR and no more than `--max_unpacked_gb`. After
+an interruption it resumes. No file is ever overwritten.
 `python -m data_prep.voxelize` also reads the zip file as it is: `--nounzip`.
 """
 
@@ -71,10 +71,10 @@ def download(
   timeout: float = 30.0,
   progress: bool = True,
 ) -> str:
-  """Downloads a file, going on where an earlier try stopped.
+  """Downloads a file, and resumes where an earlier attempt stopped.
 
-  What has come so far is kept in `<path>.part`, and in `<path>.part.json` from
-  where and of which version, so that two versions are never mixed.
+  The bytes so far are kept in `<path>.part`; `<path>.part.json` says from where
+  and of which version they are, so that two versions are never mixed.
 
   Args:
     url: where it is.
@@ -83,8 +83,8 @@ def download(
     num_bytes: its length, if known.
     sha256: its SHA-256, if known.
     retries: how often in a row to try again without a byte of progress.
-    wait: seconds before the first of them, doubled each time up to a minute.
-    timeout: seconds without an answer until a line counts as broken.
+    wait: seconds before the first retry, doubled each time up to a minute.
+    timeout: seconds without an answer until a connection counts as broken.
     progress: whether to show a progress bar.
 
   Returns:
@@ -92,7 +92,7 @@ def download(
 
   Raises:
     ValueError: when length or SHA-256 differ.
-    OSError: when the file cannot be had.
+    OSError: when the file cannot be downloaded.
   """
   path = pathlib.Path(path)
   if path.exists():
@@ -112,7 +112,7 @@ def download(
       try:
         if _fetch(url, part, num_bytes, timeout, bar):
           break
-        reason = 'the line broke'
+        reason = 'the connection broke'
       except urllib.error.HTTPError as error:
         error.close()
         if error.code < 500 and error.code not in (408, 429):
@@ -124,7 +124,7 @@ def download(
       if failures > retries:
         raise OSError(
           f'{url}: {reason}, {failures} times in a row; {_length(part)} bytes '
-          f'are kept in {part}, the same command goes on from there'
+          f'are kept in {part}; the same command resumes from there'
         )
       bar.set_postfix_str(f'{reason}, trying again')
       time.sleep(min(60.0, wait * 2 ** max(0, failures - 1)))
@@ -173,8 +173,8 @@ def unzip(
 ) -> int:
   """Unpacks a zip file into a folder and nowhere else.
 
-  Nothing is written before all names and lengths are found good. Files that are
-  there with the right content, from a run that was cut off, are left.
+  Nothing is written before all names and lengths have been checked. Files with
+  the right content, from an interrupted run, are kept.
 
   Args:
     path: the zip file.
@@ -198,12 +198,12 @@ def unzip(
       total = sum(member.file_size for member, _ in members)
       if total > max_bytes:
         raise ValueError(
-          f'{path} would unpack to {total} bytes, more than the bound of '
+          f'{path} would unpack to {total} bytes, more than the limit of '
           f'{max_bytes}'
         )
       targets = [target for _, target in members]
       if len(set(targets)) != len(targets):
-        raise ValueError(f'{path} holds a name twice')
+        raise ValueError(f'{path} holds two files of the same name')
       with tqdm.tqdm(
         desc='unzip',
         total=total,
@@ -214,7 +214,7 @@ def unzip(
         for member, target in members:
           _extract(archive, member, target, bar)
   except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-    raise ValueError(f'{path} is no sound zip file: {error}') from error
+    raise ValueError(f'{path} is not a valid zip file: {error}') from error
   return len(members)
 
 
@@ -256,7 +256,7 @@ def _fetch(url, part, num_bytes, timeout, bar) -> bool:
     )
     if found and int(found[1]) == have:
       return True
-    part.unlink(missing_ok=True)  # longer than the file: not of this version.
+    part.unlink(missing_ok=True)  # longer than the file: another version.
     return False
   with answer:
     length = answer.headers['Content-Length']
@@ -267,7 +267,7 @@ def _fetch(url, part, num_bytes, timeout, bar) -> bool:
       )
       if not found or int(found[1]) != have:
         raise OSError(
-          f'bytes from {have} were asked for, the answer has '
+          f'bytes from {have} were requested, but the answer has '
           f'{answer.headers["Content-Range"]!r}'
         )
       total = None if found[2] == '*' else int(found[2])
@@ -345,17 +345,17 @@ def _extract(archive, member, target, bar) -> None:
 
 
 def define_flags() -> None:
-  """Defines the flags of the command; not on import, lest they clash."""
+  """Defines the flags of the command; not on import, where they could clash."""
   flags.DEFINE_enum('dataset', None, sorted(DATASETS), 'What to download.')
   flags.DEFINE_string('out', None, 'Folder to download and unzip to.')
-  flags.DEFINE_string('url', None, 'Where from, instead of the known place.')
+  flags.DEFINE_string('url', None, 'Another URL than the known one.')
   flags.DEFINE_string('sha256', None, 'SHA-256 that the file must have.')
-  flags.DEFINE_bool('unzip', True, 'Unzip it, too.')
+  flags.DEFINE_bool('unzip', True, 'Also unzip it.')
   flags.DEFINE_float(
     'max_unpacked_gb', 20.0, 'The most it may unpack to, in GB.', 0.0
   )
   flags.DEFINE_integer(
-    'retries', 10, 'Tries in a row without progress until giving up.', 0
+    'retries', 10, 'Retries in a row without progress before giving up.', 0
   )
   flags.mark_flags_as_required(['dataset', 'out'])
 
@@ -374,12 +374,12 @@ def main(argv: Sequence[str]) -> int:
   digest = download(
     url,
     path,
-    # Another place may have another packing; a SHA-256 then tells.
+    # At another URL the file may be packed differently; a SHA-256 checks it.
     num_bytes=None if values.url else known.num_bytes,
     sha256=sha256,
     retries=values.retries,
   )
-  checked = 'as asked' if sha256 else 'not checked, none is known'
+  checked = 'as expected' if sha256 else 'not checked, none is known'
   print(f'{path}: {_length(path)} bytes, SHA-256 {digest} ({checked})')
   if values.unzip:
     count = unzip(

@@ -2,8 +2,8 @@
 
 Chairs, sofas, toilets and more, the ten kinds of ModelNet10, are put together
 from boxes, cylinders, cones and rings with random dimensions and parts. They
-become voxels on the very path of real meshes (`voxelize.voxelize`), and stand
-as ModelNet10's do: z is up; chairs, toilets and beds have their back, tank and
+become voxels as real meshes do (`voxelize.voxelize`), and stand as
+ModelNet10's do: z is up; chairs, toilets and beds have their back, tank and
 headboard at +y, the other kinds have their back at +x and are wide along y.
 Lengths are in metres.
 
@@ -25,7 +25,7 @@ from data_prep.pieces import cabinets
 from data_prep.pieces import seats
 
 DEFAULT_CATEGORIES = ('chair', 'night_stand', 'sofa', 'table', 'toilet')
-_ATTEMPTS = 200  # draws of one shape until it is like no other.
+_ATTEMPTS = 200  # draws of one shape before giving up on a new one.
 
 
 def make_furniture(
@@ -38,12 +38,12 @@ def make_furniture(
 ) -> voxel_file.VoxelData:
   """A data set of procedural furniture.
 
-  Every shape is drawn from its own random stream, named by seed, category,
-  split and number, so more shapes leave the first ones as they are. No two
-  shapes are equal.
+  Every shape is drawn from its own random stream, given by seed, category,
+  split and number, so the first shapes do not depend on how many there are. No
+  two shapes are equal.
 
   Args:
-    size: voxels a side, 4 to 128; from about 12 a person can tell the kinds.
+    size: voxels a side, 4 to 128; below about 12, kinds are hard to recognise.
     num_train: shapes of each category in split `train`.
     num_test: shapes of each category in split `test`.
     seed: a number; the same one gives the same shapes.
@@ -72,8 +72,8 @@ def make_furniture(
   counts = {'train': num_train, 'test': num_test}
   if min(counts.values()) < 0 or max(counts.values()) < 1:
     raise ValueError(
-      f'num_train and num_test must be numbers of shapes, at least one of them '
-      f'positive; got {num_train} and {num_test}'
+      f'num_train and num_test must be >= 0, and at least one of them above 0; '
+      f'got {num_train} and {num_test}'
     )
   voxels, labels, names, seen = {}, {}, {}, set()
   first = 1
@@ -147,7 +147,7 @@ def _draw(category, stream, size, margin, seen) -> np.ndarray:
       return grid
   raise ValueError(
     f'no new {category} in {_ATTEMPTS} draws at size {size}: '
-    'take a larger size or fewer shapes'
+    'use a larger size or fewer shapes'
   )
 
 
@@ -167,7 +167,7 @@ CATEGORIES = tuple(_MAKERS)
 
 
 def define_flags() -> None:
-  """Defines the flags of the command; not on import, lest they clash."""
+  """Defines the flags of the command; not on import, where they could clash."""
   flags.DEFINE_string('out', None, 'File to write.')
   flags.DEFINE_integer('size', 32, 'Voxels a side, 4 to 128.')
   flags.DEFINE_integer('num_train', 100, 'Training shapes of each category.')

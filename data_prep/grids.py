@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Values of our own results are real: a little beyond 0 and 1, where chains end.
+# Results of a model have real values, which may be a little beyond 0 and 1.
 _REAL = (-0.5, 1.5)
-_POINTS = 16  # at least, in a cloud of them.
-_CHANNELS = 8  # at most, of a one-hot array.
-_NO_GRID = 'not of a shape (D, H, W) or a batch (n, D, H, W)'
+_POINTS = 16  # least number of points in a cloud.
+_CHANNELS = 8  # largest number of channels in a one-hot array.
+_NO_GRID = 'not a shape (D, H, W) or a batch (n, D, H, W)'
 
 
 def resize(voxels: np.ndarray, size: int, *, lossy: bool = False) -> np.ndarray:
@@ -52,10 +52,10 @@ def resize(voxels: np.ndarray, size: int, *, lossy: bool = False) -> np.ndarray:
 def fit(
   voxels: np.ndarray, shape: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray, str]:
-  """Brings a shape into a grid, whole: `resize` of a grid that is no cube.
+  """Brings a whole shape into a grid: `resize` for grids that are not cubes.
 
-  A larger one is cropped where nothing is lost, and else padded to a multiple
-  of the grid and scaled down by blocks.
+  A larger shape is cropped where nothing is lost, and otherwise padded to a
+  multiple of the grid and scaled down by blocks.
 
   Args:
     voxels: `(D, H, W)`.
@@ -63,7 +63,7 @@ def fit(
 
   Returns:
     The shape in its new grid; the matrix `(4, 4)` from the index of a voxel
-    there to the index here; and what was done, or nothing.
+    there to the index here; and what was done, or ''.
 
   >>> small, matrix, done = fit(np.ones((8, 8, 8)), (4, 4, 4))
   >>> small.sum().item(), (matrix @ (1, 1, 1, 1)).tolist(), done
@@ -112,7 +112,7 @@ def _centred(voxels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 
 
 def up_matrix(shape: Sequence[int], up: str) -> np.ndarray:
-  """From the index of a voxel that `turn_up` has turned to the one before.
+  """The matrix from the index of a voxel after `turn_up` to the one before.
 
   Args:
     shape: before.
@@ -136,8 +136,8 @@ def up_matrix(shape: Sequence[int], up: str) -> np.ndarray:
 def blocks(voxels: np.ndarray, *factors: int) -> np.ndarray:
   """Scales down: each block becomes a voxel, as full as its fullest voxel.
 
-  So is a voxel of a mesh occupied when any of the mesh lies in it, and what is
-  thin is kept.
+  So thin parts are kept, as in `voxelize`, where a voxel is occupied if any
+  part of a mesh lies in it.
 
   Args:
     voxels: `(D, H, W)`, sides divisible by `factors`.
@@ -199,15 +199,15 @@ def check_voxels(
   if len(shape) == 2 and shape[1] == 3:
     what = 'which are points, not voxels'
   elif threshold is None and is_cloud:
-    what = 'which are clouds of points, not voxels: give one, (n, 3)'
+    what = 'which are clouds of points, not voxels: give one cloud, (n, 3)'
   elif len(shape) == 5 and voxels.ndim == 5:
-    what = 'of several channels; read is one, (n, 1, D, H, W)'
+    what = 'of several channels; give one channel, (n, 1, D, H, W)'
   elif (
     len(shape) == 4 and len({*shape[:3]}) == 1 and 1 < shape[3] <= 4 < shape[0]
   ):
-    what = 'of several channels; read is one, (D, H, W, 1)'
+    what = 'of several channels; give one channel, (D, H, W, 1)'
   elif len(shape) == 4 and any(_is_one_hot(voxels, axis) for axis in (0, 3)):
-    what = 'which is one-hot; read is one of its channels, (D, H, W)'
+    what = 'which is one-hot; give one of its channels, (D, H, W)'
   if what:
     raise ValueError(f'it holds an array of shape {shape}, {what}')
   if voxels.dtype.kind not in 'buif':
@@ -232,7 +232,7 @@ def check_voxels(
 
 
 def _is_one_hot(voxels: np.ndarray, axis: int) -> bool:
-  """Whether of a few voxels along an axis always one is 1, the others 0."""
+  """Whether along a short axis one value is 1 everywhere and the others 0."""
   return (
     voxels.size > 0
     and voxels.dtype.kind in 'buif'
@@ -243,7 +243,7 @@ def _is_one_hot(voxels: np.ndarray, axis: int) -> bool:
 
 
 def _is_cloud(voxels: np.ndarray) -> bool:
-  """Whether an array of one or more shapes is rather one of points."""
+  """Whether an array looks like clouds of points instead of shapes."""
   sides = voxels.shape[1:]
   return (
     len(sides) == 2

@@ -1,8 +1,8 @@
 """Many meshes to voxel files: in groups, by several processes, under a lock.
 
-Results are kept in groups beside the file to write, in `<out>.partial/`; after
-a kill the same call goes on from there, and the file is the same byte for byte.
-A mesh that was mended meanwhile is read again.
+Results are kept in groups beside the file to write, in `<out>.partial/`. If the
+process is killed, the same call resumes from there and writes the same bytes. A
+mesh file that has changed in between is read again.
 """
 
 from collections.abc import Mapping
@@ -36,11 +36,11 @@ _GROUP = 16  # meshes whose results are kept in one partial file.
 
 
 class Outcome(NamedTuple):
-  """What became of some meshes.
+  """What happened to some meshes.
 
   Attributes:
-    skipped: name and reason of each that is broken.
-    doubtful: name of each that was open or had holes, and what was made of it.
+    skipped: name and reason of each mesh that is broken.
+    doubtful: name of each mesh that was open or had holes, and what was done.
   """
 
   skipped: list[tuple[str, str]]
@@ -61,12 +61,12 @@ def convert(
   """Writes the voxel files of many meshes, one for each size.
 
   Each mesh is read once. The result does not depend on the number of workers,
-  nor on whether the work was cut off and taken up again.
+  or on whether the work was interrupted and resumed.
 
   Args:
     meshes: as `trees.find_shapes` lists them.
-    outs: the file to write for each size. None may exist, but for what this
-      very command wrote before it was cut off.
+    outs: the file to write for each size. None may exist, except those that the
+      same command wrote before it was interrupted.
     margin: voxels left empty on every side; by default
       `placement.default_margin`.
     solid: whether to fill the shapes or keep their surface only, which a cloud
@@ -80,7 +80,7 @@ def convert(
     FileExistsError: when a file to write exists, or partial results of a
       command with other meshes or settings do.
     BlockingIOError: when another process is writing the same files.
-    ValueError: for arguments out of range, when no mesh was sound, or, with
+    ValueError: for arguments out of range, when no mesh could be used, or, with
       `strict`, at a broken mesh.
   """
   for size in outs:
@@ -113,7 +113,7 @@ def convert(
     todo = [task for task in work if not task[1].exists()]
     done = len(meshes) - sum(len(group) for group, _ in todo)
     if done:
-      print(f'{partial}: {done} of {len(meshes)} meshes are done, going on')
+      print(f'{partial}: {done} of {len(meshes)} meshes are done, resuming')
     with tqdm.tqdm(
       total=len(meshes),
       initial=done,
@@ -147,10 +147,10 @@ def convert(
 
 @contextlib.contextmanager
 def _locked(partial, outs):
-  """Holds the folder of partial results against other processes.
+  """Locks the folder of partial results against other processes.
 
-  The system lets go of the lock when the process ends, however it does. A
-  folder that is left with nothing in it is removed.
+  The system releases the lock when the process ends, however it ends. A folder
+  that is left empty is removed.
   """
   for size, out in outs.items():
     if not (partial / f'written_{size}').exists():
@@ -168,7 +168,7 @@ def _locked(partial, outs):
       same = False
     if not same:
       raise BlockingIOError(
-        f'another process is at work in {partial}: wait until it ends'
+        f'another process is writing to {partial}: wait until it ends'
       )
     try:
       yield
@@ -180,7 +180,7 @@ def _locked(partial, outs):
 
 
 def _drop_changed(work, partial, outs) -> None:
-  """Forgets groups of which a mesh was changed since it was read."""
+  """Deletes groups with a mesh that has changed since it was read."""
   changed = False
   for group, file in work:
     if file.exists():
@@ -201,11 +201,11 @@ def _stamps(group) -> list[list[int]]:
 def _stop_at_skipped(skipped) -> None:
   if skipped:
     name, reason = skipped[0]
-    raise ValueError(f'{name}: {reason} (stopped, as strict asks)')
+    raise ValueError(f'{name}: {reason} (stopped by --strict)')
 
 
 def _open_partial(partial, settings, outs) -> None:
-  """Makes the record of partial results, or finds its own and goes on."""
+  """Writes the record of partial results, or checks one that exists."""
   record = partial / 'settings.json'
   if record.exists():
     try:
@@ -220,7 +220,7 @@ def _open_partial(partial, settings, outs) -> None:
       )
       raise FileExistsError(
         f'{partial} is left from a command with other meshes or settings '
-        f'({changed}): finish that one, choose another name, or remove it'
+        f'({changed}): finish that command, choose another name, or remove it'
       )
     return
   if any(path.name != 'lock' for path in partial.iterdir()):
@@ -251,7 +251,7 @@ def _run(task, work, num_workers):
     for future in concurrent.futures.as_completed(futures):
       yield future.result()
   except BaseException:
-    # What they are at is done again; nobody waits for it.
+    # Unfinished groups are done again later, so nothing waits for them.
     for child in set(multiprocessing.active_children()) - before:
       child.terminate()
     raise
@@ -261,15 +261,15 @@ def _run(task, work, num_workers):
 
 @contextlib.contextmanager
 def _deaf_children():
-  """Processes that are started meanwhile do not hear Ctrl-C.
+  """Processes that are started in this context do not receive Ctrl-C.
 
-  It reaches all processes of a terminal, but one is to say so. It waits until
-  they are started: were it ignored meanwhile, it would be lost.
+  Ctrl-C reaches all processes of a terminal, but only one should report it. It
+  is blocked while they start, not ignored, so that it is not lost.
   """
   if not hasattr(signal, 'pthread_sigmask'):  # Windows.
     yield
     return
-  # What is blocked stays so in a process that is started.
+  # A new process inherits the blocked signals.
   before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
   try:
     yield
@@ -278,7 +278,7 @@ def _deaf_children():
 
 
 def _end_with_parent() -> None:
-  """Ends a worker when its parent is killed, rather than wait for ever."""
+  """Ends a worker when its parent is killed; it would wait forever."""
   parent = multiprocessing.parent_process()
 
   def watch():
@@ -310,7 +310,7 @@ def _voxelize_group(group, file, *, sizes, margin, solid, up):
         if not len(faces) and solid and len(vertices):
           raise ValueError(
             f'no faces: it is a cloud of {len(vertices)} points, which have no '
-            'inside (--surface_only takes the voxels that hold them)'
+            'inside (--surface_only keeps the voxels that hold them)'
           )
         grids = {
           size: _grid(vertices, faces, size, margin, solid) for size in sizes
@@ -354,7 +354,7 @@ def _grid(vertices, faces, size, margin, solid) -> tuple[np.ndarray, str]:
   """Voxels of a mesh, and what is doubtful about it."""
   if not len(faces):
     faces = np.repeat(np.arange(len(vertices))[:, None], 3, axis=1)
-    # A scan has no number where nothing came back.
+    # A scanner writes NaN where nothing came back.
     faces = faces[np.isfinite(vertices).all(axis=1)]
   triangles = placement.normalise(vertices, faces, size, margin=margin)
   walls = surface.surface_voxels(triangles, size)

@@ -1,14 +1,15 @@
-"""What is inside of a surface, also of one that has holes.
+"""Which voxels are inside a surface, even if the surface has holes.
 
-What a flood from outside does not reach is inside: of a closed surface that is
-all, whatever its windings and inner parts. Where there is a hole wider than a
-voxel, the flood gets in. Then lines along x, y and z decide: a line goes in and
-out by turns, so an odd number of crossings before a point and again behind it
-say that the point is inside. A line through a hole has an odd number in all,
-and no say. Points that two lines find inside make a room. It is filled when at
-a good part of its points all three lines agree, and the surface is nearly all
-of what is around it: that bears holes here and there. A box without a lid stays
-open, since all of the lines through its lid are without a say.
+A flood fill starts outside; the voxels that it does not reach are inside. For a
+closed surface that is enough, whatever its windings and inner parts. Through a
+hole wider than a voxel the flood gets in. Then lines along x, y and z decide. A
+line enters and leaves a shape in turn, so a point is inside if the line crosses
+the surface an odd number of times before the point, and again after it. A line
+through a hole has an odd number of crossings in all and does not count. Points
+that two lines find inside form a room. A room is filled if all three lines
+agree at a large enough part of its points, and if nearly all of its border is
+surface: so holes here and there do no harm. A box without a lid stays open,
+since the lines through its open side do not count.
 """
 
 import math
@@ -17,20 +18,19 @@ import numpy as np
 from scipy import ndimage
 
 _PAIRS = 1 << 16  # of triangles and rows of lines at a time, for the memory.
-# How far the lines are off the middle of voxels, where edges of meshes often
-# lie.
+# Shift of the lines from the middle of voxels, where edges of meshes often lie.
 _SHIFT = np.array([1.3e-4, 0.7e-4, 1.9e-4])
-_SAME = 1e-6  # of a voxel between crossings of one face that is there twice.
-# Of the points of a room: at how many all three lines must agree for it to be
-# filled, and from how many on it is doubtful.
+_SAME = 1e-6  # of a voxel: crossings this close are those of a doubled face.
+# The least share of a room's points at which all three lines agree, for the
+# room to be filled, and for it to be doubtful.
 _CLOSED, _DOUBTFUL = 0.3, 0.1
-_LEAK = 0.08  # of what is around a room: what may be no surface. A lid is 1/6.
-_SMALL = 0.01  # of a solid: rooms that are not looked at.
-_FEW = 4  # voxels between the lines that tell a sheet.
+_LEAK = 0.08  # largest share of a room's border that is open. A lid is 1/6.
+_SMALL = 0.01  # of a solid: smaller rooms are ignored.
+_FEW = 4  # voxels between the lines that tell whether a mesh is a sheet.
 
 
 def flood(surface: np.ndarray) -> np.ndarray:
-  """Solid of a surface: all that a flood from outside does not reach.
+  """Solid of a surface: all voxels that a flood from outside does not reach.
 
   The flood passes from voxel to voxel through faces, not edges or corners.
 
@@ -57,11 +57,11 @@ def fill(triangles: np.ndarray, surface: np.ndarray) -> tuple[np.ndarray, str]:
     surface: bool `(size, size, size)`, the voxels of the triangles.
 
   Returns:
-    bool `(size, size, size)`; and what is doubtful about it, or nothing.
+    bool `(size, size, size)`; and what is doubtful about it, or ''.
   """
   if not surface.any():
     return surface.copy(), ''
-  # Beyond the surface all is outside, and mostly that is most of the grid.
+  # Everything beyond the surface is outside: usually most of the grid.
   step = _step(len(surface))
   whole = math.lcm(step, _FEW)
   box = tuple(_range(surface, axis, whole) for axis in range(3))
@@ -92,10 +92,10 @@ def _fill(triangles, surface, step):
   solid = flood(surface)
   closed, doubtful = rooms(triangles, surface, solid, step)
   if closed.any():
-    # Where several lines go through holes, pockets are left within the room.
+    # Where several lines go through holes, pockets inside the room are left.
     whole = flood(solid | closed)
     count = np.count_nonzero(whole) - np.count_nonzero(solid)
-    return whole, f'it has holes, behind which {count} voxels are filled'
+    return whole, f'it has holes; {count} voxels behind them are filled'
   if doubtful.any():
     return solid, f'it is open, and {doubtful.sum()} voxels are left empty'
   inner = np.count_nonzero(solid) - np.count_nonzero(surface)
@@ -116,15 +116,16 @@ def rooms(
     step: voxels between the lines of a first look.
 
   Returns:
-    Voxels of rooms that are closed but for holes; and of rooms of which it is
-    doubtful, since more than a few lines disagree. Bool, both like `surface`.
+    Voxels of rooms that are closed except for holes; and voxels of rooms for
+    which this is doubtful, since more than a few lines disagree. Both are bool,
+    like `surface`.
   """
   nothing = np.zeros_like(solid)
   # All three lines can only agree between voxels of the surface.
   least = _SMALL * np.count_nonzero(solid)
   if count_between(surface, solid) <= least:
     return nothing, nothing
-  # A few lines tell whether it is worth while; mostly it is not.
+  # A few lines show whether the rest is worth while; usually it is not.
   if not _worth_while(triangles, solid, step, 0.5 * least):
     return nothing, nothing
   votes = _votes(triangles, solid.shape)
@@ -143,8 +144,8 @@ def rooms(
 def _worth_while(triangles, solid, step: int, least: float) -> bool:
   """Whether all lines may agree at more than `least` voxels outside a solid.
 
-  Looks at every voxel of a diagonal of each block, lest it miss a room that is
-  one voxel high.
+  Looks at the voxels on a diagonal of each block, so that a room that is one
+  voxel high is not missed.
   """
   coarse = tuple(size // step for size in solid.shape)
   agreed = 0
@@ -159,7 +160,7 @@ def _worth_while(triangles, solid, step: int, least: float) -> bool:
 
 
 def _leaks(labels: np.ndarray, solid: np.ndarray, count: int) -> np.ndarray:
-  """Of the faces around each room, the part behind which is no solid."""
+  """The share of the faces around each room that have no solid behind them."""
   walls, leaks = np.zeros(count + 1), np.zeros(count + 1)
   outside = (labels == 0) & ~solid
   for axis in range(3):
@@ -183,7 +184,7 @@ def _words(grid: np.ndarray) -> np.ndarray:
 
 
 def count_between(surface: np.ndarray, solid: np.ndarray | None = None) -> int:
-  """How many voxels outside of a solid have the surface on all six sides.
+  """How many voxels outside a solid have the surface on all six sides.
 
   Args:
     surface: bool `(D, H, W)`.
@@ -221,7 +222,7 @@ def _lines(triangles: np.ndarray, shape: tuple[int, ...]):
   a, b, c = points[:, 0], points[:, 1], points[:, 2]
   low = np.minimum(np.minimum(a, b), c)
   high = np.maximum(np.maximum(a, b), c)
-  # The lines that may meet a triangle, by their numbers.
+  # The numbers of the lines that may meet a triangle.
   first = np.maximum(np.floor(low) + 1, 0).astype(np.int64)
   last = np.minimum(np.floor(high), np.array(shape) - 1).astype(np.int64)
   met = first <= last
@@ -246,9 +247,9 @@ def _votes(triangles: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def is_open(triangles: np.ndarray, shape: tuple[int, ...]) -> bool:
-  """Whether most of some lines go in and not out, or out and not in.
+  """Whether most of a few lines enter without leaving, or the other way round.
 
-  So it is of a sheet, and of a scan from one side.
+  This is so for a sheet, and for a scan from one side.
 
   Args:
     triangles: `(m, 3, 3)` in voxel units.
@@ -263,10 +264,10 @@ def is_open(triangles: np.ndarray, shape: tuple[int, ...]) -> bool:
 
 
 def _odd(lines, depths, shape: tuple[int, int, int]) -> np.ndarray:
-  """Whether crossings are odd before each voxel and behind it: bool.
+  """Whether the number of crossings is odd before and behind each voxel: bool.
 
-  Some meshes have their faces twice, once for each side. So one crossing counts
-  for those in the same place, if it does not as they are.
+  Some meshes have their faces twice, once for each side. So crossings in the
+  same place are also counted as one, and a voxel is inside by either count.
   """
   rows, columns, size = shape
   order = np.lexsort((depths, lines))
@@ -327,7 +328,7 @@ def _rows(points, first, rows, size: int) -> tuple[np.ndarray, np.ndarray]:
   hit = (a0 < u[:, None]) & (u[:, None] <= b0)
   keep = hit.sum(axis=1) == 2
   owner, u, hit, a0 = owner[keep], u[keep], hit[keep], a0[keep]
-  # The one edge that is not hit says which two are.
+  # The one edge that the row does not meet tells which two it meets.
   other = np.argmin(hit, axis=1)
   ends = []
   for k in (1, 2):

@@ -4,13 +4,13 @@
 
 prints counts of shapes for each class and split, occupancy, connected
 components, bounding boxes, empty shapes, doubtful ones and duplicates (a test
-shape that is also a training shape flatters every score), and draws random
-shapes of each class to `modelnet10_32.png`. A picture that is there is not
-drawn again. Whatever `data_prep.convert` reads can be looked at, too.
+shape that is also a training shape improves every score), and draws random
+shapes of each class to `modelnet10_32.png`. An existing picture is not
+overwritten. The command also takes everything that `data_prep.convert` reads.
 
-Doubtful are shapes whose meshes were open or had holes, where the file says so,
-and shapes that look like a shell with a hole: they have themselves on all six
-sides of more empty voxels than half of their own.
+A shape is doubtful if the file says that its mesh was open or had holes, or if
+it looks like a shell with a hole: the number of empty voxels with the shape on
+all six sides is more than half the number of its own voxels.
 """
 
 from collections.abc import Mapping
@@ -237,7 +237,7 @@ def draw_shape(axes, voxels: np.ndarray) -> None:
 def visible_faces(
   voxels: np.ndarray, view: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Faces between occupied and empty voxels that are turned to the camera.
+  """Faces between occupied and empty voxels that face the camera.
 
   Args:
     voxels: bool `(D, H, W)`.
@@ -321,14 +321,14 @@ def _choose(stored, shapes: int, seed: int) -> dict[str, list[np.ndarray]]:
 
 
 def define_flags() -> None:
-  """Defines the flags of the command; not on import, lest they clash."""
+  """Defines the flags of the command; not on import, where they could clash."""
   flags.DEFINE_string(
     'picture', None, 'Picture to write; by default FILE with .png for .npz.'
   )
   flags.DEFINE_integer('shapes', 10, 'Shapes of each class to draw.', 0)
   flags.DEFINE_integer('seed', 0, 'Which shapes are drawn.', 0)
   flags.DEFINE_integer('limit', 20, 'Names to print of each list.', 0)
-  flags.DEFINE_string('key', None, 'Which array, of files that hold several.')
+  flags.DEFINE_string('key', None, 'Which array, if a file holds several.')
   flags.DEFINE_float('threshold', None, 'Voxels above it are inside.')
 
 
@@ -346,7 +346,7 @@ def main(argv: Sequence[str]) -> int:
   if not values.shapes or not any(len(a) for a in stored.arrays.values()):
     return 0
   if picture.exists() and not values.picture:
-    print(f'{picture} exists and is not drawn again; or give --picture')
+    print(f'{picture} exists and is not overwritten; --picture names another')
     return 0
   draw(_choose(stored, values.shapes, values.seed), picture)
   print(f'picture: {picture}')

@@ -29,7 +29,7 @@ _READERS = {
   'xyz': xyz.read,
 }
 FILE_TYPES = tuple(_READERS)
-# The axis that is up where a format says so.
+# The axis that is up, for formats that define one.
 _UP = {'glb': 'y', 'gltf': 'y'}
 # What reading a broken file, or a broken member of a zip file, raises;
 # RuntimeError where a member is encrypted, MemoryError where it is too large.
@@ -55,7 +55,7 @@ def check_size(size: int) -> None:
   """Raises ValueError for more bytes than are read of a compressed file."""
   if size > _MOST_BYTES:
     raise ValueError(
-      f'{size} bytes unpacked, more than the {_MOST_BYTES} that are read'
+      f'{size} bytes unpacked, more than the limit of {_MOST_BYTES}'
     )
 
 
@@ -71,7 +71,7 @@ def sentence(error: BaseException) -> str:
 
 
 def file_type(path: str | os.PathLike) -> str:
-  """The ending of a file in small letters, that of gzip apart.
+  """The ending of a file in lower case, without that of gzip.
 
   >>> file_type('CHAIR.OFF.gz')
   'off'
@@ -176,7 +176,7 @@ def read_any(
     raise ValueError(
       f'not a readable {kind} mesh: {type(error).__name__}'
     ) from error
-  except Exception as error:  # whatever else a broken file sets off.
+  except Exception as error:  # a broken file may raise anything.
     raise ValueError(
       f'not a readable {kind} mesh: {type(error).__name__}: {error}'
     ) from error

@@ -12,12 +12,12 @@ import numpy as np
 
 from data_prep import mesh_files
 
-_MANY = 100  # points, of which 1 in 100 may be stray on each side,
-_STRAY = 0.1  # where the others lie within so little of the bounding box.
-_SPIKE = 0.03  # The same of a mesh, of which up to _CORNERS may be stray.
+_MANY = 100  # least number of points of which 1 in 100 may be stray at each end
+_STRAY = 0.1  # if the others lie within this share of the bounding box.
+_SPIKE = 0.03  # The same for a mesh, of which up to _CORNERS may be stray.
 _CORNERS = 3
-_LOOK = 1000  # points, of which a first look sees the box.
-_GAP = 0.8  # Of the bounding box, between two parts of a mesh.
+_LOOK = 1000  # points in a first check.
+_GAP = 0.8  # of the bounding box, between two parts of a mesh.
 
 
 class Placement(NamedTuple):
@@ -46,9 +46,9 @@ def place(
   up: str = 'z',
   turn: float = 0.0,
 ) -> Placement:
-  """The placement whose grid the bounding box of points fills.
+  """The placement in which the bounding box of points fills the grid.
 
-  The longest side of the box fills `size - 2 * margin` voxels but for a
+  The longest side of the box fills `size - 2 * margin` voxels, less a
   billionth, so that its two ends lie inside the first and the last of them; the
   box is centred.
 
@@ -60,7 +60,7 @@ def place(
     turn: degrees, see `Placement`.
 
   Raises:
-    ValueError: when all points are one.
+    ValueError: when all points coincide.
 
   >>> box = np.array([[0.0, 0.0, 0.0], [2.0, 1.0, 1.0]])
   >>> placement = place(box, 12, 1)
@@ -92,8 +92,8 @@ def normalise(
   """Triangles in voxel units, their bounding box centred in the grid.
 
   The longest side of the bounding box of the triangles fills
-  `size - 2 * margin` voxels but for a billionth, so that its two ends lie
-  inside the first and the last of them. Arguments and errors as in `voxelize`.
+  `size - 2 * margin` voxels, less a billionth, so that its two ends lie inside
+  the first and the last of them. Arguments and errors are those of `voxelize`.
 
   Returns:
     float64 `(m, 3, 3)`: triangle, corner, coordinate.
@@ -135,18 +135,18 @@ def checked(
 
 
 def stray(points: np.ndarray, faces: np.ndarray | None = None) -> str:
-  """What is wrong where a few stray points make a shape a speck in its box.
+  """Finds stray points, far from a shape, that make it tiny in its box.
 
   Args:
     points: `(n, 3)` finite numbers.
     faces: `(m, 3)` into them; None: a cloud of points.
 
   Returns:
-    Nothing, or a part of a sentence that names one of the stray points. It is
-    stray in a cloud where all but one in a hundred points lie within a tenth of
-    the bounding box; in a mesh where nothing at all lies in four fifths of the
-    box, or where all but three of a hundred corners or more lie within a
-    thirtieth of it.
+    '', or a part of a sentence that names one of the stray points. A cloud has
+    stray points if all but one in a hundred at each end lie within a tenth of
+    the bounding box. A mesh has some if a gap of four fifths of the box is
+    empty, or if it has a hundred corners or more of which all but three lie
+    within 3 % of the box.
 
   >>> box = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
   >>> far = np.array([[50.0, 0, 0], [51, 0, 0], [50, 1, 0]])
@@ -159,7 +159,7 @@ def stray(points: np.ndarray, faces: np.ndarray | None = None) -> str:
     used[faces] = True
     corners = points[used]
     first, last = corners.min(axis=0), corners.max(axis=0)
-    # Of so wide a gap this is a part; nearly all meshes have a corner there.
+    # Such a wide gap includes the middle, where most meshes have a corner.
     reach = _GAP * (last - first).max()
     middle = (corners < first + reach) & (corners > last - reach)
     axes = np.flatnonzero(~middle.any(axis=0))
@@ -174,14 +174,14 @@ def _few_far(points, share, number) -> str:
   if len(points) < _MANY:
     return ''
   whole = (points.max(axis=0) - points.min(axis=0)).max()
-  # A look at some tells at once of nearly all shapes.
+  # Some of the points are enough to decide for nearly all shapes.
   for some in (points[:: max(1, len(points) // _LOOK)], points):
     low, high = np.percentile(some, [1, 99], axis=0)
     most = (high - low).max()
     if most >= share * whole:
       return ''
   distances = np.abs(points - (low + high) / 2).max(axis=1)
-  # Some formats give a corner once for each of its faces.
+  # Some formats repeat a corner for each of its faces.
   if len(np.unique(points[distances > most], axis=0)) > number:
     return ''
   far = points[distances.argmax()].tolist()
@@ -192,7 +192,7 @@ def _few_far(points, share, number) -> str:
 
 
 def _stray_part(triangles, axes) -> str:
-  """As `stray`, of a mesh in two parts along one of some axes."""
+  """As `stray`, for a mesh in two parts along one of some axes."""
   low, high = triangles.min(axis=1), triangles.max(axis=1)
   whole = (high.max(axis=0) - low.min(axis=0)).max()
   for axis in axes:
@@ -223,7 +223,7 @@ def default_margin(size: int) -> int:
 
 
 def check_grid(size: int, margin: int) -> None:
-  """Raises ValueError unless shapes of `size` voxels and `margin` exist.
+  """Raises ValueError when `size` or `margin` is out of range.
 
   >>> check_grid(32, 1)
   """
@@ -275,7 +275,9 @@ def of_matrix(matrix: Sequence) -> np.ndarray:
   """A matrix of a record as an array, checked: `(4, 4)` and invertible."""
   found = np.asarray(matrix, np.float64)
   if found.shape != (4, 4) or not abs(np.linalg.det(found)) > 0:
-    raise ValueError(f'no transform of voxels: {found.tolist()}')
+    raise ValueError(
+      f'not an invertible transform (4, 4) of voxels: {found.tolist()}'
+    )
   return found
 
 
@@ -286,7 +288,7 @@ def _turned(points, up, turn):
 
 def _turned_back(points, up, turn):
   points = points @ _rotation(turn) if turn else points
-  # Of a rotation of the axes its rows, turned, are its inverse.
+  # The rows of a rotation of the axes, when turned, give its inverse.
   return points @ mesh_files.turned(np.eye(3), up).T if up != 'z' else points
 
 

@@ -1,13 +1,13 @@
-"""What a scan says of a grid: which voxels are full, and which are empty.
+"""What a scan says about a grid: which voxels are full, and which are empty.
 
-A scan is a cloud of points or an open mesh: the surface as far as it was seen.
-A voxel that holds some of it is full. Where the camera was known, what lies
-between it and the surface is empty. Nothing is known of all other voxels.
+A scan is a cloud of points or an open mesh: the part of the surface that was
+seen. A voxel that holds some of it is full. If the camera is known, the voxels
+between it and the surface are empty. Nothing is known about all other voxels.
 
     python -m data_prep.scans --furniture=chair --camera=-2,-3,2 --out=scan.ply
 
-makes a scan to try things with, of a mesh or of a piece of furniture: what a
-camera sees of it, as an open mesh, or with `--cloud` as points.
+makes a scan to experiment with, of a mesh or of a piece of furniture: the part
+that a camera sees, as an open mesh, or with `--cloud` as points.
 """
 
 from collections.abc import Sequence
@@ -25,10 +25,10 @@ from data_prep import surface
 from data_prep import voxel_file
 
 _STEP = 0.5  # of a voxel, along a ray.
-# So near in front of a point a voxel may hold other parts of the surface.
+# This close in front of a point a voxel may hold other parts of the surface.
 _NEAR = 1.0
-_LOOKED_UP = 1 << 20  # at a time, which bounds the memory.
-_TORN = 6.0  # pixels between corners, from which on a scan has no triangle.
+_LOOKED_UP = 1 << 20  # points looked up at a time, which bounds the memory.
+_TORN = 6.0  # pixels: corners farther apart have no triangle between them.
 
 
 def full_voxels(points: np.ndarray, faces: np.ndarray, size: int) -> np.ndarray:
@@ -57,7 +57,7 @@ def full_voxels(points: np.ndarray, faces: np.ndarray, size: int) -> np.ndarray:
 def cropped(
   points: np.ndarray, faces: np.ndarray, low: np.ndarray, high: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """What of a scan lies in a box; triangles are cut at its sides.
+  """The part of a scan that lies in a box; triangles are cut at its sides.
 
   Args:
     points: `(n, 3)`.
@@ -87,10 +87,10 @@ def free_voxels(
   full: np.ndarray,
   camera: np.ndarray,
 ) -> np.ndarray:
-  """The voxels between a camera and what it saw.
+  """The voxels between a camera and the surface that it saw.
 
-  Those that a straight line from the camera to a point of the scan passes
-  through, but not next to the point, nor behind a full voxel.
+  These are the voxels on a straight line from the camera to a point of the
+  scan, except those next to the point and those behind a full voxel.
 
   Args:
     points: `(n, 3)` in the grid.
@@ -113,7 +113,7 @@ def free_voxels(
   points, rays, length = (a[length > _NEAR] for a in (points, rays, length))
   rays = rays / length[:, None]
   sides = np.array(full.shape)
-  # No longer than through the grid, from a point in it.
+  # A ray from a point in the grid is no longer than the grid's diagonal.
   steps = np.arange(_STEP, np.linalg.norm(sides) + _STEP, _STEP)
   free = np.zeros(full.size, bool)
   count = max(1, _LOOKED_UP // len(steps))
@@ -133,7 +133,7 @@ def free_voxels(
 
 
 def _dense(points, faces):
-  """Points of a scan, none of which is far from the next: two in a voxel."""
+  """Points spread densely over a scan: about two for each voxel side."""
   if len(faces):
     points, _ = trimesh.remesh.subdivide_to_size(
       points, faces, max_edge=_STEP, max_iter=20
@@ -147,7 +147,7 @@ def _dense(points, faces):
 def seen_by(
   points: np.ndarray, faces: np.ndarray, camera: np.ndarray, pixels: int = 64
 ) -> tuple[np.ndarray, np.ndarray]:
-  """What a depth camera sees of a mesh, that it looks at.
+  """What a depth camera sees of a mesh.
 
   Args:
     points: `(n, 3)`, z up.
@@ -156,11 +156,11 @@ def seen_by(
     pixels: a side of its picture, which the mesh fills.
 
   Returns:
-    The points that it sees, and triangles between those of pixels side by side
-    that lie near each other.
+    The points that it sees, and triangles between points of neighbouring
+    pixels that lie near each other.
 
   Raises:
-    ValueError: when it is within the bounding box.
+    ValueError: when the camera is within the bounding box.
 
   >>> box = trimesh.creation.box((1, 1, 1))
   >>> seen, _ = seen_by(box.vertices, box.faces, np.array([3.0, 0, 0]))
@@ -180,7 +180,7 @@ def seen_by(
     right = np.array([1.0, 0, 0])
   right /= np.linalg.norm(right)
   above = np.cross(right, forward)
-  # So wide that all corners are seen, but for those beside the camera.
+  # Wide enough that all corners are seen, except those beside the camera.
   depth = np.maximum((points - camera) @ forward, 1e-9)
   aside = np.abs((points - camera) @ np.stack([right, above]).T)
   half = min(2.0, (aside / depth[:, None]).max() * 1.02)
@@ -205,7 +205,7 @@ def seen_by(
 
 
 def _depths(triangles, camera, rays):
-  """How many lengths of each ray it goes until it meets a triangle."""
+  """The distance along each ray to a triangle, in lengths of the ray."""
   corner = triangles[:, 0]
   one, two = triangles[:, 1] - corner, triangles[:, 2] - corner
   away = camera - corner
@@ -227,14 +227,14 @@ def _depths(triangles, camera, rays):
 
 
 def define_flags() -> None:
-  """Defines the flags of the command; not on import, lest they clash."""
-  flags.DEFINE_string('mesh', None, 'Mesh that is looked at.')
+  """Defines the flags of the command; not on import, where they could clash."""
+  flags.DEFINE_string('mesh', None, 'Mesh to scan.')
   flags.DEFINE_enum(
-    'furniture', None, furniture.CATEGORIES, 'Or a piece of furniture.'
+    'furniture', None, furniture.CATEGORIES, 'Or a piece of furniture to scan.'
   )
   flags.DEFINE_integer('seed', 0, 'Which piece of furniture.', lower_bound=0)
   flags.DEFINE_list('camera', None, 'Where the camera is: x,y,z.')
-  flags.DEFINE_integer('pixels', 64, 'A side of its picture.', lower_bound=2)
+  flags.DEFINE_integer('pixels', 64, 'Pixels a side.', lower_bound=2)
   flags.DEFINE_bool('cloud', False, 'Points only, without triangles.')
   flags.DEFINE_string('out', None, 'File to write, .ply, .obj or .off.')
   flags.mark_flags_as_required(['camera', 'out'])
@@ -246,7 +246,7 @@ def main(argv: Sequence[str]) -> int:
     raise app.UsageError(f'arguments without a flag: {argv[1:]}')
   values = flags.FLAGS
   if (values.mesh is None) == (values.furniture is None):
-    raise ValueError('give --mesh or --furniture, one of them')
+    raise ValueError('give either --mesh or --furniture')
   try:
     camera = np.array([float(word) for word in values.camera])
   except ValueError:

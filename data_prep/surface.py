@@ -1,7 +1,7 @@
 """Which voxels hold a point of a triangle.
 
-A voxel is a box, closed below and open above. What it holds is found exactly,
-by clipping the triangles to the slabs of the grid, so walls and legs thinner
+A voxel is a box that includes its lower faces and not its upper ones. Triangles
+are clipped to the slabs of the grid, which is exact: walls and legs thinner
 than a voxel are kept whole, and a plane in the middle of a voxel is one voxel
 thick.
 """
@@ -10,16 +10,16 @@ import numpy as np
 
 # How much is worked on at a time, which bounds the memory.
 _TRIANGLES = 1 << 16
-_COLUMNS = 1 << 14  # clipped ones.
+_COLUMNS = 1 << 14  # clipped polygons.
 
 
 def surface_voxels(triangles: np.ndarray, size: int) -> np.ndarray:
   """Voxels that hold a point of a triangle.
 
-  Voxel (i, j, k) is the box from (i, j, k) up to, but without, (i + 1, j + 1,
-  k + 1). Each triangle is clipped to the slabs of its shortest axis, the
-  polygons to the slabs of the next, and what remains in a column of voxels
-  covers a run of them along the longest.
+  Voxel (i, j, k) is the box from (i, j, k), included, to (i + 1, j + 1, k + 1),
+  excluded. Each triangle is clipped to the slabs of its shortest axis, the
+  resulting polygons to the slabs of the next axis; the remaining part in a
+  column of voxels covers a run of them along the longest axis.
 
   Args:
     triangles: `(m, 3, 3)` triangle, corner, coordinate, in voxel units.
@@ -145,7 +145,7 @@ def _clip(polygons, slab) -> tuple[np.ndarray, np.ndarray]:
   """
   a, b = polygons, np.roll(polygons, -1, axis=1)
   x, y, slab = a[..., 0], b[..., 0], slab[:, None]
-  # By the ends themselves, not by fractions, which are rounded.
+  # From the ends themselves: fractions are rounded.
   inside = (np.maximum(x, y) >= slab) & (np.minimum(x, y) <= slab + 1)
   level = x == y
   inverse = 1 / np.where(level, 1, y - x)

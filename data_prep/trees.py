@@ -1,7 +1,7 @@
-"""Where shapes are: in folders and zip files, of any tree.
+"""Finds shapes in folders and zip files with any folder tree.
 
-Class, split and name of a shape come from the tree that it lies in. What is in
-the files is not for here.
+Class, split and name of a shape come from its place in the tree. The content of
+the files is not read here.
 """
 
 import collections
@@ -21,7 +21,7 @@ import zipfile
 from data_prep import mesh_files
 
 _SPLITS = ('train', 'test', 'val', 'valid', 'validation')
-# Names that every shape of ShapeNet has; the folder says which one it is.
+# Names that all shapes of ShapeNet share; the folder tells them apart.
 _SAME_NAMES = ('model', 'model_normalized', 'model_normalized.solid')
 
 
@@ -35,7 +35,7 @@ class ShapeFile(NamedTuple):
     path: the file, or the zip file that holds it.
     member: its name in the zip file, empty when `path` is the file itself.
     num_bytes: its length.
-    stamp: when it was changed, or its checksum in the zip file.
+    stamp: time of its last change, or its checksum in the zip file.
   """
 
   class_name: str
@@ -52,7 +52,7 @@ class Found(NamedTuple):
 
   Attributes:
     shapes: sorted by class, split and name.
-    passed_over: how many other files there are of each ending.
+    passed_over: how many files were ignored, by ending.
   """
 
   shapes: list[ShapeFile]
@@ -65,7 +65,7 @@ def find_shapes(
   file_types: Sequence[str] = mesh_files.FILE_TYPES,
   tree: str = '',
 ) -> list[ShapeFile]:
-  """The shapes that `find` finds, without what was passed over."""
+  """The shapes that `find` finds, without the count of ignored files."""
   return find(path, split, file_types, tree).shapes
 
 
@@ -78,30 +78,31 @@ def find(
 ) -> Found:
   """Lists the shapes of a zip file, a folder or a single file.
 
-  Class, split and name come from the tree: `class/split/name.off` as ModelNet
-  has it; `class/name/model.obj`, `class/name/models/model_normalized.obj` and
-  `class/name/model.binvox` as ShapeNetCore and ShapeNetVox32 have it. A shape
-  whose folder is not named train, test, val, valid or validation gets the split
-  `split` and, as its class, the name of its folder. A folder whose name is a
-  number to 999, as in `chair/30/train`, is the size of a grid and no class.
+  Class, split and name come from the tree: `class/split/name.off` as in
+  ModelNet; `class/name/model.obj`, `class/name/models/model_normalized.obj` and
+  `class/name/model.binvox` as in ShapeNetCore and ShapeNetVox32. A shape whose
+  folder is not named train, test, val, valid or validation gets the split
+  `split` and, as its class, the name of its folder. A folder named by a number
+  up to 999, as in `chair/30/train`, is the size of a grid and not a class.
 
   Args:
     path: the zip file, folder or single file.
     split: for shapes without one.
     file_types: endings of the files to list.
     tree: a pattern for another tree, such as `{class}/{name}/*.obj` or
-      `{split}/{class}_{name}.ply`, of the ends of paths; what does not fit is
-      passed over. `*` is anything in a name, `**` also in several.
-    same_names: whether shapes of the same name are taken; their names get
-      their endings.
+      `{split}/{class}_{name}.ply`. It must match the end of a path; other files
+      are ignored. `*` stands for anything within one name, `**` for anything
+      across several.
+    same_names: whether shapes of the same name are accepted; the endings of
+      their files then become part of their names.
 
   Returns:
-    The shapes, and how many files of which ending are none.
+    The shapes, and how many other files there are of each ending.
 
   Raises:
     FileNotFoundError: when there is no `path`.
     ValueError: when it holds no shapes, or two of the same name, or the pattern
-      is none.
+      is not valid.
   """
   path = pathlib.Path(path)
   pattern = _pattern(tree) if tree else None
@@ -170,7 +171,7 @@ def find(
       raise ValueError(
         f'two shapes are called {"/".join(one[:3])}: '
         f'{one.member or one.path} and {other.member or other.path}; a pattern '
-        "such as --tree='{class}/{name}/*.obj' says what is the name"
+        "such as --tree='{class}/{name}/*.obj' says where the name is"
       )
   return Found(shapes, dict(sorted(passed_over.items())))
 
@@ -187,16 +188,16 @@ def passed_over_line(found: Found) -> str:
 
 
 def _stem(path: pathlib.PurePath) -> str:
-  """The name without its ending, nor that of gzip."""
+  """The name without its ending and without that of gzip."""
   packed = mesh_files.is_packed(path)
   return pathlib.PurePath(path.stem).stem if packed else path.stem
 
 
 def _called(folders, below, split: str) -> tuple[str, str, str] | None:
-  """Class, split and name by the trees that are known; None to pass over."""
+  """Class, split and name by the known trees; None for a file to ignore."""
   name, inner = _stem(below), len(below.parts) - 1
   if name == 'model_normalized.surface':
-    return None  # the solid one of the same shape lies beside it.
+    return None  # the solid version of the same shape is beside it.
   if name in _SAME_NAMES:
     own = folders
     if own[-1:] == ('models',):
@@ -237,7 +238,7 @@ def _called_by(
   pattern: str, folders, below, split: str
 ) -> tuple[str, str, str] | None:
   """Class, split and name by a pattern; None where it does not fit."""
-  # From the folder that was given on, or only the end of a path fits.
+  # The pattern may fit the whole path below the folder, or only its end.
   match = re.fullmatch(pattern, below.as_posix()) or re.fullmatch(
     f'(?:.*/)?(?:{pattern})', '/'.join((*folders, below.name))
   )
@@ -282,5 +283,5 @@ def open_shapes(shapes: Sequence[ShapeFile]) -> Iterator[Callable]:
 
 
 def file_type(shape: ShapeFile) -> str:
-  """The ending of the file of a shape in small letters, that of gzip apart."""
+  """The ending of the file of a shape in lower case, without that of gzip."""
   return mesh_files.file_type(shape.member or shape.path)

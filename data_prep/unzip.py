@@ -1,4 +1,4 @@
-"""A voxel file as a folder of arrays that are read as they are needed.
+"""Writes a voxel file as a folder of arrays, which are read when needed.
 
   python -m data_prep.unzip data/large.npz data/large
 
@@ -14,9 +14,9 @@ from data_prep import voxel_file
 
 
 def main(argv: Sequence[str]) -> int:
-  """Writes the folder, which must not be there."""
+  """Writes the folder, which must not exist yet."""
   if len(argv) != 3:
-    raise app.UsageError('two paths are needed: FILE.npz FOLDER')
+    raise app.UsageError(f'give two paths, FILE.npz FOLDER; got {argv[1:]}')
   _, source, folder = argv
   voxel_file.save_folder(folder, voxel_file.read(source))
   print(f'Wrote {folder}')

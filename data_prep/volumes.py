@@ -1,13 +1,13 @@
-"""Files of voxels in the formats of others: bytes to arrays and back.
+"""Voxel files in other formats: bytes to arrays and back.
 
 | ending | what | read | written |
 |---|---|---|---|
 | `.binvox` | run lengths in the order x, z, y | yes | cubes |
-| `.mat` | MATLAB to v7.3, key `instance` | yes | v5 |
+| `.mat` | MATLAB up to v7.3, key `instance` | yes | v5 |
 | `.npy` | one array | yes | yes |
-| `.npz` | own results, key `voxels` | yes | no |
+| `.npz` | results of a model, key `voxels` | yes | no |
 | `.h5`, `.hdf5` | HDF5 | yes | no |
-| `.vox` | MagicaVoxel, one model to 256^3 | yes | yes |
+| `.vox` | MagicaVoxel, one model of up to 256^3 | yes | yes |
 
 Any of them may be compressed by gzip (`x.binvox.gz`).
 """
@@ -27,8 +27,8 @@ from data_prep import mesh_files
 
 FORMATS = ('binvox', 'mat', 'npy', 'h5', 'hdf5', 'vox')  # that folders hold.
 OUT_FORMATS = ('binvox', 'mat', 'npy', 'vox')
-# Where a file holds several arrays: as 3D ShapeNets and the authors of the
-# paper name them.
+# The array to read where a file holds several: the names used by 3D ShapeNets
+# and by the authors of the paper.
 _KEYS = ('instance', 'voxels')
 _MOST_VOXELS = 1 << 31
 _MATLAB_73 = b'MATLAB 7.3 MAT-file'
@@ -41,7 +41,7 @@ def read(data: bytes, kind: str, key: str | None = None) -> np.ndarray:
   Args:
     data: the content of the file, also as gzip compresses it.
     kind: one of `FORMATS`, or npz.
-    key: which array, of files that hold several.
+    key: which array, if the file holds several.
 
   Raises:
     ValueError: with the reason, when the file cannot be read.
@@ -64,7 +64,7 @@ def read(data: bytes, kind: str, key: str | None = None) -> np.ndarray:
 
 
 def transforms(data: bytes, kind: str, n: int) -> list[np.ndarray | None]:
-  """Where the n shapes of a file lie, if it says so.
+  """Where the n shapes of a file lie, if the file says so.
 
   Args:
     data: the content of a file that `read` has read.
@@ -72,9 +72,9 @@ def transforms(data: bytes, kind: str, n: int) -> list[np.ndarray | None]:
     n: number of shapes in it.
 
   Returns:
-    For each the matrix `(4, 4)` from the index of a voxel to the coordinates
-    of its middle, or None: of binvox by its lines translate and scale, of our
-    own results by their array `to_input`.
+    For each shape the matrix `(4, 4)` from the index of a voxel to the
+    coordinates of its middle, or None. It comes from the lines translate and
+    scale of binvox, and from the array `to_input` of a model's results.
   """
   data = mesh_files.unpacked(data)
   if kind == 'binvox':
@@ -108,7 +108,7 @@ def write(
   """The content of a file of another format with one shape.
 
   Args:
-    voxels: `(D, H, W)`; binvox needs cubes, and it and vox 0 and 1.
+    voxels: `(D, H, W)`; binvox needs a cube; binvox and vox need 0 and 1.
     kind: one of `OUT_FORMATS`.
     matrix: from the index of a voxel to its coordinates, `(4, 4)`, which binvox
       keeps where the axes are the same ones.
@@ -126,7 +126,9 @@ def write(
       f'unknown format {kind!r}, must be one of {list(OUT_FORMATS)}'
     )
   if kind in ('binvox', 'vox') and not ((voxels == 0) | (voxels == 1)).all():
-    raise ValueError(f'{kind} holds 0 and 1 only, not fractions: --threshold')
+    raise ValueError(
+      f'{kind} holds 0 and 1 only, not fractions: give --threshold'
+    )
   if kind == 'binvox':
     return _write_binvox(voxels, matrix)
   if kind == 'vox':
@@ -162,7 +164,7 @@ def _choose(names: Mapping[str, tuple[int, ...]], key: str | None) -> str:
 def _check_count(shape) -> None:
   count = math.prod(int(n) for n in shape)
   if count > _MOST_VOXELS:
-    raise ValueError(f'an array of shape {tuple(shape)} is more than is read')
+    raise ValueError(f'an array of shape {tuple(shape)} is too large')
 
 
 def _read_binvox(data: bytes, key: str | None) -> np.ndarray:
@@ -210,7 +212,7 @@ def _write_binvox(voxels: np.ndarray, matrix) -> bytes:
     origin = matrix[:3, 3] - step / 2
     translate = ' '.join(f'{x:.12g}' for x in origin)
     scale = f'{step * size:.12g}'
-  # Readers of others stop at anything more, even at a comment.
+  # Other programs cannot read anything more here, not even a comment.
   head = (
     f'#binvox 1\ndim {size} {size} {size}\ntranslate {translate}\n'
     f'scale {scale}\ndata\n'
@@ -219,7 +221,7 @@ def _write_binvox(voxels: np.ndarray, matrix) -> bytes:
 
 
 def _is_straight(matrix: np.ndarray) -> bool:
-  """Whether a matrix only scales, and moves."""
+  """Whether a matrix only scales and translates."""
   step = matrix[0, 0]
   # Rounding, by a turn or far from the origin, is small beside a voxel.
   return step > 0 and np.allclose(
@@ -229,7 +231,7 @@ def _is_straight(matrix: np.ndarray) -> bool:
 
 def _read_mat(data: bytes, key: str | None) -> np.ndarray:
   if data.startswith(_MATLAB_73):
-    # Its axes are those of MATLAB, from the last to the first.
+    # Its axes are those of MATLAB in reverse order.
     return np.ascontiguousarray(_read_hdf5(data, key).T)
   names = {name: shape for name, shape, _ in scipy.io.whosmat(io.BytesIO(data))}
   chosen = _choose(names, key)
@@ -257,7 +259,7 @@ def _read_hdf5(data: bytes, key: str | None) -> np.ndarray:
 
 
 def _check_npy(data: bytes) -> None:
-  """Raises ValueError where an array is not all there, before it is made."""
+  """Raises ValueError where an array is incomplete, before it is allocated."""
   file = io.BytesIO(data)
   version = np.lib.format.read_magic(file)
   header = {
@@ -319,9 +321,9 @@ def _read_vox(data: bytes, key: str | None) -> np.ndarray:
       models.append(np.frombuffer(content, np.uint8, 4 * count, 4))
     at += 12 + length
   if len(models) != 1 or len(sizes) != 1:
-    raise ValueError(f'it holds {len(models)} models, read is one')
+    raise ValueError(f'it holds {len(models)} models; only one is supported')
   if not all(0 < n <= 256 for n in sizes[0]):
-    raise ValueError(f'its grid is {sizes[0]}')
+    raise ValueError(f'its grid {sizes[0]} is not valid')
   x, y, z, _ = models[0].reshape(-1, 4).T
   grid = np.zeros(sizes[0], np.uint8)
   grid[x, y, z] = 1

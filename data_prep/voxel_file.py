@@ -10,8 +10,8 @@ A voxel file holds solid shapes on one grid, split into `train`, `test`, ...:
 | `names_<split>` | str (n,) | one name for each shape |
 | `doubtful_<split>` | bool (n,) | mesh open or with holes; optional |
 
-A folder with the same arrays, each a file `<key>.npy`, is read as well: such
-arrays stay on disk (memory maps), for sets that are larger than the memory.
+A folder with the same arrays, each in a file `<key>.npy`, can be read, too.
+Such arrays stay on disk (memory maps), for sets larger than the memory.
 
 Axes are x, y, z with z up; the bits are `np.packbits(voxels, axis=-1)`. Grids
 that are not cubes, and grids of fractions in [0, 1], are stored unpacked, as
@@ -209,7 +209,7 @@ def save_stored(
   extra = sorted(set(labels) ^ set(arrays) | set(names) ^ set(arrays))
   if extra:
     raise ValueError(f'{path}: no voxels, labels or names for split {extra}')
-  # What is checked is what came in: a label of 300 must not wrap to 44.
+  # The original arrays are checked, so that a label of 300 does not become 44.
   _parse(path, {**content, **{f'labels_{k}': v for k, v in labels.items()}})
   path.parent.mkdir(parents=True, exist_ok=True)
   part = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
@@ -252,10 +252,10 @@ def load(
 
   Raises:
     FileNotFoundError: when there is no such file.
-    ValueError: when the file is no voxel file (truncated, a key missing, a
+    ValueError: when the file is not a voxel file (truncated, a key missing, a
       wrong shape or dtype, NaN or values outside [0, 1], a label out of range),
-      or when a split or class selected is unknown, or a class has no shapes in
-      a split selected.
+      when a selected split or class is unknown, or when a selected class has no
+      shapes in a selected split.
   """
   return select(read(path), splits, classes, path)
 
@@ -275,13 +275,13 @@ def read(path: str | os.PathLike) -> Stored:
     )
   try:
     with open(path, 'rb') as file:
-      zipfile.ZipFile(file).close()  # says what is wrong better than NumPy.
+      zipfile.ZipFile(file).close()  # has better error messages than NumPy.
       file.seek(0)
       with np.load(file, allow_pickle=False) as arrays:
         content = {key: arrays[key] for key in arrays.files}
-  except Exception as error:  # a broken file sets off all sorts.
+  except Exception as error:  # a broken file may raise anything.
     raise ValueError(
-      f'{path} is not a readable .npz file, truncated or of another kind: '
+      f'{path} is not a readable .npz file; it is truncated or another kind: '
       f'{type(error).__name__}: {error}'
     ) from error
   return _parse(path, content)
@@ -293,7 +293,7 @@ def _read_folder(path):
   for file in sorted(path.glob('*.npy')):
     try:
       content[file.stem] = np.load(file, mmap_mode='r', allow_pickle=False)
-    except Exception as error:  # a broken file sets off all sorts.
+    except Exception as error:  # a broken file may raise anything.
       raise ValueError(
         f'{file} is not a readable .npy file: {type(error).__name__}: {error}'
       ) from error
@@ -304,7 +304,7 @@ def save_folder(path: str | os.PathLike, stored: Stored) -> None:
   """Writes the arrays of a voxel file to a folder, whole or not at all.
 
   Args:
-    path: the folder; must not be there.
+    path: the folder, which must not exist yet.
     stored: of `read`.
 
   Raises:
@@ -353,7 +353,7 @@ def rows_of(
   classes: Sequence[str] | None = None,
   path: str | os.PathLike = 'the voxel data',
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-  """Which shapes a selection has: for each split rows and new labels.
+  """The shapes of a selection: for each split their rows and new labels.
 
   Arguments and errors are those of `load`; nothing is unpacked.
   """
@@ -434,7 +434,7 @@ def _parse(path, content: Mapping[str, np.ndarray]) -> Stored:
       f'{classes.dtype} {classes.shape}'
     )
   if len(set(classes.tolist())) != classes.size:
-    raise ValueError(f'{path}: classes has a name twice: {classes.tolist()}')
+    raise ValueError(f'{path}: classes must differ, got {classes.tolist()}')
   splits = {
     key.split('_', 1)[1] for key in content if key.startswith('voxels_')
   }

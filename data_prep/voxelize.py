@@ -5,29 +5,29 @@ r"""Meshes to voxels: one command from ModelNet10.zip to a voxel file.
 
 Reads OFF, OBJ, PLY, STL and glTF, also as .gz, from a zip file, a folder or a
 single file. Class, split and name come from the tree, `class/split/name.off` as
-ModelNet has it, `class/name/model.obj` or
-`class/name/models/model_normalized.obj` as ShapeNetCore has it, or any other by
-a pattern such as `--tree='{class}/{name}/*.obj'`; without a split folder the
-split is `--split`. Files of other endings are passed over and counted.
+in ModelNet, `class/name/model.obj` or
+`class/name/models/model_normalized.obj` as in ShapeNetCore, or any other by a
+pattern such as `--tree='{class}/{name}/*.obj'`; without a split folder the
+split is `--split`. Files of other endings are ignored and counted.
 
-What is a voxel of the surface: one that holds a point of a triangle, see
+Surface: a voxel that holds a point of a triangle is occupied, see
 `data_prep/surface.py`; walls and legs thinner than a voxel are kept whole.
 
-What is inside: what is not outside, see `data_prep/inside.py`. Neither the
-winding nor the orientation nor the order of the triangles plays a part, and
-meshes need not be watertight: holes are borne. A shape with one side open (a
-box without a lid) stays the shell it is. Shapes that have holes, or are open
-and have nothing inside, are named as doubtful, and marked in the file.
+Inside: voxels that are not outside are occupied, see `data_prep/inside.py`. The
+winding, orientation and order of the triangles do not matter, and meshes need
+not be watertight: holes are tolerated. A shape with one side open (a box
+without a lid) stays a shell. A shape that has holes, or is open with nothing
+inside, is reported as doubtful and marked in the file.
 
-Where the shape lies: uniformly scaled so that the longest side of its bounding
-box fills `size - 2 * margin` voxels (30 of 32, 60 of 64), and centred. Axes are
+Place: a shape is uniformly scaled so that the longest side of its bounding box
+fills `size - 2 * margin` voxels (30 of 32, 60 of 64), and centred. Axes are
 x, y, z with z up; glTF, whose y is up, is turned, other formats with `--up=y`.
 
 A broken mesh is reported with its name and reason and skipped. The exit status
 is 0 when all went well, 2 when some meshes were skipped, 1 after an error, 130
-after Ctrl-C. Results are kept in groups beside `--out`, in `<out>.partial/`;
-after a kill the same command goes on from there, and the file is the same byte
-for byte. A mesh that was mended meanwhile is read again.
+after Ctrl-C. Results are kept in groups beside `--out`, in `<out>.partial/`. If
+the process is killed, the same command resumes from there and writes the same
+bytes. A mesh file that has changed in between is read again.
 """
 
 from collections.abc import Sequence
@@ -98,7 +98,9 @@ def parse_sizes(values: Sequence[str]) -> list[int]:
       f'--size must be numbers as in 32,64; got {values}'
     ) from None
   if not sizes or len(set(sizes)) != len(sizes):
-    raise ValueError(f'--size must be different numbers, got {values}')
+    raise ValueError(
+      f'--size must be one or more different numbers, got {values}'
+    )
   return sizes
 
 
@@ -118,7 +120,7 @@ def name_outs(out: str, sizes: Sequence[int]) -> dict[int, str]:
 
 
 def define_flags() -> None:
-  """Defines the flags of the command; not on import, lest they clash."""
+  """Defines the flags of the command; not on import, where they could clash."""
   flags.DEFINE_string(
     'meshes', None, 'Zip file, folder or single mesh to read.'
   )
@@ -160,7 +162,7 @@ def main(argv: Sequence[str]) -> int:
     outs = name_outs(flags.FLAGS.out, parse_sizes(flags.FLAGS.size))
     if flags.FLAGS.num_workers < 0:
       raise ValueError(
-        f'--num_workers must not be negative: {flags.FLAGS.num_workers}'
+        f'--num_workers must be >= 0, got {flags.FLAGS.num_workers}'
       )
     found = trees.find(
       flags.FLAGS.meshes, flags.FLAGS.split, tree=flags.FLAGS.tree
@@ -175,7 +177,7 @@ def main(argv: Sequence[str]) -> int:
       strict=flags.FLAGS.strict,
     )
   except KeyboardInterrupt:
-    raise KeyboardInterrupt('the same command goes on from here') from None
+    raise KeyboardInterrupt('the same command resumes from here') from None
   seconds = time.monotonic() - start
   count, skipped = len(found.shapes), outcome.skipped
   print(

@@ -48,8 +48,10 @@ from dnet_jax.chains import write_chains
 from dnet_jax.convolution import correlate
 from dnet_jax.convolution import correlate_transpose
 from dnet_jax.corruptions import half_space
+from dnet_jax.corruptions import one_view
 from dnet_jax.corruptions import random_box
 from dnet_jax.corruptions import random_voxels
+from dnet_jax.energy import anchored_energy
 from dnet_jax.energy import descriptor_energy
 from dnet_jax.energy import posterior_energy
 from dnet_jax.energy import score
@@ -85,7 +87,9 @@ from dnet_jax.sampling import sample
 from dnet_jax.specs import Spec
 from dnet_jax.specs import Use
 from dnet_jax.starts import chain_keys
+from dnet_jax.starts import completed
 from dnet_jax.starts import Components
+from dnet_jax.starts import expected_details
 from dnet_jax.starts import from_coarse
 from dnet_jax.starts import from_components
 from dnet_jax.starts import from_corrupted
@@ -134,6 +138,7 @@ __all__ = [
   'algorithms',
   'alternating_back_propagation',
   'analysis_by_synthesis',
+  'anchored_energy',
   'begin_at',
   'chain_keys',
   'chains',
@@ -141,6 +146,7 @@ __all__ = [
   'classification_loss',
   'classifier_fn',
   'classify_shapes',
+  'completed',
   'component_source',
   'contrastive_divergence',
   'contrastive_loss',
@@ -154,6 +160,7 @@ __all__ = [
   'downscale',
   'draw_latent',
   'energy',
+  'expected_details',
   'features',
   'fixed_average',
   'fixed_voxels',
@@ -183,6 +190,7 @@ __all__ = [
   'multi_grid',
   'networks',
   'noise_source',
+  'one_view',
   'parts',
   'persistent',
   'pooled_features',

@@ -64,11 +64,11 @@ class ChainMemory(NamedTuple):
   source: types.PyTree = ()
 
 
-_ALONG: types.Axes = 1  # Of the positions: after the slots.
+_ALONG: types.Axes = 1  # The axis of chains in the positions; 0 is the slots.
 
 
 class Memory(NamedTuple):
-  """How a memory begins, is read and is written; see `persistent`.
+  """How a memory is created, read and written; see `persistent`.
 
   Attributes:
     init: `(key) -> ChainMemory`.
@@ -99,13 +99,13 @@ def noise_source(shape: Sequence[int], std: float = 1.0) -> Source:
 
 
 def component_source(
-  components: starts.Components, std: float = 0.05
+  components: starts.Components, std: float = 0.05, spread: float = 0.6
 ) -> Source:
   """Draws of `from_components` as a source of fresh chains.
 
   >>> components = starts.Components(
   ...   jnp.zeros((4, 4, 4, 1)), jnp.ones((2, 4, 4, 4, 1)),
-  ...   jnp.zeros((1, 2)), jnp.ones((1, 2)), jnp.ones(1))
+  ...   jnp.eye(2), neighbours=1)
   >>> source = component_source(components)
   >>> keys = starts.chain_keys(jax.random.key(0), 2)
   >>> source.draw(keys, source.arrays).shape
@@ -113,10 +113,10 @@ def component_source(
   """
 
   def draw(keys, arrays):
-    components, std = arrays
-    return starts.from_components(keys, components, std).position
+    return starts.from_components(keys, *arrays).position
 
-  return Source(draw, (components, jnp.asarray(std, jnp.float32)))
+  numbers = (jnp.asarray(x, jnp.float32) for x in (std, spread))
+  return Source(draw, (components, *numbers))
 
 
 def _check_slot(memory, slot):
@@ -171,8 +171,8 @@ def restart_chains(
 ) -> starts.Start:
   """Restarts each chain with a probability.
 
-  So the first steps of a fresh chain are learned too, and fresh chains reach
-  shapes.
+  The model then learns the first steps of a fresh chain too, so that fresh
+  chains reach shapes.
 
   Args:
     keys: `(chains,)`, see `chain_keys`.
@@ -214,12 +214,12 @@ def persistent(
   the authors' code.
 
   Args:
-    source: from which chains begin and restart.
+    source: where chains start and restart.
     num_chains: chains of a slot, on all devices together.
     num_slots: slots of the memory.
-    restart_probability: with which each chain starts anew before it is moved.
-    restart_iterations: chains are no longer restarted after as many
-      iterations, so that the last ones are all old; None: always.
+    restart_probability: probability that a chain restarts before it is moved.
+    restart_iterations: how many iterations have restarts. There are none
+      afterwards, so that at the end no chain is young. None: all iterations.
     positions: where they begin, `(num_slots, num_chains, ...)`; None: drawn
       from the source. Data, for persistent contrastive divergence.
 
@@ -227,7 +227,8 @@ def persistent(
     A memory.
 
   Raises:
-    ValueError: for numbers that are not possible.
+    ValueError: when a number is out of range, or the shape of `positions` does
+      not fit the numbers of slots and chains.
 
   >>> memory = persistent(noise_source((4, 4, 4, 1)), num_chains=2)
   >>> memory.init(jax.random.key(0)).positions.shape
@@ -312,7 +313,10 @@ def run_chains(
   [0.5]
   """
   step = kernel(
-    energy_fn, step_size, temperature=temperature, project=start.project
+    starts.energy_of(start, energy_fn),
+    step_size,
+    temperature=temperature,
+    project=start.project,
   )
   return sampling.sample(key, step, start.position, num_steps)
 
@@ -332,8 +336,8 @@ def make_sampler(
     step_size: the paper's delta-tau of eq. (7).
     kernel: `langevin`, `mala` or another function of that signature.
     axis_name: the device axis over which batch and chains are split, if any.
-    at_once: at most so many chains of a device are moved, and learned from, at
-      a time, with the same result, where there is no room for all; None: all.
+    at_once: how many chains a device moves, and learns from, at a time, where
+      memory has no room for all; the result is the same. None: all.
 
   Returns:
     A sampler.

@@ -1,8 +1,8 @@
 """Corruptions: which voxels of a shape are visible, for section 6.2.
 
-A corruption is `(keys, shape) -> visible`, keys `(chains,)`, shape `(D, H, W,
-C)`, visible boolean `(chains, D, H, W, 1)`, True = observed. Each chain has a
-key of its own, so that what is hidden does not depend on the chains beside it.
+A corruption is `(keys, y) -> visible`, keys `(chains,)`, shapes y `(chains, D,
+H, W, C)`, visible boolean `(chains, D, H, W, 1)`, True = observed. Each chain
+has a key of its own, so that what is hidden does not depend on the others.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from dnet_jax import types
 
-Corruption = Callable[[types.Key, Sequence[int]], types.Array]
+Corruption = Callable[[types.Key, types.Array], types.Array]
 
 
 def random_voxels(fraction: float = 0.7) -> Corruption:
@@ -26,14 +26,15 @@ def random_voxels(fraction: float = 0.7) -> Corruption:
     ValueError: when `fraction` is outside [0, 1].
 
   >>> keys = jax.random.split(jax.random.key(0), 2)
-  >>> (~random_voxels(0.75)(keys, (4, 4, 4, 1))).sum((1, 2, 3, 4)).tolist()
+  >>> y = jnp.zeros((2, 4, 4, 4, 1))
+  >>> (~random_voxels(0.75)(keys, y)).sum((1, 2, 3, 4)).tolist()
   [48, 48]
   """
   if not 0 <= fraction <= 1:
     raise ValueError(f'fraction must be in [0, 1], got {fraction}')
 
-  def corrupt(keys, shape):
-    sides = tuple(shape[:3])
+  def corrupt(keys, y):
+    sides = y.shape[1:4]
 
     def one(key):
       size = sides[0] * sides[1] * sides[2]
@@ -58,13 +59,15 @@ def random_box(fraction: float = 0.2) -> Corruption:
     ValueError: when `fraction` is outside (0, 1].
 
   >>> keys = jax.random.split(jax.random.key(0), 2)
-  >>> random_box(0.2)(keys, (8, 8, 8, 1)).shape
+  >>> random_box(0.2)(keys, jnp.zeros((2, 8, 8, 8, 1))).shape
   (2, 8, 8, 8, 1)
   """
   if not 0 < fraction <= 1:
     raise ValueError(f'fraction must be in (0, 1], got {fraction}')
 
-  def corrupt(keys, shape):
+  def corrupt(keys, y):
+    sides_of_grid = y.shape[1:4]
+
     def one(key):
       key_sides, key_place = jax.random.split(key)
       # Log-uniform sides of a given product, none longer than the grid.
@@ -72,8 +75,8 @@ def random_box(fraction: float = 0.2) -> Corruption:
       weights = jax.random.dirichlet(key_sides, jnp.full(3, 4.0))
       sides = jnp.exp(weights * log)
       low = jax.random.uniform(key_place, (3,)) * (1 - sides)
-      hidden = jnp.ones(tuple(shape[:3]), bool)
-      for axis, size in enumerate(shape[:3]):
+      hidden = jnp.ones(sides_of_grid, bool)
+      for axis, size in enumerate(sides_of_grid):
         first = jnp.round(low[axis] * size)
         last = jnp.round((low[axis] + sides[axis]) * size)
         last = jnp.maximum(last, first + 1)
@@ -99,14 +102,15 @@ def half_space(fraction: float = 0.5) -> Corruption:
     ValueError: when `fraction` is outside [0, 1].
 
   >>> keys = jax.random.split(jax.random.key(0), 2)
-  >>> (~half_space(0.5)(keys, (4, 4, 4, 1))).sum((1, 2, 3, 4)).tolist()
+  >>> y = jnp.zeros((2, 4, 4, 4, 1))
+  >>> (~half_space(0.5)(keys, y)).sum((1, 2, 3, 4)).tolist()
   [32, 32]
   """
   if not 0 <= fraction <= 1:
     raise ValueError(f'fraction must be in [0, 1], got {fraction}')
 
-  def corrupt(keys, shape):
-    sides = tuple(shape[:3])
+  def corrupt(keys, y):
+    sides = y.shape[1:4]
     size = sides[0] * sides[1] * sides[2]
 
     def one(key):
@@ -125,28 +129,69 @@ def half_space(fraction: float = 0.5) -> Corruption:
   return corrupt
 
 
+def one_view(level: float = 0.5, axes: Sequence[int] = (0, 1)) -> Corruption:
+  """Hides the voxels that a distant camera cannot see.
+
+  Along each line of sight these are all voxels behind the first full one. The
+  empty space in front of it is visible.
+
+  Args:
+    level: a voxel above it is full, in the units of the shapes.
+    axes: of the grid, along which the camera may look, in either direction; by
+      default the two horizontal axes of ModelNet.
+
+  Raises:
+    ValueError: when `axes` is empty, or has one that is not 0, 1 or 2.
+
+  >>> y = jnp.reshape(jnp.array([0.0, 1, 1, 0]), (1, 4, 1, 1, 1))
+  >>> keys = jax.random.split(jax.random.key(0), 1)
+  >>> one_view(axes=(0,))(keys, y).ravel().tolist() in (
+  ...   [True, True, False, False], [False, False, True, True])
+  True
+  """
+  axes = tuple(axes)
+  if not axes or not {*axes} <= {0, 1, 2}:
+    raise ValueError(f'axes must be some of 0, 1, 2, got {axes}')
+
+  def along(axis, full):
+    before = jnp.cumsum(full, axis=axis) - full
+    return before == 0
+
+  def corrupt(keys, y):
+    def one(key, y):
+      full = (y > level).any(axis=-1, keepdims=True).astype(jnp.int32)
+      seen = [along(axis, full) for axis in axes]
+      seen += [jnp.flip(along(a, jnp.flip(full, a)), a) for a in axes]
+      return jnp.stack(seen)[jax.random.randint(key, (), 0, len(seen))]
+
+    return jax.vmap(one)(keys, y)
+
+  return corrupt
+
+
 def mixture(corruptions: Sequence[Corruption]) -> Corruption:
   """One of several corruptions for each shape, with equal probabilities.
 
   Raises:
-    ValueError: when there is none.
+    ValueError: when `corruptions` is empty.
 
   >>> keys = jax.random.split(jax.random.key(0), 3)
-  >>> mixture([half_space(), random_box()])(keys, (4, 4, 4, 1)).shape
+  >>> y = jnp.zeros((3, 4, 4, 4, 1))
+  >>> mixture([half_space(), random_box()])(keys, y).shape
   (3, 4, 4, 4, 1)
   """
   corruptions = tuple(corruptions)
   if not corruptions:
     raise ValueError('a mixture needs at least one corruption')
 
-  def corrupt(keys, shape):
-    def one(key):
+  def corrupt(keys, y):
+    def one(key, y):
       key_choice, key_corrupt = jax.random.split(key)
       choice = jax.random.randint(key_choice, (), 0, len(corruptions))
-      made = [c(key_corrupt[None], shape)[0] for c in corruptions]
+      made = [c(key_corrupt[None], y[None])[0] for c in corruptions]
       return jnp.stack(made)[choice]
 
-    return jax.vmap(one)(keys)
+    return jax.vmap(one)(keys, y)
 
   return corrupt
 
@@ -159,13 +204,13 @@ def local_average(
 ) -> types.Array:
   """Each voxel as the Gaussian average of the visible ones around it.
 
-  A guess of what is hidden: where chains may begin, and a baseline.
+  A guess of the hidden voxels. Chains may begin there, and it is a baseline.
 
   Args:
     y: shapes `(*chains, D, H, W, C)`; only visible voxels are read.
     visible: boolean, broadcasts against y; True = observed.
     std: of the Gaussian, in voxels; may be traced.
-    fallback: the value where nothing is near; broadcasts against y.
+    fallback: the value where no visible voxel is near; broadcasts against y.
 
   Raises:
     ValueError: when `std` is not positive.

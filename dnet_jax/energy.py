@@ -1,7 +1,8 @@
 """Energies: functions `energy_fn(y) -> (*chains,)`, low where y is likely.
 
-`descriptor_energy` is eq. (3); `posterior_energy` is that of a generator's
-latent factors given a shape. An energy here never sees other chains: its
+`descriptor_energy` is eq. (3); `anchored_energy` adds a Gaussian around a
+given shape; `posterior_energy` is that of a generator's latent factors given a
+shape. An energy here never sees other chains: its
 gradient with respect to one chain depends on that chain only.
 """
 
@@ -28,10 +29,11 @@ def descriptor_energy(
   """The energy of a 3D DescriptorNet, eq. (3).
 
   `E(Y; theta) = ||Y||^2 / (2 s^2) - f(Y; theta)` with the Gaussian reference
-  distribution N(0, s^2 I), or `E = -f` with the uniform one. (The density of
-  the latter is proper on a bounded range only.) With several `reference_means`
-  the reference of each voxel is the even mixture of N(m, s^2) over them: two,
-  for empty and for full, make voxels choose, where s is small.
+  distribution N(0, s^2 I), or `E = -f` with the uniform one. (With the uniform
+  one, the density is proper on a bounded range only.) With several
+  `reference_means` the reference of each voxel is the even mixture of
+  N(m, s^2) over them. With one mean for empty, one for full and a small s, each
+  voxel settles near one of them.
 
   Args:
     descriptor_fn: `f(params, y) -> (*chains,)`, for example
@@ -71,6 +73,41 @@ def descriptor_energy(
     if len(terms) == 1:
       return terms[0]
     return -jax.nn.logsumexp(-jnp.stack(terms), axis=0)
+
+  return energy
+
+
+def anchored_energy(
+  energy_fn: types.EnergyFn, anchor: types.Array, std: float | types.Array
+) -> types.EnergyFn:
+  """An energy whose density is multiplied by a Gaussian around given shapes.
+
+  `E(Y) + ||Y - anchor||^2 / (2 a^2)`. Chains stay near a first guess and keep
+  what is right in it: the network models the errors of the guess rather than
+  whole shapes.
+
+  Args:
+    energy_fn: `y -> (*chains,)`.
+    anchor: `(*chains, D, H, W, C)`, the guesses.
+    std: a, may be traced; infinite: no Gaussian.
+
+  Returns:
+    `energy(y) -> (*chains,)`.
+
+  Raises:
+    ValueError: when `std` is not positive.
+
+  >>> energy = anchored_energy(
+  ...   lambda y: y.sum((-4, -3, -2, -1)), jnp.zeros((1, 2, 1, 1, 1)), 0.5)
+  >>> energy(jnp.ones((1, 2, 1, 1, 1))).tolist()
+  [6.0]
+  """
+  if not _positive(std):
+    raise ValueError(f'the std of an anchor must be positive, got {std}')
+
+  def energy(y):
+    distance = jnp.sum(jnp.square(y - anchor), axis=(-4, -3, -2, -1))
+    return energy_fn(y) + distance / (2 * jnp.square(std))
 
   return energy
 

@@ -58,6 +58,9 @@ def upscale(y_low: types.Array, factor: int) -> types.Array:
   Returns:
     Shapes `(*chains, D * d, H * d, W * d, C)`.
 
+  Raises:
+    ValueError: when `factor` is not positive.
+
   >>> upscale(jnp.ones((1, 2, 2, 2, 1)), 2).shape
   (1, 4, 4, 4, 1)
   """

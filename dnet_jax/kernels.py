@@ -2,18 +2,17 @@
 
 A kernel is a value: `state = init(position)`, then
 `state, info = step(key, state)`. The state holds what the next step needs and
-always has a field `position`; the info what a person wants to see.
+always has a field `position`; the info is for people to look at.
 
 A position is an array or any pytree of arrays. Chains are leading axes, those
 of the energy's result, the same in each array, and are moved independently.
 The key is one for all chains, or an array of keys, one for each chain: then a
-chain's path does not depend on which other chains run beside it, nor on which
-device it runs.
+chain's path depends neither on the chains beside it nor on its device.
 
-Those who know blackjax: here energies are minimised, where blackjax takes log
-densities, E = -log p. `step_size` is the paper's delta-tau of eq. (7): drift
-`step_size / 2`, noise `sqrt(temperature * step_size)`. blackjax's `mala` drifts
-by its step and has noise `sqrt(2 * step)`, so its step is half of ours.
+For users of blackjax: kernels take energies E = -log p here, not log densities.
+`step_size` is the paper's delta-tau of eq. (7), with drift `step_size / 2` and
+noise `sqrt(temperature * step_size)`. blackjax's `mala` drifts by its step and
+has noise `sqrt(2 * step)`, so its step is half of ours.
 """
 
 from collections.abc import Callable
@@ -65,9 +64,9 @@ class MalaInfo(NamedTuple):
   Fields:
     energy: before the move.
     accepted: whether the proposal was accepted, boolean.
-    acceptance_rate: the probability with which it was: the Metropolis-Hastings
-      ratio, at most 1, as blackjax names it; 0 where the proposal has no finite
-      energy. Its mean is that of `accepted`, with less noise.
+    acceptance_rate: the probability of acceptance (the name is blackjax's): the
+      Metropolis-Hastings ratio, at most 1; 0 where the proposal has no finite
+      energy. Its mean estimates that of `accepted`, with less noise.
   """
 
   energy: types.Array
@@ -76,17 +75,17 @@ class MalaInfo(NamedTuple):
 
 
 def as_key(key: types.Key) -> types.Key:
-  """A key of `jax.random.key`, from one of these or of `jax.random.PRNGKey`.
+  """Turns keys of `jax.random.PRNGKey` into keys of `jax.random.key`.
 
   Args:
-    key: one key or an array of keys `(*chains,)`; of the old style, uint32
-      `(*chains, 2)`.
+    key: one key or an array of keys: `(*chains,)`, or uint32 `(*chains, 2)` in
+      the old style.
 
   Returns:
     Keys `(*chains,)` that draw the same numbers.
 
   Raises:
-    TypeError: when it is no key.
+    TypeError: when `key` is not a key or an array of keys.
 
   >>> as_key(jax.random.split(jax.random.PRNGKey(0), 3)).shape
   (3,)
@@ -99,8 +98,8 @@ def as_key(key: types.Key) -> types.Key:
   except (AttributeError, TypeError) as error:
     got = repr(key) if dtype is None else f'{dtype} of shape {key.shape}'
     raise TypeError(
-      'key must be of jax.random.key or jax.random.PRNGKey, or an array of '
-      f'such keys; got {got}'
+      'key must come from jax.random.key or jax.random.PRNGKey, or be an array '
+      f'of such keys; got {got}'
     ) from error
 
 
@@ -143,7 +142,7 @@ def _per_chain(draw, key, shape, dtype):
 def _noise(key, position):
   """White noise like a position, independent in each of its arrays."""
   leaves, treedef = jax.tree.flatten(position)
-  # One array has the key itself.
+  # A single array uses the key itself.
   keys = (
     [key] if len(leaves) == 1 else [fold_in(key, i) for i in range(len(leaves))]
   )
@@ -252,7 +251,7 @@ def mala(
   Args:
     energy_fn: `y -> (*chains,)`, of an array or a pytree y.
     step_size: the paper's delta-tau, dt; a number, may be traced.
-    temperature: T > 0; a number, may be traced (a traced 0 never moves).
+    temperature: T > 0; a number, may be traced (at a traced 0 no chain moves).
     project: the directions in which chains may move; all by default.
 
   Returns:
@@ -301,7 +300,7 @@ def mala(
       + log_density(back, proposal.score, energy.ndim)
       - log_density(dy, score, energy.ndim)
     )
-    # A proposal without a finite energy, or one whose move has no density.
+    # Rejects a proposal without a finite energy, or a move without a density.
     possible = jnp.isfinite(proposal.energy) & ~jnp.isnan(log_ratio)
     log_ratio = jnp.where(possible, log_ratio, -jnp.inf)
     log_uniform = jnp.log(

@@ -113,7 +113,7 @@ def make_learner(
   def update(state, *args, rate_factor=1.0, axis_name=None, parts=1):
     if parts > 1 and jax.tree.leaves(state.model_state):
       raise ValueError(
-        f'batch statistics are of all rows: {parts} parts have others'
+        f'batch statistics need all rows at once: parts must be 1, got {parts}'
       )
     grad_fn = jax.grad(loss_fn, has_aux=True)
     grads, (model_state, metrics) = splitting.mean_of_parts(
@@ -205,7 +205,7 @@ def classification_loss(
       in learning, such as dropout.
     label_smoothing: in [0, 1): share of the probability of a label that is
       spread evenly over the categories (Szegedy et al. 2016);
-      `unsmoothed` takes it back.
+      `unsmoothed` undoes it.
     categories: how many classes, the first ones, are smoothed; None is all. A
       label beyond them keeps its probability, and none is spread to it.
 
@@ -236,17 +236,18 @@ def classification_loss(
 def unsmoothed(
   probabilities: types.Array, label_smoothing: float
 ) -> types.Array:
-  """Probabilities of labels, from those of a classifier of smoothed labels.
+  """Removes the effect of label smoothing from a classifier's probabilities.
 
-  Cross-entropy is least where a classifier gives the probabilities of what it
-  has learned from: q = (1 - s) p + s / classes of smoothed labels. This is p.
+  Cross-entropy is smallest where a classifier gives the probabilities of the
+  labels that it learned from. For smoothed labels these are
+  q = (1 - s) p + s / classes; this returns p.
 
   Args:
     probabilities: q, `(..., classes)`.
     label_smoothing: s, in [0, 1).
 
   Returns:
-    p, those below 0 as 0; rows sum to 1.
+    p, with values below 0 set to 0; rows sum to 1.
 
   >>> p = jnp.array([0.5, 0.5, 0.0])
   >>> print(unsmoothed(0.9 * p + 0.1 / 3, 0.1).round(3))

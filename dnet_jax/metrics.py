@@ -1,9 +1,9 @@
 """Metrics: how close two sets of shapes are, as the literature defines them.
 
 Shapes are rows of a matrix here, `(n, voxels)`; distances are matrices
-`(n, m)`; what a classifier says are probabilities `(n, classes)` and features
-`(n, d)`. Everything is a few matrix products, so that hundreds of shapes
-against thousands take seconds.
+`(n, m)`; a classifier gives probabilities `(n, classes)` and features
+`(n, d)`. Everything is a few matrix products, so comparing hundreds of shapes
+with thousands takes seconds.
 """
 
 import math
@@ -79,6 +79,9 @@ def iou(a: types.Array, b: types.Array, threshold: float = 0.5) -> types.Array:
 
 def mean_pairwise(similarity: types.Array) -> types.Array:
   """Mean of a square matrix without its diagonal: how alike a set is.
+
+  Raises:
+    ValueError: for fewer than 2 shapes.
 
   >>> mean_pairwise(jnp.array([[1.0, 0.5], [0.25, 1.0]])).item()
   0.375
@@ -157,15 +160,15 @@ def recovery_error(
   Args:
     y: recovered shapes `(n, ...)`.
     y_true: the original ones, likewise.
-    visible: likewise, boolean; the error is over the others.
-    threshold: voxels above it are occupied, in both; None: the numbers as
-      they are.
+    visible: boolean, likewise; the error is over the voxels that are hidden.
+    threshold: voxels above it are occupied, in both; None: real values are
+      compared as they are.
 
   Returns:
-    `(n,)`, one error for each shape; NaN for a shape that hides nothing.
+    `(n,)`, one error for each shape; NaN for a shape without hidden voxels.
 
   Raises:
-    ValueError: when the three differ in shape.
+    ValueError: when the three arrays differ in shape.
 
   >>> y, visible = jnp.array([[0.25, 9.0]]), jnp.array([[False, True]])
   >>> recovery_error(y, jnp.ones((1, 2)), visible).item()
@@ -195,7 +198,7 @@ def inception_score(
 
   Args:
     probabilities: p(c|Y), `(n, classes)`; rows in random order, since they
-      are split as they come.
+      are split in the order given.
     splits: parts of (nearly) equal size, each of which gets a score.
 
   Returns:
@@ -254,8 +257,8 @@ def frechet_distance(a: types.Array, b: types.Array) -> types.Array:
   `|m - m'|^2 + tr(S + S' - 2 (S S')^(1/2))`; Heusel et al. (NeurIPS 2017).
   The trace of the root is the sum of the singular values of `R R'^T` with
   `S = R^T R` from a QR decomposition: no square root of a rounding error, and
-  sets smaller than the number of features are no problem to it (though their
-  distances are biased upwards: compare sets of equal size).
+  sets may be smaller than the number of features (but their distances are
+  biased upwards: compare sets of equal size).
 
   Args:
     a: features `(n, d)`, n at least 2.
@@ -298,7 +301,7 @@ def surface(y: types.Array, threshold: float = 0.5) -> types.Array:
     threshold: voxels above it are occupied.
 
   Returns:
-    Boolean, likewise.
+    Boolean, of the shape of `y`.
 
   >>> int(surface(jnp.ones((4, 4, 4))).sum())  # all but the inner 2^3
   56
@@ -394,11 +397,11 @@ def chamfer_distances(
 def jensen_shannon_divergence(
   a: types.Array, b: types.Array, threshold: float = 0.5
 ) -> types.Array:
-  """Divergence of where the surfaces of two sets of shapes lie, in bits.
+  """Divergence between where the surfaces of two sets of shapes lie, in bits.
 
-  Achlioptas et al. (ICML 2018): of the distribution over the grid of all
-  surface points of a set, each shape with the same weight. Our grid is that
-  of the voxels, theirs has 28^3 cells.
+  Achlioptas et al. (ICML 2018). It compares the two distributions of surface
+  points over the grid, in which each shape has the same weight. Our grid is
+  that of the voxels, theirs has 28^3 cells.
 
   Args:
     a: shapes `(n, D, H, W)`.
@@ -432,7 +435,7 @@ def duplicates(similarity: types.Array, threshold: float = 0.95) -> types.Array:
 
   Args:
     similarity: `(n, n)`, of a set with itself, such as its IoU.
-    threshold: from which on two shapes are the same.
+    threshold: two shapes at least this similar count as the same.
 
   >>> round(duplicates(jnp.ones((3, 3))).item(), 4)
   0.6667

@@ -1,15 +1,16 @@
-"""Models: what learning leaves, as a value; the only module with files.
+"""Models: the result of learning, as a value, and how it is saved and loaded.
 
 A `Model` holds all that its use needs and nothing else. Its spec is static and
-shapes the program; parameters and extras are arrays. So models of two
+determines the program; parameters and extras are arrays. So models of two
 categories with the same networks run in one compiled program. What a model can
-do is in uses/.
+do is in uses/. No other module of the library reads or writes files.
 
 A saved model is a folder:
 
   spec.json          the spec, and the version of the format
-  model.safetensors  parameters and extras, float16 or 8 bits
-  card.json          how it came about: data, device, date, numbers, config
+  model.safetensors  parameters and extras: float16, or 8 bits (4 bits for
+                     principal components)
+  card.json          how it was made: data, device, date, numbers, config
   README.md          the same for people
 """
 
@@ -35,13 +36,18 @@ VERSION = 1
 WEIGHTS = ('float16', 'int8')
 _FILES = ('spec.json', 'model.safetensors', 'card.json', 'README.md')
 _HUB = 'hf://'
-# Smaller arrays are kept as they are: they cost nothing.
+# Arrays with fewer entries stay float32: they take next to no room.
 _SMALL = 4096
-_SCALE = ':scale'  # Behind the name of an 8-bit array, that of its scales.
+_SCALE = ':scale'  # Ends the name of the scales of an array of 4 or 8 bits.
+_SHAPE = ':shape'  # Ends the name of the shape of an array of 4 bits.
+# This array takes 4 bits. It would be half of a saved model at 8 bits, and new
+# shapes do not show the difference.
+_FOUR_BITS = 'extras/components/directions'
+_CLIP = 4.0  # Of 4 bits, in standard deviations of a component.
 
 
 @jax.tree_util.register_dataclass
-# Two are equal if they are one: comparing arrays says something else.
+# Equal means identical: `==` of arrays would compare their elements.
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Model:
   """A trained model: a pytree, to be passed to `jit` like any array.
@@ -50,7 +56,7 @@ class Model:
     spec: static.
     params: variables of the networks by name, float32: 'descriptor', or
       'grid_1', 'grid_2' ... coarse first; 'generator'; 'classifier'.
-    extras: what use needs beside them: `mean` and `scale` of the data (a
+    extras: what else its use needs: `mean` and `scale` of the data (a
       network sees `(voxels - mean) * scale`), `reference_std` and
       `reference_means`, `settings` (numbers of each use), and maybe `chains`
       (persistent ones, as the network sees them), `components` (see
@@ -95,12 +101,14 @@ def unflatten(arrays: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _encode(name, x, weights):
-  """An array as it is stored, by name; 8 bits have scales beside them."""
+  """An array as it is stored, by name; few bits have scales beside them."""
   x = np.asarray(x, np.float32)
   if not np.isfinite(x).all():
     raise ValueError(f'{name} has values that are not finite')
   if x.size < _SMALL:
     return {name: x}
+  if weights == 'int8' and name == _FOUR_BITS:
+    return _encode_four_bits(name, x)
   if weights == 'int8':
     # A scale for each filter, chain or component; one for a vector.
     filters = name.startswith('params/')
@@ -118,11 +126,36 @@ def _encode(name, x, weights):
   return {name: half}
 
 
+def _encode_four_bits(name, x):
+  """Levels from -7 to 7 of each row, two in a byte."""
+  rows = x.reshape(len(x), -1)
+  largest = np.abs(rows).max(axis=1, keepdims=True)
+  scale = np.minimum(largest, _CLIP * rows.std(axis=1, keepdims=True)) / 7
+  levels = np.round(rows / np.where(scale > 0, scale, 1)).clip(-7, 7) + 8
+  levels = np.pad(levels.astype(np.uint8), ((0, 0), (0, rows.shape[1] % 2)))
+  return {
+    name: levels[:, ::2] << 4 | levels[:, 1::2],
+    name + _SCALE: scale.astype(np.float32),
+    name + _SHAPE: np.array(x.shape, np.int32),
+  }
+
+
+def _decode_four_bits(packed, scale, shape):
+  levels = np.stack([packed >> 4, packed & 15], axis=-1)
+  levels = levels.reshape(len(packed), -1)[:, : np.prod(shape[1:])]
+  return ((levels.astype(np.float32) - 8) * scale).reshape(shape)
+
+
 def _decode(stored):
   """Arrays in float32, by name."""
   arrays = {}
   for name, x in stored.items():
-    if name.endswith(_SCALE):
+    if name.endswith((_SCALE, _SHAPE)):
+      continue
+    if name + _SHAPE in stored:
+      arrays[name] = _decode_four_bits(
+        x, stored[name + _SCALE], stored[name + _SHAPE]
+      )
       continue
     x = x.astype(np.float32)
     arrays[name] = x * stored[name + _SCALE] if name + _SCALE in stored else x
@@ -140,13 +173,15 @@ def save(
 
   Args:
     model: the model.
-    folder: to be made.
-    weights: 'float16', or 'int8' with a scale for each filter.
-    card: how it came about, for card.json and README.md: JSON's own types.
+    folder: the folder to make.
+    weights: 'float16', or 'int8' with a scale for each filter, and principal
+      components of 4 bits.
+    card: how it was made, for card.json and README.md; its values must be of
+      JSON's own types.
 
   Raises:
     FileExistsError: when `folder` exists.
-    ValueError: for other weights, or numbers that they cannot hold.
+    ValueError: for unknown `weights`, or a number that they cannot hold.
 
   >>> folder = os.path.join(tempfile.mkdtemp(), 'copy')
   >>> save(load('demo'), folder, weights='int8')
@@ -174,7 +209,7 @@ def save(
   try:
     partial.chmod(0o777 & ~_umask())
     safetensors.save_file(tensors, partial / 'model.safetensors')
-    # It is written for its owner alone.
+    # safetensors makes it readable for its owner alone.
     (partial / 'model.safetensors').chmod(0o666 & ~_umask())
     for name, content in (('spec.json', spec), ('card.json', card)):
       text = json.dumps(content, indent=2) + '\n'
@@ -242,7 +277,8 @@ def load(name: str | os.PathLike[str]) -> Model:
 
   Raises:
     FileNotFoundError: when there is no such folder, or it holds no model.
-    ValueError: when its files are damaged, or of another version.
+    ValueError: when its files are damaged or of another version, or the folder
+      is the workdir of a run.
     ImportError: for the hub without its package.
 
   >>> load('demo').spec.grid
@@ -275,10 +311,14 @@ def load(name: str | os.PathLike[str]) -> Model:
 
 
 def read_card(name: str | os.PathLike[str]) -> dict[str, Any]:
-  """How a saved model came about: card.json.
+  """How a saved model was made: card.json.
 
   Args:
     name: as for `load`.
+
+  Raises:
+    FileNotFoundError: when there is no such folder.
+    ValueError: when the card is missing or damaged.
 
   >>> 'config' in read_card('demo')
   True
@@ -338,7 +378,7 @@ def _from_hub(text):
 
 
 def _no_model(name, folder):
-  """What is in a folder that is no model, in words."""
+  """The error for a folder without a model; it depends on what is there."""
   if (folder / 'model.npz').exists():
     return ValueError(
       f'{name} is a model of an older format; convert it: python -m '

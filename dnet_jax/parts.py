@@ -1,7 +1,7 @@
-"""Work on many chains part by part, for a device that has no room for all.
+"""Work on many chains part by part, for a device without memory for all.
 
-A function of chains takes `some`, which takes the rows of a part of an array:
-`some(x)` is x itself, where all are taken at once.
+A function of chains is given `some`, which takes the rows of the current part
+from an array. `some(x)` is x itself where all rows are taken at once.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ Some = Callable[[types.Array], types.Array]
 
 
 def number_of_parts(sizes: Sequence[int], at_once: int | None) -> int:
-  """The fewest equal parts of which none has more than `at_once` rows.
+  """The smallest number of equal parts of at most `at_once` rows each.
 
   Args:
     sizes: rows of what is split together, such as chains and a mini-batch.
@@ -36,8 +36,8 @@ def number_of_parts(sizes: Sequence[int], at_once: int | None) -> int:
     if even and max(sizes) // number <= at_once:
       return number
   raise ValueError(
-    f'{" and ".join(map(str, sizes))} rows cannot be split into as many equal '
-    f'parts of at most {at_once}: they need a larger common divisor'
+    f'{" and ".join(map(str, sizes))} rows cannot be split into equal parts of '
+    f'at most {at_once} rows: they need a larger common divisor'
   )
 
 
@@ -79,7 +79,7 @@ def in_parts(
 def mean_of_parts(
   function: Callable[[Some], types.PyTree], number: int
 ) -> types.PyTree:
-  """The mean over parts of what a function gives, of which one is held.
+  """The mean over parts of a function; memory holds one part at a time.
 
   Args:
     function: `(some) -> values`, of a part.

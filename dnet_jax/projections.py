@@ -5,8 +5,9 @@ A projection is an orthogonal projector `P` on positions of chains, such as
 only by `P dy` keeps what `I - P` sees: nothing (`free`), voxels
 (`fixed_voxels`) or block averages (`fixed_average`).
 
-Where a position is a pytree, the argument of a projection may be one too: each
-of its leaves holds for all that lies below it, and None for nothing.
+Where a position is a pytree, the argument of a projection may be one too. Each
+of its leaves applies to everything below that place in the position; where it
+is None, that part is free.
 """
 
 from collections.abc import Callable
@@ -33,7 +34,7 @@ def free() -> types.Projection:
 
 
 def check_visible(visible: types.Array, shape: Sequence[int]) -> None:
-  """Checks that `visible` says of each number of an array if it is observed.
+  """Checks that `visible` broadcasts to the shape of an array.
 
   Args:
     visible: broadcasts against the array.
@@ -83,7 +84,7 @@ def fixed_voxels(visible: types.PyTree) -> types.Projection:
   Raises:
     TypeError: when `visible` is not boolean.
     ValueError: from the projection, when `visible` does not fit the chains,
-      for example since it has no channel axis.
+      for example because it has no channel axis.
 
   >>> fixed_voxels(jnp.array([True, False]))(jnp.ones(2)).tolist()
   [0.0, 1.0]

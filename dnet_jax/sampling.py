@@ -1,4 +1,4 @@
-"""Chains: the only `lax.scan` over chain steps of the library."""
+"""Sampling: the library's only `lax.scan` over the steps of chains."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,8 +1,8 @@
-"""Specs: what shapes the program of a model; static and hashable.
+"""Specs: what determines the program of a model; static and hashable.
 
 Sizes of networks, the grid, and for each use of a model how its chains begin
-and how many steps they take. Numbers are no part of a spec, nor is what a model
-is of: models of two categories have one spec and one compiled program.
+and how many steps they take. A spec holds neither numbers nor a category:
+models of two categories have one spec and one compiled program.
 """
 
 from collections.abc import Mapping
@@ -33,10 +33,11 @@ class ClassifierSizes(NamedTuple):
   """Arguments of `Classifier`, of which there may be several.
 
   Attributes:
-    classes: names; one more logit, the last one, is 'none of them' where
-      `negatives`.
-    mirror: whether it has learned with mirror images, and is asked so.
-    members: classifiers that are asked together.
+    classes: names. With `negatives` there is one more logit, the last one, for
+      'none of them'.
+    mirror: whether it has learned from mirror images too; answers are then
+      means over the mirror images of a shape.
+    members: number of classifiers whose answers are averaged.
   """
 
   classes: tuple[str, ...]
@@ -55,10 +56,11 @@ class Use(NamedTuple):
   Attributes:
     start: where they begin, see uses/.
     num_steps: Langevin steps; for multi-grid, of each grid.
-    noise_steps: of these, the first ones at the temperature; the rest at 0.
+    noise_steps: how many of these steps, from the first one on, are at the
+      temperature; the others are at 0.
     refinement_steps: after these, steps with a narrow reference.
     kernel: of the steps with noise.
-    num_starts: chains of each shape, of which the best is kept.
+    num_starts: chains for each shape; the best one is kept.
     hold: recovery: visible voxels are held at every step.
   """
 
@@ -72,12 +74,12 @@ class Use(NamedTuple):
 
 
 class Spec(NamedTuple):
-  """What shapes the program of a model; static and hashable.
+  """What determines the program of a model; static and hashable.
 
   Attributes:
     grid: `(D, H, W)`.
     descriptors: one, or for multi-grid one for each grid, coarse first.
-    grids: multi-grid: their sides; else none.
+    grids: for multi-grid, the sides of the grids; otherwise empty.
     reference: 'gaussian', or a mixture of them, or 'uniform'; eq. (3).
     generator: or None.
     classifier: or None.
@@ -195,4 +197,4 @@ def spec_from_json(content: Mapping[str, Any]) -> Spec:
       **{name: frozen(x) for name, x in content.items()},
     )
   except (TypeError, KeyError, AttributeError) as error:
-    raise ValueError(f'this is no spec of a model: {error}') from error
+    raise ValueError(f'this is not the spec of a model: {error}') from error

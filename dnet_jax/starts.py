@@ -1,7 +1,8 @@
 """Starts: where chains begin, and the directions in which they may move.
 
-A `Start` is a position and a projection. The makers below are the starts of
-the paper's algorithms; `chains.run_chains` moves one.
+A `Start` is a position and a projection, and perhaps a Gaussian around the
+position. The makers below are the starts of the paper's algorithms;
+`chains.run_chains` moves one.
 """
 
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dnet_jax import corruptions
+from dnet_jax import energy
 from dnet_jax import grids
 from dnet_jax import kernels
 from dnet_jax import projections
@@ -18,28 +21,53 @@ from dnet_jax import types
 
 
 class Start(NamedTuple):
-  """Where chains begin, and the directions in which they may move."""
+  """Where chains begin, and the directions in which they may move.
+
+  Attributes:
+    position: `(*chains, ...)`.
+    project: the directions in which they may move.
+    anchor_std: standard deviation of a Gaussian around the position; it
+      multiplies the density that they sample from. None or infinite: no
+      Gaussian.
+  """
 
   position: types.Array
   project: types.Projection
+  anchor_std: float | types.Array | None = None
 
 
 class Components(NamedTuple):
-  """A mixture of Gaussians in the span of a few directions of the data.
+  """Principal components of data, and where the data lies along them.
 
   Attributes:
     mean: of the data, `(D, H, W, C)`.
-    directions: orthonormal, `(k, D, H, W, C)`: principal components.
-    centers: of the Gaussians, in coordinates along the directions, `(m, k)`.
-    deviations: their standard deviations along the directions, `(m, k)`.
-    weights: their probabilities, `(m,)`.
+    directions: orthonormal, `(k, D, H, W, C)`.
+    coordinates: of n shapes along the directions, `(n, k)`; their mean is 0,
+      and they are uncorrelated.
+    neighbours: how many of the nearest shapes a draw may blend one with.
   """
 
   mean: types.Array
   directions: types.Array
-  centers: types.Array
-  deviations: types.Array
-  weights: types.Array
+  coordinates: types.Array
+  neighbours: float | types.Array
+
+
+# Where between two shapes a draw lies. Nearer to one of them it is a copy.
+_BETWEEN = (0.3, 0.7)
+
+
+def energy_of(start: Start, energy_fn: types.EnergyFn) -> types.EnergyFn:
+  """The energy of chains that begin there: with the Gaussian around the start.
+
+  >>> start = from_data(jnp.zeros((1, 2, 1, 1, 1)))._replace(anchor_std=0.5)
+  >>> energy_of(start, lambda y: y.sum((-4, -3, -2, -1)))(
+  ...   jnp.ones((1, 2, 1, 1, 1))).tolist()
+  [6.0]
+  """
+  if start.anchor_std is None:
+    return energy_fn
+  return energy.anchored_energy(energy_fn, start.position, start.anchor_std)
 
 
 def chain_keys(
@@ -83,34 +111,53 @@ def from_noise(
 
 
 def from_components(
-  keys: types.Key, components: Components, std: float | types.Array = 0.05
+  keys: types.Key,
+  components: Components,
+  std: float | types.Array = 0.05,
+  spread: float | types.Array = 0.6,
 ) -> Start:
-  """Draws of a mixture that is fitted to data, where chains soon find a shape.
+  """Draws between two shapes of the data, from which chains reach a new one.
 
-  `mean + sum_k (c_k + s_k z_k) v_k + noise`, with centers c and deviations s of
-  a Gaussian that is drawn by its weight, and standard normal z.
+  `mean + sum_k (c_k + spread * s_k z_k) v_k`, plus white noise, with the
+  coordinates c of a point between a shape and one of its nearest neighbours,
+  and the standard deviations s of the data along the directions v. A Gaussian
+  alone combines parts that do not go together, and gives broken shapes.
 
   Args:
-    keys: `(chains,)`, see `chain_keys`.
-    components: mean, v, c, s and the weights.
+    keys: `(chains,)`, of `chain_keys`.
+    components: of the data, at least two shapes.
     std: of white noise on top.
+    spread: of the Gaussian around the point, in standard deviations of the
+      data. A smaller one gives shapes closer to copies, a larger one gives more
+      broken shapes.
 
   >>> components = Components(
   ...   jnp.zeros((4, 4, 4, 1)), jnp.ones((2, 4, 4, 4, 1)),
-  ...   jnp.zeros((1, 2)), jnp.ones((1, 2)), jnp.ones(1))
+  ...   jnp.eye(2), neighbours=1)
   >>> keys = chain_keys(jax.random.key(0), 3)
   >>> from_components(keys, components).position.shape
   (3, 4, 4, 4, 1)
   """
-  shape, count = components.mean.shape, len(components.directions)
-  logits = jnp.log(components.weights)
-  chosen = jax.vmap(lambda key: jax.random.categorical(key, logits))(
-    kernels.fold_in(keys, 2)
-  )
-  z = from_noise(kernels.fold_in(keys, 0), (count,)).position
+  shape, coordinates = components.mean.shape, components.coordinates
+  count, width = coordinates.shape
+
+  def between(key):
+    key_one, key_other, key_share = jax.random.split(key, 3)
+    one = jax.random.randint(key_one, (), 0, count)
+    distances = jnp.square(coordinates - coordinates[one]).sum(axis=1)
+    nearest = jnp.argsort(distances.at[one].set(jnp.inf))
+    limit = jnp.clip(components.neighbours, 1, count - 1).astype(jnp.int32)
+    other = nearest[jax.random.randint(key_other, (), 0, limit)]
+    share = jax.random.uniform(
+      key_share, minval=_BETWEEN[0], maxval=_BETWEEN[1]
+    )
+    return coordinates[one] + share * (coordinates[other] - coordinates[one])
+
+  z = from_noise(kernels.fold_in(keys, 0), (width,)).position
+  deviations = jnp.sqrt(jnp.square(coordinates).mean(axis=0))
   offsets = jnp.einsum(
     'nk,k...->n...',
-    components.centers[chosen] + z * components.deviations[chosen],
+    jax.vmap(between)(kernels.fold_in(keys, 2)) + spread * deviations * z,
     components.directions,
     precision='highest',
   )
@@ -118,50 +165,50 @@ def from_components(
   return Start(components.mean + offsets + noise, projections.free())
 
 
+def _gaussian(components):
+  """The mean, `(D H W C,)`, and the rows of A', `(k, D H W C)`."""
+  mean = components.mean.ravel()
+  deviations = jnp.sqrt(jnp.square(components.coordinates).mean(axis=0))
+  rows = components.directions.reshape(-1, mean.size)
+  return mean, deviations[:, None] * rows
+
+
 def completed(
   y: types.Array,
   visible: types.Array,
   components: Components,
   std: float | types.Array,
+  local_std: float | types.Array | None = None,
 ) -> types.Array:
   """What a Gaussian fitted to data expects, given the visible voxels.
 
-  The Gaussian has the mean m and the covariance `A A'` of the mixture. The
-  result is `m + A z` with the z of the least `|z|^2 + |visible residual|^2 /
-  std^2`: the posterior mean under y ~ N(m + A z, std^2 I). Where much is
-  hidden, it is nearer to a shape than an average is.
+  The Gaussian has the mean m of the data, and its covariance `A A'` along the
+  directions. The result is `m + A z` with the z of the least `|z|^2 +
+  |visible residual|^2 / std^2`: the posterior mean under y ~ N(m + A z, std^2
+  I). Where much is hidden, it is nearer to a shape than an average is. What the
+  components do not explain is then taken from the visible voxels nearby.
 
   Args:
     y: shapes `(*chains, D, H, W, C)`; only visible voxels are read.
     visible: boolean, broadcasts against y; True = observed.
     components: of the data.
-    std: what the components are trusted to leave open, of a voxel.
+    std: of a voxel, around what the components explain.
+    local_std: standard deviation, in voxels, of the Gaussian of a local average
+      of the visible residuals, which is added; None: nothing is added.
 
   Returns:
     `(*chains, D, H, W, C)`, the visible voxels too.
 
   >>> components = Components(
   ...   jnp.zeros((1, 1, 2, 1)), jnp.full((1, 1, 1, 2, 1), 0.5**0.5),
-  ...   jnp.zeros((1, 1)), jnp.ones((1, 1)), jnp.ones(1))
+  ...   jnp.array([[1.0], [-1.0]]), neighbours=1)
   >>> y, visible = jnp.ones((1, 1, 2, 1)), jnp.array([[True], [False]])
   >>> found = completed(y, visible, components, 0.1)
   >>> [round(float(x), 2) for x in found.ravel()]
   [0.98, 0.98]
   """
   shape = components.mean.shape
-  weights = components.weights / components.weights.sum()
-  center = weights @ components.centers
-  within = jnp.sqrt(weights @ jnp.square(components.deviations))
-  between = jnp.sqrt(weights)[:, None] * (components.centers - center)
-  directions = components.directions.reshape(len(center), -1)
-  mean = components.mean.ravel() + center @ directions
-  # The rows of A', of the Gaussians themselves and of their centers.
-  basis = jnp.concatenate(
-    [
-      within[:, None] * directions,
-      jnp.matmul(between, directions, precision='highest'),
-    ]
-  )
+  mean, basis = _gaussian(components)
   variance = jnp.square(std)
 
   def one(chain):
@@ -178,7 +225,10 @@ def completed(
   residual = jnp.where(seen, y.reshape(-1, mean.size) - mean, 0)
   # One after the other: each takes as much memory as all components.
   found = jax.lax.map(one, (residual, seen.astype(y.dtype)))
-  return found.reshape(*y.shape[: y.ndim - len(shape)], *shape)
+  found = found.reshape(*y.shape[: y.ndim - len(shape)], *shape)
+  if local_std is None:
+    return found
+  return found + corruptions.local_average(y - found, visible, local_std, 0.0)
 
 
 def from_data(y: types.Array) -> Start:
@@ -212,6 +262,7 @@ def recovery_start(
   visible: types.Array,
   hold: bool = True,
   fill: Callable[..., types.Array] | None = None,
+  anchor_std: float | types.Array | None = None,
 ) -> tuple[Start, Callable[[types.Array], types.Array]]:
   """The start of a recovery in both readings of section 6.2, and its end.
 
@@ -223,6 +274,7 @@ def recovery_start(
     fill: `(y, visible, mean) -> (*chains, D, H, W, C)`, where hidden voxels
       begin, from the mean of the visible ones of each shape; None: at that
       mean, as in the authors' code.
+    anchor_std: standard deviation of a Gaussian around the start; see `Start`.
 
   Returns:
     The start, and a function that puts the visible voxels back.
@@ -238,24 +290,83 @@ def recovery_start(
   mean = total / jnp.maximum(count, 1)
   start = from_corrupted(
     y, visible, mean if fill is None else fill(y, visible, mean)
-  )
+  )._replace(anchor_std=anchor_std)
   if hold:
     return start, lambda y_syn: y_syn
   free = start._replace(project=projections.free())
   return free, lambda y_syn: jnp.where(visible, y, y_syn)
 
 
-def from_low_resolution(y_low: types.Array, factor: int) -> Start:
-  """`C^- Y_low`, its block averages held: Algorithm 5.
+def expected_details(
+  y_low: types.Array,
+  factor: int,
+  components: Components,
+  std: float | types.Array,
+) -> types.Array:
+  """What a Gaussian fitted to data expects, given block averages.
+
+  As `completed`, with averages in place of visible voxels: the posterior mean
+  under `C y ~ N(C (m + A z), std^2 I)`.
+
+  Args:
+    y_low: shapes `(*chains, D / d, H / d, W / d, C)`.
+    factor: ratio d of the sides of the high and the low resolution.
+    components: of the data.
+    std: of an average, around what the components explain.
+
+  Returns:
+    `(*chains, D, H, W, C)`; its block averages are near to `y_low`.
+
+  >>> components = Components(
+  ...   jnp.zeros((2, 2, 2, 1)), jnp.full((1, 2, 2, 2, 1), 0.125**0.5),
+  ...   jnp.array([[4.0], [-4.0]]), neighbours=1)
+  >>> found = expected_details(jnp.ones((1, 1, 1, 1)), 2, components, 0.1)
+  >>> [round(float(x), 2) for x in found.ravel()[:2]]
+  [1.0, 1.0]
+  """
+  shape = components.mean.shape
+  mean, basis = _gaussian(components)
+  rows = grids.downscale(basis.reshape(-1, *shape), factor)
+  rows = rows.reshape(len(basis), -1)
+  low = grids.downscale(components.mean, factor).ravel()
+  products = jnp.matmul(rows, rows.T, precision='highest')
+  products += jnp.square(std) * jnp.eye(len(rows))
+  residual = y_low.reshape(-1, low.size) - low
+  z = jnp.linalg.solve(
+    products, jnp.matmul(rows, residual.T, precision='highest')
+  )
+  found = mean + jnp.matmul(z.T, basis, precision='highest')
+  return found.reshape(*y_low.shape[: y_low.ndim - len(shape)], *shape)
+
+
+def from_low_resolution(
+  y_low: types.Array,
+  factor: int,
+  guess: Callable[[types.Array], types.Array] | None = None,
+  anchor_std: float | types.Array | None = None,
+) -> Start:
+  """`C^- Y_low`, or a guess, whose block averages are held: Algorithm 5.
 
   Args:
     y_low: shapes `(*chains, D, H, W, C)`.
     factor: ratio d of the sides of the high and the low resolution.
+    guess: a function from the low to the high resolution; None: `C^-`. The
+      result is corrected so that its block averages are `y_low`.
+    anchor_std: standard deviation of a Gaussian around the start; see `Start`.
 
   >>> from_low_resolution(jnp.ones((1, 2, 2, 2, 1)), 2).position.shape
   (1, 4, 4, 4, 1)
   """
-  return Start(grids.upscale(y_low, factor), projections.fixed_average(factor))
+  y: types.Array | float = 0.0
+  missing = y_low
+  if guess is not None:
+    y = guess(y_low)
+    missing = y_low - grids.downscale(y, factor)
+  return Start(
+    y + grids.upscale(missing, factor),
+    projections.fixed_average(factor),
+    anchor_std,
+  )
 
 
 def from_coarse(y_coarse: types.Array, factor: int) -> Start:

@@ -33,10 +33,10 @@ LossFn = Callable[..., tuple[Array, tuple[PyTree, dict[str, Array]]]]
 
 
 def known(x: Any) -> np.ndarray | None:
-  """A number as NumPy has it; None where it is traced and cannot be looked at.
+  """A number as a NumPy array; None where it is traced and has no value yet.
 
-  What JAX computes of a known number inside `jit` is traced, such as `x > 0`:
-  checks look at this instead.
+  Inside `jit`, what JAX computes from a known number is traced too, such as
+  `x > 0`: checks use this instead.
 
   >>> known(0.5), jax.jit(lambda x: x + (known(x) is None))(1.0).item()
   (array(0.5), 2.0)

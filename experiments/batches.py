@@ -1,4 +1,4 @@
-"""Rows at a time, to bound the memory, and batches ahead of their steps."""
+"""Calls on some rows at a time, to bound memory, and batches made ahead."""
 
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -20,17 +20,17 @@ def map_batches(
 ) -> Any:
   """Calls a function on `size` rows at a time.
 
-  The last rows are called together with rows again that were called before, so
-  that a compiled function compiles once.
+  The last call is padded with rows of the first one, so that a jitted function
+  compiles only once.
 
   Args:
-    function: of arrays with as many rows each, to arrays with such rows.
+    function: from arrays of equally many rows to arrays of as many rows.
     *arrays: `(n, ...)`, keys among them; n at least 1.
     size: rows of a call, at most.
     workers: threads that call it, after the first call, which compiles.
 
   Returns:
-    What `function(*arrays)` is, as NumPy arrays.
+    `function(*arrays)`, as NumPy arrays.
 
   Raises:
     ValueError: when there are no rows.
@@ -40,7 +40,7 @@ def map_batches(
   """
   n = len(arrays[0])
   if not n:
-    raise ValueError('there is no shape')
+    raise ValueError('at least one row is needed, got none')
 
   def call(first):
     rows = np.arange(first, first + min(size, n)) % n
@@ -57,18 +57,18 @@ def map_batches(
 def ahead(
   make: Callable[[int, int], Any], end: int
 ) -> Iterator[Callable[[int, int], Any]]:
-  """`(step, rollbacks)`: a mini-batch, which was made during the step before.
+  """Yields `make`, with each mini-batch made during the step before it.
 
   Args:
     make: `(step, rollbacks) -> mini-batch`.
-    end: no step is this large.
+    end: all steps are below it.
   """
   with futures.ThreadPoolExecutor(1, 'batches') as worker:
     waiting = {}
 
     def take(step, rollbacks):
       made = waiting.pop((step, rollbacks), None)
-      # Others are of before a rollback.
+      # Any other mini-batch is from before a rollback.
       waiting.clear()
       batch = make(step, rollbacks) if made is None else made.result()
       if step + 1 < end:

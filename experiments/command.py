@@ -1,9 +1,9 @@
-"""What is typed on the command line, taken apart; no mode is run here.
+"""Parses the command line; runs no mode.
 
   python -m experiments.main --mode=MODE --workdir=FOLDER --config=FILE.py:ARG
   dnet MODE CONFIG_OR_FOLDER
 
-`--config.field=value` overrides a field, of a config or of a model's own.
+`--config.field=value` overrides a field of a config, or of a model's config.
 """
 
 from collections.abc import Mapping
@@ -24,29 +24,30 @@ from experiments.configs import default
 _OVERRIDE = re.compile(r'--?config\.([^=]+)(?:=(.*))?', re.DOTALL)
 FLAGS = {
   'mode': 'what to do; train if not given',
-  'config': 'a file with a config, or the name of one that comes with this',
+  'config': 'a config file, or the name of a config of this program',
   'workdir': 'a run or a saved model; runs/<name of the config> if not given',
   'input': 'shapes from outside: a mesh, voxels, a scan, or a folder of them',
   'visible': 'a .npy, True where a voxel of the input was observed',
   'up': 'the axis of the input that points up: x, y or z; z if not given, y of '
   'glTF',
   'turn': 'degrees by which the input is turned about that axis, from x to y',
-  'key': 'which array of the input, of files that hold several',
-  'threshold': 'above which voxels of the input are inside',
-  'scan': 'the surface of the input is all that is known, though it is closed',
+  'key': 'which array of the input to read, if a file holds several',
+  'threshold': 'voxels of the input above this value are inside',
+  'scan': 'treats a closed mesh as a scan, too: only its surface is known',
   'camera': 'x,y,z: where a scan was seen from, in its coordinates',
   'box': 'x,y,z,x,y,z: lower and upper corner of the whole shape, of which a '
   'scan is a part',
-  'format': 'what is written: obj, ply, stl, glb, off; binvox, vox, npy, mat; '
-  'or several with commas',
+  'format': 'files to write: obj, ply, stl, glb, off; binvox, vox, npy, mat; '
+  'or several, separated by commas',
   'out': 'the folder of an export; or a file for a copy of the result',
   'weights': 'of an export: float16 (default) or int8',
-  'accept_changes': 'goes on with a run whose config has changed',
-  'distributed': 'of a training in several processes: JAX finds the others, on '
-  'a TPU slice, in Slurm and under Open MPI',
-  'coordinator_address': 'likewise, by hand: HOST:PORT of the first process',
-  'num_processes': 'likewise: how many there are',
-  'process_id': 'likewise: the number of this one, from 0',
+  'accept_changes': 'continues a run although its config or data have changed',
+  'distributed': 'trains in several processes; JAX finds the others, on a TPU '
+  'slice, in Slurm and under Open MPI',
+  'coordinator_address': 'instead of --distributed, with the next two flags: '
+  'HOST:PORT of the first process',
+  'num_processes': 'how many processes there are',
+  'process_id': 'the number of this process, from 0',
   'debug': 'shows the traceback of an error',
   'help': 'shows this',
   'version': 'shows the version',
@@ -73,7 +74,7 @@ class Processes(NamedTuple):
   """How a process joins the others of its run; see `processes.join`.
 
   Attributes:
-    address: `HOST:PORT`; None: JAX finds all of it.
+    address: `HOST:PORT`; None: JAX finds the cluster by itself.
     num_processes: of the run.
     process_id: of this one.
   """
@@ -103,7 +104,7 @@ def value(command: Command, name: str) -> Any:
 
 
 def parse(argv: Sequence[str], modes: Sequence[str]) -> Command:
-  """Takes a command line apart.
+  """Parses a command line.
 
   Args:
     argv: without the program's name.
@@ -127,7 +128,7 @@ def parse(argv: Sequence[str], modes: Sequence[str]) -> Command:
   given = {n: values[n].value for n in FLAGS if values[n].value is not None}
   for name, x in given.items():
     if x == '' and name != 'format':
-      raise UsageError(f'--{name}= is empty: give a value, or leave it out')
+      raise UsageError(f'--{name}= is empty: give a value, or omit the flag')
     if name in _NUMBERS:
       given[name] = _numbers(name, x)
   given = _with_positional(given, positional, modes)
@@ -146,7 +147,7 @@ def processes(command: Command) -> Processes | None:
   """The flags of a run of several processes; None where there are none.
 
   Raises:
-    UsageError: for some of those that belong together, or no numbers.
+    UsageError: when one of the three flags is missing or has no valid value.
 
   >>> processes(Command('train', {'distributed': True}, ()))
   Processes(address=None, num_processes=None, process_id=None)
@@ -157,7 +158,7 @@ def processes(command: Command) -> Processes | None:
   missing = [f'--{name}' for name in BY_HAND if name not in given]
   if missing:
     raise UsageError(
-      f'--{given[0]} needs {" and ".join(missing)} too: all three, in each '
+      f'--{given[0]} needs {" and ".join(missing)} too: give all three to each '
       'process'
     )
   address, *texts = (command.given[name] for name in BY_HAND)
@@ -215,7 +216,7 @@ def _numbers(name, text):
 
 
 def _with_positional(given, positional, modes):
-  """`MODE WHAT` in place of flags; what is a config to train, else a folder."""
+  """`MODE WHAT` in place of flags; WHAT is a config to train, else a folder."""
   if not positional:
     return given
   mode, what = given.get('mode'), positional
@@ -230,12 +231,14 @@ def _with_positional(given, positional, modes):
   if not what:
     return given | {'mode': mode}
   name = 'workdir'
-  # A run of that name goes on.
+  # `train FOLDER` continues the run in that folder.
   is_run = os.path.isfile(os.path.join(what[0], 'config.json'))
   if mode in ('train', 'describe') and not is_run:
     name = 'config'
   if name in given:
-    raise UsageError(f'{what[0]} and --{name}={given[name]}: give one of them')
+    raise UsageError(
+      f'{what[0]} and --{name}={given[name]} are both given: give only one'
+    )
   return given | {'mode': mode, name: what[0]}
 
 
@@ -248,7 +251,7 @@ def _unexpected(first, second, *others):
     near = f' (did you mean {first}_{second}?)'
   return (
     f'unexpected argument {second!r}{near}: a command is MODE and one config '
-    'or folder; all else has a flag, and a value with spaces needs quotes'
+    'or folder; everything else is a flag, and a value with spaces needs quotes'
   )
 
 
@@ -256,7 +259,7 @@ def _no_mode(word, modes, *what):
   if len(what) == 1 and what[0] in modes:
     return f'the mode comes first: {what[0]} {word}'
   if word.partition(':')[0].removesuffix('.py') in config_files.config_names():
-    return f'{word} is a config and no mode: train {word}'
+    return f'{word} is a config, not a mode: did you mean train {word}?'
   near = config_files.nearest(word, modes)
   listed = '' if near else f'; modes are {", ".join(modes)}'
   return f'there is no mode {word!r}{near}{listed}'
@@ -286,7 +289,7 @@ def help_text(modes: Mapping[str, Any]) -> str:
     'or, in the repository, python -m experiments.main --mode=MODE '
     '[--config=...] [--workdir=...]',
     '',
-    'Modes, and the flags that each reads beside --workdir:',
+    'Modes, and the flags that each reads besides --workdir:',
   ]
   for name, mode in modes.items():
     names = [f'--{flag} (needed)' for flag in mode.needs]
@@ -302,7 +305,7 @@ def help_text(modes: Mapping[str, Any]) -> str:
 
 
 def no_model(folder: str) -> str:
-  """What to say of a model that is not there: which others are near."""
+  """The error for a model that is not there, with the nearest other name."""
   name = os.path.basename(os.path.normpath(folder))
   runs = [
     str(path.parent) for path in pathlib.Path('runs').glob('*/config.json')
@@ -312,7 +315,7 @@ def no_model(folder: str) -> str:
   if near:
     return f'there is no folder {folder}; did you mean {there[near[0]]}?'
   if name in config_files.all_names():
-    return f'there is no run {folder} yet; first learn it: train {name}'
+    return f'there is no run {folder} yet; train it first: train {name}'
   return (
     f"there is no folder {folder}; a model is a folder, 'demo' or "
     "'hf://owner/name'"

@@ -18,9 +18,9 @@ from experiments.configs import arguments
 from experiments.configs import default
 
 _CONFIGS = pathlib.Path(__file__).parent / 'configs'
-# Files of configs/ that are no configs.
+# Files of configs/ that are not configs.
 _HELPERS = ('__init__', 'arguments', 'default')
-# Files that take a category, and what a name of a config has behind its file's.
+# Files that take a category, and what follows a file's name in a config's name.
 _KINDS = (
   'abp', 'coop', 'multigrid', 'recovery', 'super_resolution', 'synthesis',
 )  # fmt: skip
@@ -29,7 +29,7 @@ _TRUE, _FALSE = ('true', 't', '1', 'yes'), ('false', 'f', '0', 'no')
 
 
 class UsageError(ValueError):
-  """A command line that cannot be; the message says what would be right."""
+  """A wrong command line; the message says how to correct it."""
 
 
 def config_names() -> list[str]:
@@ -62,13 +62,13 @@ def load_config(text: str) -> ml_collections.ConfigDict:
     colon, argument = (':', own) if own else (colon, argument)
   spec = importlib.util.spec_from_file_location(f'config_{path.stem}', path)
   if spec is None or spec.loader is None:
-    raise UsageError(f'{path} is no config: it must be a file of Python, .py')
+    raise UsageError(f'{path} is not a config: it must be a Python file, .py')
   module = importlib.util.module_from_spec(spec)
   try:
     spec.loader.exec_module(module)
     get_config = module.get_config
   except Exception as error:
-    raise UsageError(f'{path} is no config: {error}') from error
+    raise UsageError(f'{path} is not a config: {error}') from error
   if colon and not inspect.signature(get_config).parameters:
     raise UsageError(f'{name} takes no argument, got {argument!r}')
   try:
@@ -77,23 +77,23 @@ def load_config(text: str) -> ml_collections.ConfigDict:
     raise UsageError(str(error)) from error
   except Exception as error:
     raise UsageError(
-      f'{path} is no config: {type(error).__name__}: {error}'
+      f'{path} is not a config: {type(error).__name__}: {error}'
     ) from error
   lacking = [*default.get_config().keys()]
   if isinstance(config, ml_collections.ConfigDict):
     lacking = [*fields(default.get_config()).keys() - fields(config).keys()]
   if lacking:
     raise UsageError(
-      f'{path} is no config: it lacks {", ".join(sorted(lacking))}; begin with '
-      'experiments.configs.default.get_config()'
+      f'{path} is not a config: it lacks {", ".join(sorted(lacking))}; begin '
+      'with experiments.configs.default.get_config()'
     )
   return config
 
 
 def _ours(name):
-  """The file of the program that is meant, and the argument that is in it."""
+  """The config file that a name means, and the argument in the name."""
   path = pathlib.PurePath(name)
-  # As typed in the repository, but from another folder.
+  # The path as it is typed in the repository, but from another folder.
   if path.parent.parts and path.parts[-3:-1] != ('experiments', 'configs'):
     return None, ''
   stem, names = path.name.removesuffix('.py'), config_names()
@@ -118,7 +118,7 @@ def all_names() -> list[str]:
 
 def _no_config(name, text):
   if os.path.isdir(name):
-    return f'{name} is a folder, and no config'
+    return f'{name} is a folder, not a config'
   stem = pathlib.PurePath(name).name.removesuffix('.py')
   near = nearest(stem, all_names())
   listed = '' if near else f'; there are {", ".join(config_names())}'
@@ -131,8 +131,8 @@ def override(
   """Sets fields of a config from their texts.
 
   Raises:
-    UsageError: for an unknown field, which names the nearest ones, or a text
-      that is no value of it.
+    UsageError: for an unknown field (the message names the nearest ones), or a
+      text that is not a valid value of its field.
 
   >>> config = load_config('test')
   >>> override(config, [('chains.num_steps', '7')])
@@ -178,7 +178,7 @@ def fields(
 
 
 def _converted(field, old, text):
-  """The value that a text is, of the type of the old one."""
+  """A text as a value of the type of the old one."""
   if isinstance(old, str):
     return text
   if isinstance(old, bool):
@@ -202,8 +202,7 @@ def _converted(field, old, text):
 def describe(config: ml_collections.ConfigDict) -> str:
   """All fields of a config, their values and what they mean, as text.
 
-  The meanings are the comments of experiments/configs/default.py, whose order
-  it is.
+  Meanings and order are those of experiments/configs/default.py.
   """
   known, told = fields(config), meanings()
   lines = []
@@ -244,7 +243,7 @@ def has_name(name: str, word: str) -> bool:
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-  """A question after words that look alike, or ''.
+  """A question that offers the words most like `word`, or ''.
 
   >>> nearest('trian', ['train', 'sample'])
   ' (did you mean train?)'

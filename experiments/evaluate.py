@@ -18,8 +18,8 @@ def evaluate(request: base.Request) -> dict[str, Any]:
   """Scores a model as its task does.
 
   Returns:
-    What is written to `evaluations/evaluation.json`, `_001`, ... below the
-    model, and to the file `out`.
+    The result that is written to `evaluations/evaluation.json`, `_001`, ...
+    below the model, and to the file `out`.
 
   Raises:
     FileExistsError: when `out` exists.
@@ -62,7 +62,7 @@ def _write(request, score, card):
   data = parts.data(whole)
   if len(data.test) < 2:
     raise ValueError(
-      f'evaluate compares with test shapes, and {data.source} has '
+      f'evaluate compares with test shapes, but {data.source} has '
       f'{len(data.test)}: give another --config.data.path'
     )
   result = outputs.header(card['name'])

@@ -19,7 +19,7 @@ from experiments.tasks import old_format
 
 _SHOWN = 20  # Shapes of a picture.
 _ROWS = 300  # Of the metrics that a model keeps.
-# Of a generator, over its learning.
+# Metrics that show how a generator learned.
 _CURVES = (
   'energy_gap',
   'teaching_loss',
@@ -30,7 +30,12 @@ _CURVES = (
 
 
 def export(
-  workdir: str, out: str, *, num_chains: int = 50, weights: str = 'float16'
+  workdir: str,
+  out: str,
+  *,
+  num_chains: int = 20,
+  weights: str = 'float16',
+  changed: tuple[dnet_jax.Model, dict[str, Any]] | None = None,
 ) -> None:
   """Writes a model with its pictures, whole or not at all, never over another.
 
@@ -39,6 +44,8 @@ def export(
     out: the folder to make.
     num_chains: how many persistent chains to keep, at most.
     weights: see `dnet_jax.save`.
+    changed: the model of `workdir` with other settings of its uses, and its
+      card with their config; None: the model as it is.
 
   Raises:
     FileExistsError: when `out` exists.
@@ -50,7 +57,9 @@ def export(
   )
   if os.path.lexists(os.path.abspath(out)):
     raise taken
-  if old_format.is_old(workdir):
+  if changed is not None:
+    model, card = changed
+  elif old_format.is_old(workdir):
     model, card = old_format.open_old(workdir)
   else:
     model, card = models.open_model(workdir)
@@ -70,7 +79,7 @@ def export(
     try:
       os.rename(folder, out)
     except OSError as error:
-      if os.path.lexists(out):  # Another export was sooner.
+      if os.path.lexists(out):  # Another export was faster.
         raise taken from error
       raise
   finally:
@@ -101,8 +110,8 @@ def _portable(config: dict[str, Any]) -> dict[str, Any]:
 def _pictures(folder, model, name, rows):
   """picture.png: shapes of the model; curves.png: how a generator learned.
 
-  The shapes are fresh ones of a model that makes them from its components, or
-  else persistent chains.
+  The shapes are fresh ones if the model makes them from its components, and
+  otherwise persistent chains.
   """
   shown = None
   use = dict(model.spec.uses).get('synthesize')

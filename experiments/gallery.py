@@ -2,8 +2,8 @@
 
 python -m experiments.gallery --out=docs/images/fresh.png
 
-The shapes are the first ones of a seed, each of the model's own settings; none
-is chosen.
+The shapes are the first ones of a seed, with each model's own settings; none is
+picked by hand.
 """
 
 from collections.abc import Mapping
@@ -66,8 +66,8 @@ def _define_flags():
     [f'pretrained/synthesis_{name}' for name in arguments.CATEGORIES],
     'Saved models or workdirs, a row for each.',
   )
-  flags.DEFINE_integer('shapes', 8, 'Of a row.', lower_bound=1)
-  flags.DEFINE_integer('seed', 0, 'Of the shapes.', lower_bound=0)
+  flags.DEFINE_integer('shapes', 8, 'Shapes in a row.', lower_bound=1)
+  flags.DEFINE_integer('seed', 0, 'Seed of the shapes.', lower_bound=0)
   flags.DEFINE_bool('labels', True, 'Whether rows are named.')
   flags.mark_flag_as_required('out')
 

@@ -46,16 +46,16 @@ except ModuleNotFoundError as error:
     f"error: {error.name} is missing: pip install 'dnet_jax[experiments]'"
   ) from error
 
-# Not with a model that is open.
+# Modes that run without an open model.
 _OUTSIDE = {
   'train': base.Mode(
     lambda asked: None,
-    'learns; goes on where a run was stopped',
+    'trains a model; continues a run that was stopped',
     takes=('config', 'accept_changes', 'distributed', *command.BY_HAND),
   ),
   'export': base.Mode(
     lambda asked: None,
-    'a model with its pictures, from a run',
+    'writes a model with its pictures, from a run',
     needs=('out',),
     takes=('weights',),
   ),
@@ -68,29 +68,37 @@ _OUTSIDE = {
 _ANY = {
   'evaluate': base.Mode(
     evaluate.evaluate,
-    'scores beside real shapes and the paper',
+    'scores a model, beside real shapes and the numbers of the paper',
     takes=('config', 'out'),
   ),
   'report': base.Mode(
     report.report,
-    'one page for a browser: of a run, a model or a results file',
+    'writes a page for a browser about a run, a model or a results file',
     takes=('config', 'out'),
   ),
 }
 MODES = _OUTSIDE | tasks.all_modes() | _ANY
+# Fields of a saved model that an export may change.
+_OF_USES = (
+  'sample.',
+  'recover.',
+  'super_resolve.',
+  'latent.',
+  'components.neighbours',
+)
 _EVERYWHERE = ('mode', 'workdir', 'debug', 'help', 'version')
 
 
 def run(argv: Sequence[str]) -> int:
-  """Does what a command line says.
+  """Executes a command line.
 
   Args:
     argv: without the program's name.
 
   Returns:
-    The exit status: 0; 1 for what cannot be done, 2 for a command line that
-    cannot be, and where some of the shapes of a folder were skipped; 128 and
-    the signal's number for a run that was stopped.
+    The exit status: 0; 1 for what cannot be done; 2 for a wrong command line,
+    and where some shapes of a folder were skipped; 128 plus the signal's number
+    for a run that was stopped.
   """
   _plain_log()
   try:
@@ -102,7 +110,7 @@ def run(argv: Sequence[str]) -> int:
     print('Stopped.', file=sys.stderr)
     return 130
   except BrokenPipeError:
-    # Who reads has seen enough; nothing more is flushed at the end.
+    # The reader has closed the pipe: nothing may be flushed at the end.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
   except Exception as error:
     if '--debug' in argv:
@@ -119,23 +127,23 @@ def status(error: BaseException) -> int:
 
 
 def sentence(error: BaseException) -> str:
-  """An error in one line; of one that nobody foresaw, also where to look."""
+  """An error in one line; for an unexpected one, also where to look."""
   text = ' '.join(str(error).split())
   if 'RESOURCE_EXHAUSTED' in text:
-    return f'the device has too little memory: {text[:200]}'
+    return f'the device is out of memory: {text[:200]}'
   if isinstance(error, OSError) and error.filename and error.strerror:
     return f'{error.filename}: {error.strerror}'
   foreseen = (ValueError, OSError, ImportError, train.DivergedError)
   if isinstance(error, foreseen) and text:
     return text
   return (
-    f'{type(error).__name__}: {text}; this is a fault of the program: --debug '
+    f'{type(error).__name__}: {text}; this is a bug in the program: --debug '
     'shows where'
   )
 
 
 def _plain_log():
-  """Lines of the log without dates; of libraries only what they warn of."""
+  """Lines of the log without dates; of libraries only errors."""
   logging.set_verbosity(logging.INFO)
   formatter = standard_logging.Formatter('%(message)s')
   logging.get_absl_handler().setFormatter(formatter)
@@ -161,14 +169,27 @@ def _run(argv):
     folder, out = _workdir(typed), command.value(typed, 'out')
     _check_there(folder)
     with _naming(out):
-      export.export(folder, out, weights=command.value(typed, 'weights'))
+      export.export(
+        folder,
+        out,
+        weights=command.value(typed, 'weights'),
+        changed=_changed(typed, folder),
+      )
     logging.info('Wrote %s', out)
   else:
     _use(typed)
 
 
+def _changed(typed, folder):
+  """The model and card of `folder` with the settings that are typed, if any."""
+  if not typed.overrides:
+    return None
+  made = request(typed, None, folder)
+  return made.model, made.card | {'config': made.config.to_dict()}
+
+
 def _check_flags(typed, mode):
-  """A flag that is missing, or that the mode does not read."""
+  """Raises UsageError for a missing flag, or one that the mode ignores."""
   for name in mode.needs:
     if name not in typed.given:
       raise command.UsageError(
@@ -181,11 +202,14 @@ def _check_flags(typed, mode):
         f'--mode={typed.mode} does not read --{name}; it reads --workdir'
         + (f', {reads}' if reads else '')
       )
-  if typed.overrides and 'config' not in (*mode.needs, *mode.takes):
-    raise command.UsageError(
-      f'--mode={typed.mode} reads no config, so no --config.'
-      f'{typed.overrides[0][0]}'
-    )
+  if 'config' not in (*mode.needs, *mode.takes):
+    for name, _ in typed.overrides:
+      # The card would say of other fields what was not so in training.
+      if not name.startswith(_OF_USES):
+        raise command.UsageError(
+          f'--mode={typed.mode} changes only how a model is used '
+          f'({", ".join(_OF_USES)}), so no --config.{name}'
+        )
 
 
 def _config(typed):
@@ -241,12 +265,12 @@ def _train(typed):
     return
   membership = processes.join(*asked)
   if jax.process_index():
-    # The first process speaks for all.
+    # Only the first process reports.
     logging.set_verbosity(logging.WARNING)
   try:
     _learn(typed)
   except (signals.Stopped, train.DivergedError) as error:
-    # All have come to the same end.
+    # All processes have raised the same error.
     processes.leave(membership)
     raise error
   except BaseException as error:
@@ -270,7 +294,7 @@ def _learn(typed):
     # Goes on with the config of the run.
     content = workdirs.read_config(folder)
     if content is None:
-      raise command.UsageError(f'{folder} is no run yet: name a --config')
+      raise command.UsageError(f'{folder} is not a run yet: give a --config')
     config = models.full_config(content)
     config_files.override(config, typed.overrides)
   else:
@@ -288,7 +312,7 @@ def _learn(typed):
 
 @contextlib.contextmanager
 def _naming(folder):
-  """Says of a full disk where was written to: the system says a number only."""
+  """Adds the folder to the error of a full disk, which does not name one."""
   try:
     yield
   except Exception as error:
@@ -296,7 +320,7 @@ def _naming(folder):
     if nameless and error.strerror:
       reason = error.strerror
     elif os.strerror(errno.ENOSPC) in str(error) and not nameless:
-      # As libraries pass it on.
+      # Libraries often hide the error of the system inside their own.
       reason = os.strerror(errno.ENOSPC)
     else:
       raise
@@ -336,7 +360,7 @@ def _use(typed):
 
 
 def _check_there(folder):
-  """Says where a model may be that is not in the folder that was named."""
+  """Raises UsageError for a missing folder, with the nearest other one."""
   if os.path.isdir(folder) or folder == 'demo' or folder.startswith('hf://'):
     return
   raise command.UsageError(command.no_model(folder))
@@ -347,7 +371,7 @@ def request(
   config: ml_collections.ConfigDict | None,
   folder: str,
 ) -> base.Request:
-  """A model, and the config whose settings of its use count.
+  """Opens a model, with the config that says how it is used.
 
   Args:
     typed: the command line.
@@ -365,7 +389,7 @@ def request(
     config_files.override(config, typed.overrides)
   _check_same_networks(folder, config, own)
   if changed:
-    # Else the model's own, also of one whose card has no config.
+    # Otherwise the model's own settings, also where its card has no config.
     model = parts.with_settings(model, config)
   given = {name: command.value(typed, name) for name in ('visible', 'out')}
   formats = command.value(typed, 'format')
@@ -395,7 +419,7 @@ def _source(typed):
 
 
 def _writable(folder):
-  """Where results of a model go: below it, or of one that is no folder here."""
+  """Where a model's results go: its folder; for one that has none, runs/."""
   if os.path.isdir(folder):
     return folder
   name = folder.removeprefix('hf://').replace('/', '_')
@@ -403,7 +427,7 @@ def _writable(folder):
 
 
 def _check_same_networks(folder, config, own):
-  """What a model was learned as, nothing that is said later changes."""
+  """Raises ValueError for a config of other networks than the model's."""
   ours, theirs = (
     {
       name: x
@@ -420,8 +444,8 @@ def _check_same_networks(folder, config, own):
   ]
   if differing:
     raise ValueError(
-      f'{folder} holds another model than the config asks for (theirs -> '
-      f'ours): {", ".join(differing)}'
+      f'{folder} holds other networks than the config asks for (saved -> '
+      f'config): {", ".join(differing)}'
     )
 
 

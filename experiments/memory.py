@@ -1,7 +1,7 @@
-"""How much memory a step takes on a device, said before it is run.
+"""How much memory a step takes on a device, reported before the step is run.
 
-XLA knows it when it has compiled the step. A step that does not fit would end
-the run later, and say so less clearly.
+XLA knows it once the step is compiled. A step that does not fit would stop the
+run later, with a less clear message.
 """
 
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ def estimate(compiled: jax.stages.Compiled) -> Estimate | None:
 
 
 def room() -> int | None:
-  """Bytes that each device of this process has; None where nobody knows."""
+  """Bytes that each device of this process has; None where that is unknown."""
   device = jax.local_devices()[0]
   found = device.memory_stats() if device.platform != 'cpu' else None
   if found is not None:
@@ -72,7 +72,7 @@ def check(
   available: int | None,
   fields: Mapping[str, Any],
 ) -> None:
-  """Says what a step takes, and refuses one that does not fit.
+  """Logs how much memory a step takes, and refuses one that does not fit.
 
   Args:
     needs: of `estimate`.
@@ -81,7 +81,7 @@ def check(
       whether they may be taken some at a time.
 
   Raises:
-    ValueError: for a step that does not fit; says what to set.
+    ValueError: for a step that does not fit; the message says what to set.
   """
   if needs is None:
     return
@@ -102,16 +102,13 @@ def check(
 
 def _advice(needs, available, fields):
   chains, shapes = fields['chains'], fields['shapes']
-  fewer = (
-    'set fewer chains.num_chains and a smaller data.batch_size, or take more '
-    'devices'
-  )
+  fewer = 'lower chains.num_chains and data.batch_size, or use more devices'
   left = available - needs.state
   if left <= 0:
-    # A memory of chains is split over devices, and nothing else is large.
+    # Only the memory of chains is large, and it is split over devices.
     return (
-      f'{_text(needs.state)} of it are chains and networks, so take more '
-      'devices, or set fewer chains.num_chains or chains.num_slots'
+      f'{_text(needs.state)} of it are chains and networks, so use more '
+      'devices, or lower chains.num_chains or chains.num_slots'
     )
   if not fields['at_once']:
     return fewer
@@ -120,7 +117,7 @@ def _advice(needs, available, fields):
     if chains % number == 0 and shapes % number == 0:
       return (
         f'set chains.at_once={max(chains, shapes) // number} (of {chains} '
-        f'chains and {shapes} shapes on a device), or take more devices'
+        f'chains and {shapes} shapes on a device), or use more devices'
       )
   return fewer
 

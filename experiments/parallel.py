@@ -5,9 +5,8 @@ the axis `AXIS`. Every array is either the same on all devices or split over
 that one axis: the batch along its first axis, chains along `chain_axes`.
 
 The devices are those of all processes of a run, see processes.py. Each process
-holds what lies on its own ones, and nothing is ever gathered on one of them:
-the step averages gradients, statistics and metrics, and that is all that goes
-from device to device.
+holds the arrays of its own devices, and nothing is ever gathered on one device.
+Only averages of gradients, statistics and metrics are sent between devices.
 """
 
 from collections.abc import Callable
@@ -32,14 +31,13 @@ class Parallel(NamedTuple):
   step: `(key, state, batch, schedule)`, of arrays as `init` or `put` give them;
     donates the state.
   init: `(init, key, params, chains=None)`: the state `init(key, params)`, each
-    device with its own chains, as `step` takes it. `chains(some)` are some
-    chains (a slice) of all slots, where they begin elsewhere.
+    device with its own chains, as `step` takes it. `chains(some)` gives some
+    chains (a slice) of all slots, if they begin elsewhere.
   put: `(state)`: places a state as `step` takes it.
-  get: `(state)`: back, with whole chain axes, as it is saved.
-  like: `(shapes)`: as what `get` gives is to be restored: its shapes, and
-    where they lie.
-  local: `(state)`: of what `get` gives what this process has, with the chains
-    of its own devices, for its own use.
+  get: `(state)`: the inverse of `put`: whole chain axes, as they are saved.
+  like: `(shapes)`: what `get` returns, as shapes and shardings to restore it.
+  local: `(state)`: the part of what `get` returns that this process has, with
+    the chains of its own devices.
   batch: `(arrays)`: places a mini-batch, a pytree of arrays, each split along
     its first axis, of which this process has `rows`.
   lower: as `step`, of arrays or their shapes: the step as `jax.stages.Lowered`.
@@ -59,8 +57,8 @@ def make(mode: str, step: Callable[..., Any], chain_axes: Any) -> Parallel:
   """Maps a step over all devices of all processes.
 
   Args:
-    mode: 'shard_map'; or 'pmap', the older form of the same, which JAX builds
-      on shard_map by now, and which is here for one process only.
+    mode: 'shard_map'; or 'pmap', the older form of the same. JAX now builds it
+      on shard_map, and here it works in one process only.
     step: see the module.
     chain_axes: a prefix of the state: the axis of chains, or None.
 
@@ -71,8 +69,8 @@ def make(mode: str, step: Callable[..., Any], chain_axes: Any) -> Parallel:
     raise ValueError(f'parallel must be one of {MODES}, got {mode!r}')
   if mode == 'pmap' and jax.process_count() > 1:
     raise ValueError(
-      f"parallel='pmap' runs in one process, and this run has "
-      f"{jax.process_count()}: take 'shard_map'"
+      f"parallel='pmap' works in one process only, and this run has "
+      f"{jax.process_count()}: use 'shard_map'"
     )
   maker = _shard_map if mode == 'shard_map' else _pmap
   return maker(step, chain_axes, all_devices())
@@ -89,7 +87,9 @@ def check_divisible(**sizes: int) -> None:
   for name, size in sizes.items():
     if size % devices:
       raise ValueError(
-        f'{name} = {size} cannot be split evenly over {devices} devices'
+        f'{name} = {size} cannot be split evenly over {devices} devices: '
+        f'it must be a multiple of {devices}, such as '
+        f'{-(-size // devices) * devices}'
       )
 
 
@@ -102,7 +102,7 @@ def rows(size: int) -> slice:
 
 
 def agree(number: int) -> int:
-  """The largest of the numbers >= 0 that the processes give; all call it."""
+  """The largest of the processes' numbers, all >= 0; every process calls it."""
   if jax.process_count() == 1:
     return number
   return int(np.max(multihost_utils.process_allgather(np.int32(number))))
@@ -175,7 +175,7 @@ def _spec(axis):
 def _placed(x, sharding):
   """An array on all devices, of which each process has the whole or its part.
 
-  Nothing is compared between processes, which `device_put` would do.
+  Unlike `device_put`, it does not compare the array between processes.
   """
   if isinstance(x, jax.Array) and x.sharding == sharding:
     return x
@@ -195,12 +195,13 @@ def _place(mesh, chain_axes, state):
 
 
 def _init(mesh, chain_axes):
-  """Of a state: each device draws its own chains."""
+  """Makes `Parallel.init`: each device draws its own chains."""
 
   def init(function, key, params, chains=None):
     def strong(data, params):
       state = function(jax.random.wrap_key_data(data), params)
-      # As a restored state is, or the step would be compiled once more.
+      # Strongly typed, as a restored state is, or the step would be compiled
+      # again.
       return jax.tree.map(lambda x: jnp.asarray(x, x.dtype), state)
 
     data = np.asarray(jax.random.key_data(key))

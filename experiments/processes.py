@@ -36,7 +36,7 @@ class Membership(NamedTuple):
 
 
 def alone() -> Membership:
-  """A run of one process, that JAX's runtime need not know of."""
+  """A run of one process, which needs no distributed runtime."""
   return Membership(False, roll_call.alone())
 
 
@@ -55,18 +55,19 @@ def join(
 
   Raises:
     ValueError: where JAX finds no cluster.
-    OSError: where the others do not come.
+    OSError: where the other processes cannot be reached.
   """
   found = {}
   if address is not None:
-    # A cluster that is there as well has nothing to say then.
+    # An address given by hand counts, even in a cluster that JAX would find.
     found = {
       'coordinator_address': address,
       'num_processes': num_processes,
       'process_id': process_id,
       'cluster_detection_method': 'deactivate',
     }
-  # SIGTERM is ours: until a run can save it ends the process, as ever.
+  # We handle SIGTERM ourselves. Until a run can save, it ends the process as
+  # usual.
   with contextlib.suppress(AttributeError):
     # Not every version of JAX has it.
     jax.config.update('jax_enable_preemption_service', False)
@@ -85,11 +86,11 @@ def join(
 
 
 def leave(membership: Membership, reason: str | None = None) -> None:
-  """The end of this process; with a reason the others stop too, at once."""
+  """Ends the part of this process; with a reason, the others stop at once."""
   if not membership.several:
     return
   if reason is None:
-    # In step, or who ends first would look dead to the others.
+    # All processes leave together: the first one to end would look lost.
     multihost_utils.sync_global_devices('end')
     membership.roll.leave()
     jax.distributed.shutdown()
@@ -108,7 +109,7 @@ def _cannot_join(error, address):
   text = ' '.join(str(error).split())
   if isinstance(error, ValueError) and address is None:
     return ValueError(
-      'no TPU slice, Slurm step or Open MPI job is to be found here: give '
+      'found no TPU slice, Slurm step or Open MPI job here: give '
       '--coordinator_address=HOST:PORT, --num_processes and --process_id'
     )
   if 'before any JAX' in text:
@@ -118,10 +119,10 @@ def _cannot_join(error, address):
 
 
 def _own_addresses() -> Sequence[str]:
-  """Addresses of this machine that others may know."""
+  """Addresses of this machine that the other processes may reach."""
   found = []
   try:
-    # Nothing is sent: it only asks which address would be used.
+    # Nothing is sent: this only finds out which address would be used.
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
       probe.connect(('192.0.2.1', 9))
       found.append(probe.getsockname()[0])

@@ -29,10 +29,10 @@ from experiments.tasks import base
 from experiments.tasks import parts
 
 MOST_BYTES = 5_000_000
-RUNNING = 'page.html'  # Of a training that is going on.
+RUNNING = 'page.html'  # The page of a run that is still learning.
 _SHAPES = 8  # Of a group.
 _PICTURES = 12  # At most, the newest ones.
-# What a page says first of a card, and what stands behind the number.
+# The entries of a card that a page shows first, and the unit of each.
 _SHORT = {
   'data': '',
   'iterations': ' iterations',
@@ -87,7 +87,7 @@ def report_result(path: str, out: str | None = None) -> str:
 
   Raises:
     FileExistsError: when `out` exists.
-    ValueError: for a file that is no result.
+    ValueError: for a file that is not a result.
   """
   if out is not None:
     voxel_file.refuse_existing(out)
@@ -172,7 +172,7 @@ def _page(folder, spec, card, rows, groups, results):
 
 
 def _facts(card: Mapping[str, Any]) -> dict[str, Any]:
-  """What a card says, but for its config."""
+  """The entries of a card, without its config."""
   found = {}
   for name, value in card.items():
     if name in ('config', 'name') or value is None:
@@ -186,7 +186,7 @@ def _facts(card: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _config(content: Mapping[str, Any] | None) -> list[str]:
-  """The fields that are not the default, and all of them when asked for."""
+  """The fields that differ from the default, and the whole config, folded."""
   if not content:
     return []
   own, usual = _flat(content), _flat(default.get_config().to_dict())
@@ -220,7 +220,7 @@ def _metrics(folder: str) -> list[dict[str, Any]]:
 
 
 def _pictures(folder: str) -> list[str]:
-  """Pictures of a model or run: those beside it, then the newest of others."""
+  """Pictures of a model or run: those in its folder, then the newest others."""
 
   def inside(pattern):
     return glob.glob(os.path.join(glob.escape(folder), pattern))

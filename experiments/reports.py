@@ -40,8 +40,8 @@ def gallery(folders: Sequence[str], path: str) -> None:
   """
   body = [
     '<h1>Models</h1>',
-    '<p class="faint">The first shapes of each model; none is chosen. Drag one '
-    'to turn all of them.</p>',
+    '<p class="faint">The first shapes of each model; none is picked by hand. '
+    'Drag one to turn all of them.</p>',
   ]
   for folder in folders:
     body += _entry(folder, os.path.dirname(os.path.abspath(path)))
@@ -75,7 +75,7 @@ def _entry(folder, beside):
 
 
 def main(argv: Sequence[str]) -> None:
-  """Writes what is not there yet, and the gallery."""
+  """Writes the reports that do not exist yet, and the gallery."""
   if argv[1:]:
     raise app.UsageError(f'no arguments but flags are taken, got {argv[1:]}')
   folders = _MODELS.value

@@ -1,4 +1,4 @@
-"""Whether a run can go on from what its workdir holds."""
+"""Whether a run can be resumed from the files in its workdir."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,8 +11,8 @@ from experiments.tasks import base
 from experiments.tasks import networks
 from experiments.tasks import parts
 
-# Fields that a run may be resumed with other values of: they change no result
-# while nothing diverges, or only what is still to come.
+# Fields that may have other values when a run is resumed. They do not change
+# the results so far; most change no result at all while nothing diverges.
 MAY_DIFFER = (
   'sample',
   'recover',
@@ -38,7 +38,7 @@ def find_data(
 ) -> tuple[ml_collections.ConfigDict, datasets.Dataset]:
   """The shapes that a run has learned from, and the config with their path.
 
-  They are where they were, or where the config says that they are now.
+  They are looked for at the path of the run, and at that of the config.
   """
   recorded = (workdirs.read_config(workdir) or {}).get('data', {}).get('path')
   found, missing = [], None
@@ -61,15 +61,15 @@ def find_data(
   raise ValueError(
     f'{workdir} has learned from other shapes (checksum {told["checksum"]}: '
     f'{told["data"]}) than data.path has now ({", ".join(found)}): point '
-    '--config.data.path at those, take another workdir, or go on with these '
-    'by --accept_changes'
+    '--config.data.path at the old shapes, use another workdir, or continue '
+    'with the new shapes by --accept_changes'
   )
 
 
 def check_goes_on(
   workdir: str, experiment: base.Experiment, step: int, told: Mapping[str, Any]
 ) -> None:
-  """Refuses a run that has no phase or iteration to go on with."""
+  """Refuses a run whose phase or iteration does not exist in its config."""
   networks.choice(
     [phase.name for phase in experiment.phases],
     told['phase'],
@@ -78,6 +78,6 @@ def check_goes_on(
   total = sum(phase.iterations for phase in experiment.phases)
   if step > total:
     raise ValueError(
-      f'{workdir} has learned for {step} iterations already, and the config '
-      f'asks for {total}: raise train.num_iterations, or take another workdir'
+      f'{workdir} has learned for {step} iterations already, but the config '
+      f'asks for {total}: raise train.num_iterations, or use another workdir'
     )

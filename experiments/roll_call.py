@@ -1,10 +1,10 @@
-"""Who of the processes of a run is still there: one that dies is named.
+"""Watches which processes of a run are still there, and names one that dies.
 
-JAX ends all processes when one is lost, but it says so at length, only after
-its heartbeats, and does not know hosts. So each process has a connection with
-the first one: when a process ends without a word its connection closes, and
-when its machine is lost it falls silent. The first process then tells all
-others, and all stop.
+JAX ends all processes when one is lost, but its message is long, comes only
+after several heartbeats and does not name the host. So each process here has a
+connection with the first one. When a process ends without notice its connection
+closes; when its machine is lost the connection falls silent. The first process
+then tells all others, and all stop.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 PATIENCE = 30.0  # Seconds of silence after which a process is lost.
 _EVERY = 5.0  # Seconds between two signs of life.
-_GOING = 3.0  # Seconds that others have to stop before the first one ends.
+_GOING = 3.0  # Seconds that the others have to stop before the first one ends.
 
 
 class Roll(NamedTuple):
@@ -65,7 +65,7 @@ def invitation(server: socket.socket, hosts: Sequence[str]) -> dict[str, Any]:
 def call(
   server: socket.socket, token: str, number: int, patience: float = PATIENCE
 ) -> Roll:
-  """The first process: waits for the others, and watches them from then on.
+  """For the first process: waits for the others, then watches them.
 
   Args:
     server: of `listen`.
@@ -74,7 +74,7 @@ def call(
     patience: seconds.
 
   Raises:
-    OSError: where one does not come.
+    OSError: where one does not answer.
   """
   names, lines = {0: _name(0)}, {}
   server.settimeout(patience)
@@ -91,7 +91,7 @@ def call(
         ) from error
       line = _Line(connection)
       told = line.first(patience)
-      # Others may knock at a port too.
+      # Other programs may connect to the port too.
       if told and told.get('token') == token and told['process'] not in names:
         names[told['process']] = told['name']
         lines[told['process']] = line
@@ -105,7 +105,7 @@ def call(
 def answer(
   told: dict[str, Any], process: int, patience: float = PATIENCE
 ) -> Roll:
-  """Another process: comes, and watches the first one from then on.
+  """For the other processes: connects to the first one, then watches it.
 
   Args:
     told: the invitation.
@@ -142,7 +142,7 @@ def _name(process):
 
 
 class _Line:
-  """A connection on which objects of JSON go, one a line."""
+  """A connection for JSON objects, one a line."""
 
   def __init__(self, connection):
     self.connection = connection
@@ -151,7 +151,7 @@ class _Line:
     self._lock = threading.Lock()
 
   def send(self, **told):
-    """Sends an object; who does not hear it any more is noticed elsewhere."""
+    """Sends an object; a closed connection is noticed elsewhere."""
     text = json.dumps(told).encode() + b'\n'
     with self._lock:
       try:
@@ -204,8 +204,8 @@ def _watch(lines, names, own, patience):
 
   def lost(process, how):
     return (
-      f'{names[process]} of {len(names)} {how}; this one stops too. The same '
-      'command goes on from the last checkpoint.'
+      f'{names[process]} of {len(names)} {how}; this process stops too. The '
+      'same command continues from the last checkpoint.'
     )
 
   def stop(process, text):
@@ -222,7 +222,7 @@ def _watch(lines, names, own, patience):
   def hear(process, line):
     told = line.receive()
     if told is None:
-      stop(process, lost(process, 'has ended without a word'))
+      stop(process, lost(process, 'has ended without notice'))
       return False
     for one in told:
       if 'stop' in one:

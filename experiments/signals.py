@@ -1,4 +1,4 @@
-"""Signals: a run that is told to stop saves first; told again, it stops."""
+"""Signals: the first one makes a run save and stop, a second one ends it."""
 
 from collections.abc import Iterator
 import contextlib
@@ -18,16 +18,17 @@ class Stopped(Exception):
   def __init__(self, number: int, step: int, workdir: str):
     name = signal.Signals(number).name
     super().__init__(
-      f'{name}: saved step {step} in {workdir}; the same command goes on there.'
+      f'{name}: saved step {step} in {workdir}; the same command resumes the '
+      'run.'
     )
     self.signal = number
 
 
 @contextlib.contextmanager
 def caught_signals() -> Iterator[list[int]]:
-  """Catches the first SIGTERM or SIGINT: a list gets its number.
+  """Catches the first SIGTERM or SIGINT, and adds its number to a list.
 
-  A SIGINT after it stops at once.
+  A second signal that is SIGINT ends the process at once.
   """
   caught: list[int] = []
 
@@ -43,7 +44,7 @@ def caught_signals() -> Iterator[list[int]]:
   except ValueError:  # Not in the main thread.
     yield caught
     return
-  # Python calls `catch` when the step is done; this pipe is told at once.
+  # Python calls `catch` only when the step is done; the pipe hears at once.
   end, told = os.pipe()
   os.set_blocking(told, False)
   other = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
@@ -63,6 +64,6 @@ def _watch(end):
     pipe.read(1)
     while number := pipe.read(1):
       if number[0] == signal.SIGINT:
-        sys.stderr.write('Stopped; the last checkpoint stays.\n')
+        sys.stderr.write('Stopped; the last checkpoint is kept.\n')
         sys.stderr.flush()
         os._exit(128 + signal.SIGINT)

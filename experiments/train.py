@@ -94,30 +94,30 @@ def train(
 ) -> dnet_jax.Model:
   """Learns all phases of a task, from the last checkpoint on.
 
-  A run that has come to its end goes on where `train.num_iterations` is larger
-  now, by the schedule of the new config. Of several processes all call it; the
-  first one alone writes anything but the arrays of checkpoints.
+  A finished run continues if `train.num_iterations` is larger now, by the
+  schedule of the new config. In a run of several processes all of them call
+  this; only the first one writes anything except the arrays of checkpoints.
 
   Args:
     config: see experiments/configs/default.py.
-    workdir: made, or taken up again where it belongs to the same config.
-    accept_changes: go on with another config or with other data than the run
-      began with; an event tells what has changed.
+    workdir: made, or resumed if it belongs to a run with the same config.
+    accept_changes: continue with another config or with other data than the
+      run began with; an event says what has changed.
 
   Returns:
-    The model at the end; of several processes, each with its own chains.
+    The model at the end; in several processes, each one with its own chains.
 
   Raises:
-    ValueError: for a config that is not possible, or not that of the workdir;
-      where the data of the workdir have changed.
+    ValueError: for a config with a wrong value, or another config or other data
+      than those of the workdir.
     DivergedError: when `limits.rollbacks` rollbacks in a row did not help.
     Stopped: when SIGTERM or SIGINT came; all is saved.
     OSError: where the workdir cannot be written, or another run writes to it.
   """
   task = networks.choice(tasks.TASKS, config.task, 'task')
-  # All that can be wrong is said before anything is written.
+  # All checks come before anything is written.
   begun = checkpoints.about(workdir)
-  # Before its first checkpoint a workdir belongs to no config.
+  # Until its first checkpoint, a workdir may be used with any config.
   if begun is not None and not accept_changes:
     workdirs.check_config(
       workdir, config.to_dict(), may_differ=resuming.MAY_DIFFER
@@ -133,29 +133,29 @@ def train(
     for phase in experiment.phases
   )
   if begun is None:
-    params = beginnings.params(config, experiment)
+    params, began = beginnings.params(config, experiment)
   else:
     resuming.check_goes_on(workdir, experiment, *begun)
-    # All will be restored: train.init_from may be gone.
-    params = experiment.params()
+    # All variables are restored later, so train.init_from is not read again.
+    params, began = experiment.params(), []
   changes = workdirs.check_config(workdir, config.to_dict(), accept=True)
-  # All have read what is there before one of them writes.
+  # All processes have read the workdir before one of them writes to it.
   parallel.wait_for_all('read')
   with workdirs.only_writer(workdir), signals.caught_signals() as caught:
     if jax.process_index() == 0:
       workdirs.write_config(workdir, config.to_dict())
     run = _Run(config, workdir, experiment, devices, None, caught)
-    return _train(run, params, changes if begun is not None else [])
+    return _train(run, params, began, changes if begun is not None else [])
 
 
 def _first(run, number, params, like=False) -> _Saved:
-  """The beginning of a phase, from the variables of all networks.
+  """The first state of a phase, from the variables of all networks.
 
   Args:
     run: the run.
     number: of the phase.
     params: the variables.
-    like: only what such a beginning looks like, for one that is restored.
+    like: True: only the structure of such a state, for one to be restored.
   """
   config, phase = run.config, run.experiment.phases[number]
   devices, init = run.devices[number], phase.algorithm.init
@@ -176,7 +176,7 @@ def _first(run, number, params, like=False) -> _Saved:
   )
 
 
-def _train(run, params, changes):
+def _train(run, params, began, changes):
   """From the last checkpoint to the end."""
   workdir, experiment = run.workdir, run.experiment
   numbers = {phase.name: i for i, phase in enumerate(experiment.phases)}
@@ -197,7 +197,7 @@ def _train(run, params, changes):
     step, saved = 0, _first(run, 0, params)
   else:
     step, saved = restored
-    # The settings of its use may be others now.
+    # The settings of the model's uses may have changed since then.
     extras = jax.tree.map(np.asarray, dict(experiment.extras))
     saved = saved._replace(extras=extras)
   total = sum(phase.iterations for phase in experiment.phases)
@@ -216,7 +216,9 @@ def _train(run, params, changes):
       writer.event(*args, **fields)
     if restored is None:
       _save(run, 0, 0, saved)
-      writer.event(0, 'start', data=data.source, shapes=len(data.train))
+      more = {'began': began} if began else {}
+      source, shapes = data.source, len(data.train)
+      writer.event(0, 'start', data=source, shapes=shapes, **more)
     else:
       writer.event(step, 'resume')
       if changes:
@@ -235,7 +237,8 @@ def _phases(run, number, step, saved):
       params = dict(_model(run, later - 1, saved).params)
       first = _first(run, later, params)
       saved = first._replace(rollbacks=saved.rollbacks)
-      # In place of the end of the phase before: a rollback has to find its own.
+      # Replaces the checkpoint of this step, which belongs to the phase before:
+      # a rollback must find a checkpoint of its own phase.
       _save(run, later, step, saved)
       run.writer.event(step, 'phase', name=run.experiment.phases[later].name)
     step, saved = _phase(run, later, step, saved)
@@ -251,7 +254,7 @@ def _batch_of(phase, devices):
 def _check_memory(run, phase, devices, state, batch):
   """Compiles the step, and says whether it fits."""
   if run.config.parallel == 'pmap':
-    # It would be traced a second time when it is called.
+    # With pmap the step would be traced again when it is called.
     return
   lowered = devices.lower(
     jax.random.key(0), state, batch, _schedule(phase.temperature(0), 1.0)
@@ -277,7 +280,7 @@ def _schedule(temperature, rate_factor):
 
 
 def _phase(run, number, step, saved):
-  """From `step` to the end of a phase; returns that step, and what it left."""
+  """Runs a phase from `step` to its end; returns that step and its state."""
   with contextlib.ExitStack() as stack:
     return _learn(run, number, step, saved, stack)
 
@@ -313,7 +316,7 @@ def _learn(run, number, step, saved, stack):
     writer.metrics(step, metrics)
     step += 1
     pace(step)
-    # All stop where one has caught a signal.
+    # All processes stop if one of them has caught a signal.
     stop = parallel.agree(run.caught[0] if run.caught else 0)
     if step == end or stop or _due(step, config.train.checkpoint_every):
       in_a_row = 0
@@ -331,12 +334,12 @@ def _learn(run, number, step, saved, stack):
 
 
 def _due(step, every):
-  """Whether something that is done every so often is due; 0: at the end."""
+  """Whether something that is done every `every` steps is due; 0: never."""
   return every > 0 and step % every == 0
 
 
 def _announce(run, first):
-  """Tells after ten iterations how long it will take: `(step) -> None`."""
+  """Says after ten iterations how long the rest will take: `(step) -> None`."""
   total = sum(phase.iterations for phase in run.experiment.phases)
   times = {}
 
@@ -363,21 +366,22 @@ def _roll_back(run, number, saved, step, fault, in_a_row):
   if in_a_row > limits.rollbacks:
     raise DivergedError(
       f'step {step} diverged ({fault}) after {limits.rollbacks} rollbacks in '
-      'a row. Lower optimizer.learning_rate, chains.step_size or '
-      'optimizer.clip_norm; or raise the limit.'
+      'a row. Lower optimizer.learning_rate or chains.step_size, set a '
+      'smaller optimizer.clip_norm (0: none), or raise a limit that was '
+      'exceeded.'
     )
   # The state has been given to the step, but it still has its shapes.
   like = saved._replace(state=run.devices[number].like(saved.state))
   step, back = checkpoints.restore(run.workdir, like, on_event=run.writer.event)
   rollbacks, factor = saved.rollbacks + 1, saved.rate_factor
   if in_a_row > 1:
-    # Another key did not help.
+    # Other random numbers did not help.
     factor *= limits.rate_factor
   run.writer.rewind(step)
   run.writer.event(step, 'rollback', rollbacks=rollbacks, rate_factor=factor)
   logging.warning(
-    'Diverged (%s); going on from step %d with another key, at %g of the '
-    'learning rate.', fault, step, factor,
+    'Diverged (%s); continuing from step %d with other random numbers, at %g '
+    'times the learning rate.', fault, step, factor,
   )  # fmt: skip
   return step, back._replace(rollbacks=rollbacks, rate_factor=factor)
 
@@ -420,7 +424,7 @@ def _save(run, number, step, saved):
 
 
 def _picture(run, number, saved, step):
-  """Draws some shapes of the first process, where the task has some to show."""
+  """Draws some shapes of the first process, if the task has any to show."""
   if jax.process_index():
     return
   shown = run.experiment.preview(_model(run, number, saved))

@@ -2,9 +2,9 @@
 
 python -m experiments.view --workdir=pretrained/recovery_chair
 
-It makes new shapes, hides and adds voxels with the mouse, and lets Langevin
-steps fill what is hidden, as one watches. The page is served to this machine
-alone; Ctrl-C ends it.
+The page makes new shapes, hides and adds voxels with the mouse, and shows how
+Langevin steps fill hidden voxels. It is served to this machine only; Ctrl-C
+ends it.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from experiments.pages import studio as studios
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, "A run, a saved model, 'demo' or 'hf://owner/name'."
 )
-_PORT = flags.DEFINE_integer('port', 8760, 'Of the page; 0: any that is free.')
+_PORT = flags.DEFINE_integer('port', 8760, 'Port of the page; 0: any free one.')
 
 
 def main(argv: Sequence[str]) -> None:

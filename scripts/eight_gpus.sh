@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # A run on all GPUs of one machine.
 #
-#   scripts/eight_gpus.sh synthesis:toilet,paper [--config.FIELD=VALUE ...]
+#   scripts/eight_gpus.sh synthesis:toilet,paper \
+#     --config.chains.num_chains=32 --config.data.batch_size=32
 #
 # One process has all GPUs. PROCESSES=8 takes eight processes of one GPU each: the
 # same result, as a rehearsal of a cluster. Ctrl-C or SIGTERM saves and stops all;

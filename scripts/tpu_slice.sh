@@ -3,7 +3,8 @@
 #
 #   scripts/tpu_slice.sh create     asks for the slice, and waits for it
 #   scripts/tpu_slice.sh install    this repository and JAX on all workers
-#   scripts/tpu_slice.sh run synthesis:toilet,paper [--config.FIELD=VALUE ...]
+#   scripts/tpu_slice.sh run synthesis:toilet,paper \
+#     --config.chains.num_chains=32 --config.data.batch_size=32
 #   scripts/tpu_slice.sh logs       of the first worker, as they come
 #   scripts/tpu_slice.sh stop       SIGTERM: all save one checkpoint and end
 #   scripts/tpu_slice.sh delete

@@ -55,6 +55,16 @@ def _settle():
 _FOLDER = _settle()
 
 
+def pytest_addoption(parser):
+  parser.addoption(
+    '--kills',
+    type=int,
+    default=3,
+    help='how often the runs of tests that kill are killed: %(default)s, '
+    'since each takes up to a minute',
+  )
+
+
 def pytest_configure(config):
   # Subprocesses hear Ctrl-C also where the tests are a shell's job in the
   # background, which does not.
@@ -78,6 +88,12 @@ def pytest_unconfigure(config):
   if _FOLDER is not None:
     shutil.rmtree(_FOLDER, ignore_errors=True)
     os.environ.pop(_CACHE, None)
+
+
+@pytest.fixture
+def kills(request):
+  """How often a run is killed."""
+  return request.config.getoption('--kills')
 
 
 @pytest.fixture

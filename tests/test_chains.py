@@ -153,29 +153,42 @@ def test_a_memory_holds_at_least_one_chain(field):
     dnet_jax.persistent(dnet_jax.noise_source(SHAPE), **sizes)
 
 
-def components():
+def components(neighbours=2):
   rng = np.random.default_rng(0)
   directions, _ = np.linalg.qr(rng.normal(size=(8, 2)))
   return dnet_jax.Components(
     jnp.asarray(rng.normal(size=SHAPE), jnp.float32),
     jnp.asarray(directions.T.reshape(2, *SHAPE), jnp.float32),
-    centers=jnp.array([[1.0, 0.0], [-1.0, 2.0]]),
-    deviations=jnp.array([[2.0, 0.5], [0.3, 1.0]]),
-    weights=jnp.array([0.7, 0.3]),
+    coordinates=jnp.array([[1, 0], [-1, 2], [3, 1], [-4, -1], [1, -2.0]]),
+    neighbours=neighbours,
   )
 
 
-def test_draws_of_components_have_their_mixture():
+def nearest(coordinates, neighbours):
+  """Pairs of a shape and one of its nearest, by brute force."""
+  for i, one in enumerate(coordinates):
+    distances = [np.linalg.norm(one - other) for other in coordinates]
+    for j in np.argsort(distances)[1 : neighbours + 1]:
+      yield i, j
+
+
+@pytest.mark.parametrize(('neighbours', 'spread'), [(1, 0.3), (2, 0.7), (9, 0)])
+def test_draws_of_components_lie_around_points_between_two(neighbours, spread):
   n, std = 5000, 0.1
-  mean, directions, centers, deviations, weights = (
+  mean, directions, coordinates, _ = (
     np.asarray(x, np.float64) for x in components()
   )
-  y = dnet_jax.from_components(keys(n), components(), std).position
-  y = np.asarray(y, np.float64).reshape(n, -1)
+  drawn = dnet_jax.from_components(keys(n), components(neighbours), std, spread)
+  y = np.asarray(drawn.position, np.float64).reshape(n, -1)
   v = directions.reshape(2, -1)
-  middle = weights @ centers
-  within = np.diag(weights @ np.square(deviations))
-  between = (centers.T * weights) @ centers - np.outer(middle, middle)
+  # Of a share that is uniform between .3 and .7, of a pair.
+  pairs = [*nearest(coordinates, min(neighbours, 4))]
+  middles = np.stack([coordinates[[i, j]].mean(0) for i, j in pairs])
+  apart = np.stack([coordinates[j] - coordinates[i] for i, j in pairs])
+  middle = middles.mean(0)
+  within = np.diag(spread**2 * np.square(coordinates).mean(0))
+  within += 0.4**2 / 12 * apart.T @ apart / len(pairs)
+  between = (middles - middle).T @ (middles - middle) / len(pairs)
   covariance = v.T @ (within + between) @ v + std**2 * np.eye(8)
   centred = y - mean.ravel() - middle @ v
   assert (np.abs(centred.mean(0)) < K * np.sqrt(np.diag(covariance) / n)).all()
@@ -183,23 +196,37 @@ def test_draws_of_components_have_their_mixture():
   error = products.std(0) / np.sqrt(n)
   found = products.mean(0)
   assert (np.abs(found - covariance) < K * error).all()
-  # Negative controls: one Gaussian, and noise of twice that deviation.
-  alone = v.T @ within @ v + std**2 * np.eye(8)
+  # Negative controls: the middles alone, and noise of twice that deviation.
+  alone = v.T @ between @ v + std**2 * np.eye(8)
   assert (np.abs(found - alone) > K * error).any()
   assert (np.abs(found - covariance - 3 * std**2 * np.eye(8)) > K * error).any()
-  # The first Gaussian is chosen as often as its weight says.
-  along = (y - mean.ravel()) @ v.T
-  density = [
-    w * np.exp(-np.square((along - c) / s).sum(1) / 2) / s.prod()
-    for w, c, s in zip(weights, centers, deviations, strict=True)
-  ]
-  share = density[0] / np.sum(density, axis=0)
-  assert abs(share.mean() - 0.7) < K * share.std() / np.sqrt(n)
+
+
+def test_no_draw_of_components_is_near_a_copy():
+  mean, directions, coordinates, _ = (
+    np.asarray(x, np.float64) for x in components()
+  )
+  y = dnet_jax.from_components(keys(300), components(), 0.0, 0.0).position
+  y = np.asarray(y, np.float64) - mean
+  along = y.reshape(300, -1) @ directions.reshape(2, -1).T
+  seen = set()
+  for point in along:
+    found = []
+    for i, j in nearest(coordinates, 2):
+      one, other = coordinates[[i, j]]
+      direction = other - one
+      share = (point - one) @ direction / (direction @ direction)
+      off = np.abs(point - one - share * direction).max()
+      if off < 1e-4 and 0.3 - 1e-4 <= share <= 0.7 + 1e-4:
+        found.append((i, j))
+    assert found
+    seen |= {*found}
+  assert seen == {*nearest(coordinates, 2)}
 
 
 SOURCES = {
   'noise': lambda: dnet_jax.noise_source(SHAPE, 0.3),
-  'components': lambda: dnet_jax.component_source(components(), 0.3),
+  'components': lambda: dnet_jax.component_source(components(), 0.3, 0.5),
 }
 
 

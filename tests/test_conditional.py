@@ -83,6 +83,42 @@ def test_recovery_reads_visible_voxels_only(y):
     np.testing.assert_allclose(hidden, y[i][visible[i]].mean(), rtol=1e-4)
 
 
+def test_an_anchored_recovery_settles_between_its_start_and_the_energy(y):
+  visible = np.random.default_rng(0).random(y.shape) < 0.3
+  start, _ = dnet_jax.recovery_start(y, visible, anchor_std=0.5)
+  last, _ = dnet_jax.run_chains(
+    jax.random.key(0),
+    lambda y: jnp.sum((y - 2) ** 2, (1, 2, 3, 4)) / 2,
+    start,
+    num_steps=60,
+    step_size=0.5,
+    temperature=0.0,
+  )
+  # Precisions 4 of the anchor and 1 of the energy.
+  between = (4 * np.asarray(start.position) + 2) / 5
+  np.testing.assert_allclose(last, np.where(visible, y, between), rtol=1e-5)
+
+
+def test_learning_of_a_recovery_is_anchored(params, y):
+  corrupt = dnet_jax.random_voxels(0.7)
+  tight, free, loose = (
+    learn(
+      functools.partial(dnet_jax.recovery, corrupt=corrupt, anchor_std=std),
+      1,
+      y,
+      params,
+    )
+    for std in (0.1, None, 1e6)
+  )
+
+  def difference(one, other):
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return max(np.abs(a - b).max() for a, b in pairs)
+
+  assert difference(free, loose) < 1e-5
+  assert difference(free, tight) > 1e-3
+
+
 def low_resolution(low):
   return dnet_jax.from_low_resolution(low, 4), lambda y: y
 
@@ -127,7 +163,7 @@ def test_learning_to_recover_beats_the_start():
   params = learn(
     functools.partial(dnet_jax.recovery, corrupt=corrupt), 60, y, first
   )
-  visible = corrupt(dnet_jax.chain_keys(jax.random.key(9), 4), SHAPE)
+  visible = corrupt(dnet_jax.chain_keys(jax.random.key(9), 4), y)
 
   @jax.jit
   def error(params):

@@ -194,9 +194,8 @@ def starts(y):
   components = dnet_jax.Components(
     y[0],
     y[1:],
-    centers=jnp.ones((2, len(y) - 1)),
-    deviations=jnp.ones((2, len(y) - 1)),
-    weights=jnp.array([0.3, 0.7]),
+    coordinates=jnp.eye(3, len(y) - 1),
+    neighbours=1,
   )
 
   def noise(keys):

@@ -425,10 +425,7 @@ def test_forward_mode_is_the_derivative(method, in_chunks, monkeypatch):
   'method',
   [
     'phases',
-    *(
-      pytest.param(name, marks=() if name == 'fourier' else pytest.mark.slow)
-      for name in WITH_FACTORS
-    ),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in WITH_FACTORS),
   ],
 )
 def test_derivatives_through_vmap_in_either_argument(method):

@@ -12,14 +12,23 @@ KINDS = {
   'random_voxels': corruptions.random_voxels(0.7),
   'random_box': corruptions.random_box(0.2),
   'half_space': corruptions.half_space(0.4),
+  'one_view': corruptions.one_view(0.3),
   'mixture': corruptions.mixture(
     [corruptions.random_box(0.2), corruptions.half_space(0.4)]
   ),
 }
 
 
-def draw(corrupt, keys):
-  return np.asarray(jax.jit(corrupt, static_argnums=1)(keys, SHAPE))
+def shapes(n):
+  """Some of whose voxels are full, a little and more than that."""
+  rng = np.random.default_rng(7)
+  y, some = rng.random((2, 300, *SHAPE))
+  return (y * (some < 0.2))[:n].astype(np.float32)
+
+
+def draw(corrupt, keys, first=0):
+  y = shapes(first + len(keys))[first:]
+  return np.asarray(jax.jit(corrupt)(keys, y))
 
 
 def hidden(kind, n=12, seed=0):
@@ -34,7 +43,7 @@ def test_each_chain_has_its_own_whatever_is_beside_it(kind):
   keys = dnet_jax.chain_keys(jax.random.key(3), 6)
   whole = draw(corrupt, keys)
   # As two devices would have it, with `axis_name` in `chain_keys`.
-  split = np.concatenate([draw(corrupt, keys[:3]), draw(corrupt, keys[3:])])
+  split = np.concatenate([draw(corrupt, keys[:3]), draw(corrupt, keys[3:], 3)])
   np.testing.assert_array_equal(whole, split)
   assert len(np.unique(whole.reshape(6, -1), axis=0)) == 6
 
@@ -109,6 +118,37 @@ def test_half_spaces_look_everywhere():
   assert abs(centre - middle).max() < 0.6
 
 
+def brute_force_view(full, axis, backwards):
+  visible = np.zeros_like(full)
+  for place in np.ndindex(*np.delete(full.shape, axis)):
+    line = [*place]
+    line.insert(axis, slice(None))
+    steps = range(full.shape[axis])
+    for step in reversed(steps) if backwards else steps:
+      line[axis] = step
+      visible[tuple(line)] = True
+      if full[tuple(line)]:
+        break
+  return visible
+
+
+def test_one_view_sees_up_to_the_first_full_voxel():
+  full = shapes(40)[..., 0] > 0.3
+  seen = ~hidden('one_view', 40)
+  found = set()
+  for y, visible in zip(full, seen, strict=True):
+    views = {
+      (axis, backwards): brute_force_view(y, axis, backwards)
+      for axis in (0, 1)
+      for backwards in (False, True)
+    }
+    matching = [v for v, x in views.items() if (x == visible).all()]
+    assert len(matching) == 1
+    found |= {*matching}
+  # From all four sides.
+  assert found == {(0, False), (0, True), (1, False), (1, True)}
+
+
 def test_a_mixture_has_all_its_kinds():
   kinds = corruptions.mixture(
     [corruptions.random_voxels(0.5), corruptions.half_space(0.25)]
@@ -127,6 +167,8 @@ def test_a_mixture_has_all_its_kinds():
     (lambda: corruptions.random_box(0.0), '0.0'),
     (lambda: corruptions.half_space(2.0), '2.0'),
     (lambda: corruptions.mixture([]), 'at least one'),
+    (lambda: corruptions.one_view(axes=()), r'\(\)'),
+    (lambda: corruptions.one_view(axes=(0, 3)), r'\(0, 3\)'),
   ],
 )
 def test_impossible_corruptions(make, message):

@@ -74,6 +74,27 @@ def test_reference_std_must_be_positive():
       dnet_jax.descriptor_energy(linear, std)
 
 
+def test_an_anchor_is_a_gaussian_around_given_shapes():
+  rng = np.random.default_rng(0)
+  y, anchor = rng.normal(size=(2, 3, 2, 3, 1, 1)).astype(np.float32)
+  own = functools.partial(dnet_jax.descriptor_energy(linear), THETA)
+  held = dnet_jax.anchored_energy(own, jnp.asarray(anchor), 0.3)
+  log_density = stats.norm.logpdf(y, anchor, 0.3).sum((1, 2, 3, 4))
+  difference = np.asarray(held(y)) - np.asarray(own(y)) + log_density
+  # Up to a constant.
+  np.testing.assert_allclose(difference, difference[0], rtol=1e-5)
+  np.testing.assert_allclose(
+    dnet_jax.score(held)(y),
+    np.asarray(dnet_jax.score(own)(y)) - (y - anchor) / 0.3**2,
+    rtol=1e-5,
+  )
+  free = dnet_jax.anchored_energy(own, jnp.asarray(anchor), jnp.inf)
+  np.testing.assert_array_equal(free(y), own(y))
+  for std in (0, -1.0):
+    with pytest.raises(ValueError, match=f'must be positive, got {std}'):
+      dnet_jax.anchored_energy(own, anchor, std)
+
+
 @pytest.mark.parametrize('masked', [False, True])
 def test_posterior_energy_is_that_of_eq_20(masked):
   rng = np.random.default_rng(0)

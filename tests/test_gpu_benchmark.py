@@ -55,7 +55,7 @@ def test_command(tmp_path):
   # Nothing is written over.
   again = run('--networks=tiny', f'--out={out}')
   assert again.returncode != 0
-  assert 'is there already' in again.stderr + again.stdout
+  assert 'is not overwritten' in again.stderr + again.stdout
   assert json.loads(out.read_text()) == result
 
 
@@ -66,7 +66,7 @@ def test_nothing_is_begun_after_the_time(tmp_path):
   result = json.loads(out.read_text())
   assert result['networks'] == result['layers'] == []
   assert result['left_out'] == ['tiny']
-  assert 'left out, no time: tiny' in done.stdout
+  assert 'left out, out of time: tiny' in done.stdout
 
 
 def test_what_fails_is_a_row_with_the_reason():

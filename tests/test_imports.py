@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # Each module may import those before it.
 LAYERS = (
   ('types',),
-  ('grids', 'parts'),
+  ('corruptions', 'grids', 'parts'),
   ('projections',),
   ('energy', 'kernels'),
   ('sampling',),
@@ -30,7 +30,6 @@ LAYERS = (
 ASIDE = {
   'convolution': {'types'},
   'networks': {'types', 'convolution'},
-  'corruptions': {'types'},
   'features': {'types'},
   'metrics': {'types'},
   'specs': set(),

@@ -320,6 +320,7 @@ def test_positions_must_have_the_chain_axes_of_the_energy(kernel):
     dnet_jax.sample(jax.random.key(0), step, y, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kernel', KERNELS.values(), ids=KERNELS)
 def test_keys_of_the_old_style_draw_the_same(kernel):
   step = kernel(energy_fn, DT)

@@ -180,6 +180,32 @@ def test_a_saved_model_is_the_same_up_to_rounding(tmp_path, weights, bound):
     assert_same(dnet_jax.load(tmp_path / 'again'), loaded)
 
 
+@pytest.mark.parametrize('side', [17, 18])  # The last byte of 17^3 is half.
+def test_components_take_four_bits_of_eight(tmp_path, side):
+  model, rng = large(), np.random.default_rng(0)
+  directions = rng.normal(size=(3, side, side, side, 1)).astype(np.float32)
+  directions *= np.array([1e-3, 1, 50])[:, None, None, None, None]
+  directions[1, 0, 0, 0] = 30.0  # Clipped: the others keep their levels.
+  model.extras['components'] = {'directions': jnp.asarray(directions)}
+  dnet_jax.save(model, tmp_path / 'a', weights='int8')
+  found = dnet_jax.load(tmp_path / 'a').extras['components']['directions']
+  assert found.dtype == np.float32 and found.shape == directions.shape
+  std = directions.std(axis=(1, 2, 3, 4), keepdims=True)
+  level = 4 * std / 7
+  near = np.abs(directions) < 4 * std
+  error = np.abs(found - directions)
+  assert (error <= level * 0.5001)[near].all()
+  assert (error > level / 4).any()
+  np.testing.assert_allclose(found[1, 0, 0, 0], 4 * std[1, 0, 0, 0], rtol=1e-6)
+  # Half a byte each, beside what the model has without them.
+  del model.extras['components']
+  dnet_jax.save(model, tmp_path / 'b', weights='int8')
+  sizes = [
+    (tmp_path / x / 'model.safetensors').stat().st_size for x in ('a', 'b')
+  ]
+  assert sizes[0] - sizes[1] < directions.size / 2 + 1000
+
+
 @pytest.mark.parametrize('kind', KINDS)
 def test_every_kind_of_model_comes_back(tmp_path, kind):
   model = KINDS[kind]()

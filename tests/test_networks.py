@@ -114,7 +114,9 @@ def test_descriptor_is_the_reference(grid):
   np.testing.assert_allclose(apply(params, y[1]), f[1], rtol=1e-3)
 
 
-@pytest.mark.parametrize('some', [1, 2, 3])
+@pytest.mark.parametrize(
+  'some', [pytest.param(1, marks=pytest.mark.slow), 2, 3]
+)
 def test_groups_of_chains_change_nothing(monkeypatch, some):
   monkeypatch.setattr(
     dnet_jax.Descriptor,

@@ -35,7 +35,7 @@ def test_without_arguments_it_says_what_is_missing(script):
 
 
 @pytest.mark.slow
-def test_one_machine_in_four_processes_stops_and_goes_on(tmp_path):
+def test_one_machine_in_two_processes_stops_and_goes_on(tmp_path):
   workdir = tmp_path / 'run'
 
   def start(iterations):
@@ -49,7 +49,7 @@ def test_one_machine_in_four_processes_stops_and_goes_on(tmp_path):
         '--config.chains.noise_iterations=0',
       ],
       {
-        'PROCESSES': '4',
+        'PROCESSES': '2',
         'WORKDIR': str(workdir),
         'PYTHON': sys.executable,
         'PORT': processes.address().rpartition(':')[2],

@@ -243,6 +243,7 @@ def test_langevin_on_an_asymmetric_target(dt, temperature):
   assert max(errors(2 * temperature, dt)) > K
 
 
+@pytest.mark.slow
 def test_mala_where_coordinates_depend_on_each_other():
   y = np.asarray(
     last_states(banana, dims=2, kernel=dnet_jax.mala, dt=0.4, num_steps=200)
@@ -322,9 +323,10 @@ def covariance_error(samples, expected):
     *(
       (dnet_jax.langevin, x) for x in ('free', 'fixed_voxels', 'fixed_average')
     ),
-    (dnet_jax.mala, 'fixed_average'),
-    pytest.param(dnet_jax.mala, 'free', marks=pytest.mark.slow),
-    pytest.param(dnet_jax.mala, 'fixed_voxels', marks=pytest.mark.slow),
+    *(
+      pytest.param(dnet_jax.mala, x, marks=pytest.mark.slow)
+      for x in ('free', 'fixed_voxels', 'fixed_average')
+    ),
   ],
 )
 def test_projected_chains_fill_their_subspace(name, kernel):

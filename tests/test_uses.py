@@ -88,9 +88,8 @@ def close(a, b, atol=2e-5):
 PARTS = dnet_jax.Components(
   jax.random.normal(jax.random.key(3), (*GRID, 1)) / 9,
   jax.random.normal(jax.random.key(4), (2, *GRID, 1)) / 9,
-  centers=jnp.zeros((1, 2)),
-  deviations=jnp.array([[2.0, 1.0]]),
-  weights=jnp.ones(1),
+  coordinates=jnp.array([[2.0, 1.0], [-2.0, 0.0], [0.0, -1.0]]),
+  neighbours=jnp.float32(1),
 )
 
 
@@ -108,7 +107,7 @@ def noise(keys, model):
 
 
 def components(keys, model):
-  return dnet_jax.from_components(keys, PARTS, 0.2)
+  return dnet_jax.from_components(keys, PARTS, 0.2, 1.7)
 
 
 def generated(keys, model):
@@ -127,7 +126,12 @@ STARTS = {
   'chains': remembered,
 }
 SETTINGS = dict(
-  num_steps=5, noise_steps=3, step_size=0.02, temperature=0.5, start_std=0.2
+  num_steps=5,
+  noise_steps=3,
+  step_size=0.02,
+  temperature=0.5,
+  start_std=0.2,
+  start_spread=1.7,
 )
 
 
@@ -144,6 +148,29 @@ def test_synthesis_is_its_parts(start):
     KEY, model, 2, start=start, **SETTINGS | {'temperature': 0.0}
   )
   assert float(abs(found - cold).mean()) > 0.01
+
+
+def test_an_anchored_recovery_stays_near_its_start():
+  model, visible = models.descriptor(), mask()
+  recover = functools.partial(
+    dnet_jax.recover, KEY, model, shapes(), visible, step_size=0.02
+  )
+  begun, free = recover(num_steps=0), recover(num_steps=4)
+  np.testing.assert_array_equal(free, recover(num_steps=4, anchor_std=np.inf))
+  held = recover(num_steps=4, anchor_std=0.15)
+  start, finish = dnet_jax.recovery_start(
+    network(model, shapes()), visible[..., None], anchor_std=0.15
+  )
+  y, _ = dnet_jax.run_chains(
+    KEY, energy_of(model), start, num_steps=4, step_size=0.02, temperature=0.0
+  )
+  close(held, voxels_of(model, finish(y)))
+  assert abs(held - begun).mean() < 0.8 * abs(free - begun).mean()
+  # A model has its own, which is no less finite than others may be.
+  model.extras['settings'] = {'recover': {'anchor_std': 0.15}}
+  np.testing.assert_array_equal(held, recover(num_steps=4))
+  with pytest.raises(ValueError, match='anchor_std must be finite and'):
+    recover(anchor_std=0.0)
 
 
 def test_synthesis_starts_at_given_shapes_and_is_refined():
@@ -167,34 +194,33 @@ def test_synthesis_starts_at_given_shapes_and_is_refined():
 
 def test_recovery_is_its_parts():
   model, visible = models.descriptor(), mask()
-  for fill in ('mean', 'local_average'):
-    for hold in (True, False):
-      found = dnet_jax.recover(
-        KEY,
-        model,
-        shapes(),
-        visible,
-        start=fill,
-        num_steps=4,
-        noise_steps=1,
-        step_size=0.02,
-        temperature=0.3,
-        fill_std=0.6,
-        hold=hold,
-      )
-      average = functools.partial(local_average, std=0.6)
-      start, finish = dnet_jax.recovery_start(
-        network(model, shapes()),
-        visible[..., None],
-        hold,
-        average if fill == 'local_average' else None,
-      )
-      y = moved(model, start, [(1, 1, 0.02, 0.3), (2, 3, 0.02, 0.0)])
-      close(found, voxels_of(model, finish(y)))
-      np.testing.assert_array_equal(
-        np.asarray(found)[:, visible], np.asarray(shapes())[:, visible]
-      )
-      assert (np.asarray(found) != shapes())[:, ~visible].mean() > 0.9
+  for fill, hold in (('mean', True), ('local_average', False)):
+    found = dnet_jax.recover(
+      KEY,
+      model,
+      shapes(),
+      visible,
+      start=fill,
+      num_steps=4,
+      noise_steps=1,
+      step_size=0.02,
+      temperature=0.3,
+      fill_std=0.6,
+      hold=hold,
+    )
+    average = functools.partial(local_average, std=0.6)
+    start, finish = dnet_jax.recovery_start(
+      network(model, shapes()),
+      visible[..., None],
+      hold,
+      average if fill == 'local_average' else None,
+    )
+    y = moved(model, start, [(1, 1, 0.02, 0.3), (2, 3, 0.02, 0.0)])
+    close(found, voxels_of(model, finish(y)))
+    np.testing.assert_array_equal(
+      np.asarray(found)[:, visible], np.asarray(shapes())[:, visible]
+    )
+    assert (np.asarray(found) != shapes())[:, ~visible].mean() > 0.9
 
 
 def local_average(y, visible, mean, std):
@@ -209,9 +235,11 @@ def components(model, number=3):
   return {
     'mean': rng.normal(size=(*model.spec.grid, 1)).astype(np.float32),
     'directions': directions.T.reshape(number, *model.spec.grid, 1),
-    'centers': np.array([[1.0, 0.5, -1.0], [-1.0, 2.0, 0.0]])[:, :number],
-    'deviations': np.array([[4.0, 2.0, 1.0], [1.0, 1.5, 3.0]])[:, :number],
-    'weights': np.array([0.7, 0.3]),
+    # Uncorrelated, and of mean 0.
+    'coordinates': np.array([[4, 1, -3], [4, -1, 3], [-4, 1, 3], [-4, -1, -3]])[
+      :, :number
+    ],
+    'neighbours': np.array(3),
   }
 
 
@@ -221,45 +249,48 @@ def with_components(model):
   return dnet_jax.Model(model.spec, model.params, extras)
 
 
-def test_recovery_from_principal_components():
+@pytest.mark.parametrize('local', [False, True])
+def test_recovery_from_principal_components(local):
+  start = 'components_and_average' if local else 'components'
   model, visible, std = with_components(models.descriptor()), mask(), 0.3
   found = dnet_jax.recover(
-    KEY, model, shapes(), visible, start='components', num_steps=0,
-    components_std=std,
+    KEY, model, shapes(), visible, start=start, num_steps=0,
+    components_std=std, fill_std=0.6,
   )  # fmt: skip
-  # The conditional mean of a Gaussian, by its whole covariance matrix: that of
-  # the mixture.
+  # The conditional mean of a Gaussian, by its whole covariance matrix.
   made = {k: np.asarray(x, np.float64) for k, x in components(model).items()}
-  weights, centers = made['weights'], made['centers']
-  middle = weights @ centers
-  coordinates = np.diag(weights @ made['deviations'] ** 2)
-  coordinates += (centers.T * weights) @ centers - np.outer(middle, middle)
+  coordinates = np.cov(made['coordinates'].T, ddof=0)
   directions = made['directions'].reshape(3, -1)
   covariance = directions.T @ coordinates @ directions
   v = np.asarray(visible).ravel()
   y = np.asarray(network(model, shapes()), np.float64)
   y = y.reshape(len(y), -1)
-  mean = made['mean'].ravel() + middle @ directions
+  mean = made['mean'].ravel()
   known = covariance[np.ix_(v, v)] + std**2 * np.eye(v.sum())
-  gain = covariance[np.ix_(~v, v)] @ np.linalg.inv(known)
-  expected = y.copy()
-  expected[:, ~v] = mean[~v] + (y - mean)[:, v] @ gain.T
-  expected = expected.reshape(-1, *model.spec.grid, 1)
+  gain = covariance[:, v] @ np.linalg.inv(known)
+  mean_given = mean + (y - mean)[:, v] @ gain.T
+  shape = (-1, *model.spec.grid, 1)
+  if local:  # Of what the visible voxels have beside it.
+    left = (y - mean_given).reshape(shape).astype(np.float32)
+    seen = visible[..., None]
+    more = dnet_jax.corruptions.local_average(left, seen, 0.6, 0.0)
+    mean_given += np.asarray(more).reshape(y.shape)
+  expected = np.where(v, y, mean_given).reshape(shape)
   back = voxels_of(model, jnp.asarray(expected))
   np.testing.assert_allclose(found, back, atol=1e-4)
   # And chains begin there.
   moved_on = dnet_jax.recover(
-    KEY, model, shapes(), visible, start='components', num_steps=2,
-    components_std=std, step_size=1e-8,
+    KEY, model, shapes(), visible, start=start, num_steps=2,
+    components_std=std, fill_std=0.6, step_size=1e-8,
   )  # fmt: skip
   np.testing.assert_allclose(moved_on, found, atol=1e-4)
   with pytest.raises(ValueError, match='keeps principal components'):
-    dnet_jax.recover(
-      KEY, models.descriptor(), shapes(), visible, start='components'
-    )
+    dnet_jax.recover(KEY, models.descriptor(), shapes(), visible, start=start)
 
 
-@pytest.mark.parametrize('start', ['mean', 'local_average', 'components'])
+@pytest.mark.parametrize(
+  'start', ['mean', 'local_average', 'components', 'components_and_average']
+)
 def test_recovery_reads_no_hidden_voxel(start):
   model, visible = with_components(models.descriptor()), mask()
   recover = functools.partial(dnet_jax.recover, start=start, num_steps=2)
@@ -283,6 +314,7 @@ def test_recovery_reads_no_hidden_voxel(start):
   close(one, several[0])
 
 
+@pytest.mark.slow
 def test_super_resolution_is_its_parts():
   model = models.descriptor()
   coarse = dnet_jax.downscale(shapes()[..., None], 4)[..., 0]
@@ -300,6 +332,50 @@ def test_super_resolution_is_its_parts():
   assert float(abs(detail).max()) > 0.05
   # Nothing to add where nothing is missing.
   close(dnet_jax.super_resolve(KEY, model, shapes(), num_steps=2), shapes())
+
+
+def test_super_resolution_from_principal_components():
+  model, std = with_components(models.descriptor()), 0.3
+  coarse = dnet_jax.downscale(shapes()[..., None], 2)[..., 0]
+  found = dnet_jax.super_resolve(
+    KEY, model, coarse, start='components', num_steps=0, components_std=std
+  )
+  # The conditional mean of a Gaussian, by its whole covariance matrix.
+  made = {k: np.asarray(x, np.float64) for k, x in components(model).items()}
+  directions = made['directions'].reshape(3, -1)
+  covariance = np.cov(made['coordinates'].T, ddof=0)
+  covariance = directions.T @ covariance @ directions
+  grid = model.spec.grid
+  size = int(np.prod(grid))
+  average = np.asarray(
+    dnet_jax.downscale(jnp.eye(size).reshape(size, *grid, 1), 2)
+  ).reshape(size, -1)
+  low = np.asarray(network(model, coarse), np.float64)
+  low = low.reshape(len(low), -1)
+  mean = made['mean'].ravel()
+  known = average.T @ covariance @ average + std**2 * np.eye(low.shape[1])
+  gain = covariance @ average @ np.linalg.inv(known)
+  expected = mean + (low - mean @ average) @ gain.T
+  guess = dnet_jax.expected_details(
+    network(model, coarse), 2, dnet_jax.Components(**made), std
+  )
+  close(guess.reshape(expected.shape), expected.astype(np.float32), atol=1e-4)
+  # And then with the averages as they were given.
+  expected = expected.reshape(-1, *grid, 1).astype(np.float32)
+  left = network(model, coarse) - dnet_jax.downscale(expected, 2)
+  expected += np.asarray(dnet_jax.upscale(left, 2))
+  close(found, voxels_of(model, jnp.asarray(expected)), atol=1e-4)
+  # A Gaussian around the start holds it there.
+  move = functools.partial(
+    dnet_jax.super_resolve, KEY, model, coarse, start='components',
+    num_steps=3, components_std=std, step_size=0.02,
+  )  # fmt: skip
+  free, held = move(), move(anchor_std=0.15)
+  assert abs(held - found).mean() < 0.9 * abs(free - found).mean()
+  with pytest.raises(ValueError, match="use start='repeat'"):
+    dnet_jax.super_resolve(KEY, models.descriptor(), coarse, start='components')
+  with pytest.raises(ValueError, match="got 'mean'"):
+    dnet_jax.super_resolve(KEY, model, coarse, start='mean')
 
 
 @pytest.mark.parametrize(
@@ -428,6 +504,7 @@ def test_inference_finds_the_z_of_a_generated_shape(partly):
   assert float(abs(again - y).mean()) < 0.05 * apart
 
 
+@pytest.mark.slow
 def test_inference_is_its_parts():
   model, given = models.generator(), shapes(2)
   found = dnet_jax.infer_latent(
@@ -604,6 +681,8 @@ USES = {
     ('step_size', 'noise_std'),
   ),
 }
+# Which take long, and are made of what the others are made of.
+_LIKE_ANOTHER = ('multi_grid', 'infer_latent', 'reconstruct')
 # Those whose chains have a temperature.
 HOT = ('synthesize', 'multi_grid', 'recover', 'super_resolve')
 DETERMINISTIC = {
@@ -628,7 +707,13 @@ DETERMINISTIC = {
 }
 
 
-@pytest.mark.parametrize('name', USES)
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(name, marks=pytest.mark.slow if name in _LIKE_ANOTHER else ())
+    for name in USES
+  ],
+)
 def test_uses_are_functions_to_jax(name):
   """Under jit with the model as an argument, and vmap over keys."""
   use, make, _ = USES[name]
@@ -694,7 +779,7 @@ def test_old_style_keys_and_keys_of_each_chain(name):
   np.testing.assert_array_equal(old, plain)
   keys = dnet_jax.chain_keys(KEY, 2)
   np.testing.assert_array_equal(use(keys, make(), **keywords), plain)
-  with pytest.raises(ValueError, match=r'or 2 for as many .*\(3,\)'):
+  with pytest.raises(ValueError, match=r'or 2 keys for 2 shapes; .*\(3,\)'):
     use(jax.random.split(KEY, 3), make())
   with pytest.raises(TypeError, match='key'):
     use(0, make())
@@ -834,7 +919,7 @@ def test_starts_that_are_not_possible():
   for start, match in (
     ('components', 'principal components'),
     ('chains', 'num_shapes is 2, but the model keeps 0'),
-    ('grids', "start 'grids' is for models of several grids"),
+    ('grids', "start must be 'grids' for a multi-grid model"),
     ('generator', 'needs a model with a generator'),
     (shapes(3), 'start holds 3 shapes, num_shapes is 2'),
     (shapes(2)[:, 1:], r'start must be .*\(8, 8, 8\).*\(2, 7, 8, 8\)'),
@@ -851,12 +936,14 @@ def test_a_multi_grid_model_says_what_is_not_for_it():
   for keywords in (
     dict(noise_steps=1),
     dict(start_std=0.1),
+    dict(start_spread=1.1),
     dict(refinement_steps=1),
+    dict(refinement_std=0.1),
   ):
     (name,) = keywords
     with pytest.raises(ValueError, match=f'{name} cannot be set'):
       call('multi_grid', **keywords)
-    if name != 'start_std':
+    if name not in ('start_std', 'start_spread'):
       with pytest.raises(ValueError, match=f'{name} cannot be set'):
         dnet_jax.super_resolve(
           KEY, models.multi_grid(), jnp.ones((2, 2, 2)), **keywords
@@ -960,7 +1047,7 @@ def test_a_uniform_reference():
 def test_mala_needs_a_temperature():
   use = specs.Use('noise', 4, noise_steps=4, kernel='mala')
   model = models.descriptor(uses=(('synthesize', use),))
-  with pytest.raises(ValueError, match='mala, which needs temperature > 0'):
+  with pytest.raises(ValueError, match='mala needs temperature > 0'):
     dnet_jax.synthesize(KEY, model, 2, noise_steps=2)
   found = dnet_jax.synthesize(KEY, model, 2, temperature=1.0, step_size=0.01)
   start = dnet_jax.from_noise(keys_of(KEY, 2, 0), (*GRID, 1), 0.3)

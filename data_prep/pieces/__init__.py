@@ -1,4 +1,4 @@
-"""Pieces of furniture, made of simple solids by random dimensions and parts.
+"""Pieces of furniture, made of simple solids with random dimensions and parts.
 
-Only how a piece is put together; voxels and files are not for here.
+Only how a piece is put together is here: no voxels, no files.
 """

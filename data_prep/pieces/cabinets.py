@@ -211,7 +211,7 @@ def monitor(rng):
   rim = rng.uniform(0.015, 0.035)
   parts = [
     solids.box(-x, x, 0, thick, neck, neck + tall),
-    # The frame stands out before the screen.
+    # The frame stands out in front of the screen.
     solids.box(-x, x, -rim, 0.01, neck, neck + 0.04),
     solids.box(-x, x, -rim, 0.01, neck + tall - 0.03, neck + tall),
     solids.box(-x, -x + 0.03, -rim, 0.01, neck, neck + tall),

@@ -108,7 +108,7 @@ def chair(rng):
 
 def sofa(rng):
   """A sofa, for one to four."""
-  # The back at +y; turned at the end.
+  # Built with its back at +y, and turned at the end.
   seats = int(rng.choice([1, 2, 3, 4], p=[0.2, 0.3, 0.35, 0.15]))
   wide = seats * rng.uniform(0.55, 0.75)
   deep, top = rng.uniform(0.7, 1.0), rng.uniform(0.35, 0.5)

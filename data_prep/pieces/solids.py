@@ -58,7 +58,7 @@ def lean(parts, z0, slope):
 
 
 def turn(parts):
-  """Turns parts a quarter, so that their back at +y comes to +x."""
+  """Turns parts by a quarter, so that a back at +y comes to +x."""
   return [(v[:, [1, 0, 2]] * (1, -1, 1), f) for v, f in parts]
 
 

@@ -1,8 +1,9 @@
 """glTF 2.0, as one file (`.glb`) and as JSON (`.gltf`).
 
-All meshes of the scene with the transforms of their nodes. Triangles, strips
-and fans are read, points and lines have no surface. Positions as they stand in
-the file, with y up. Compressed meshes and skins are refused by name.
+Reads all meshes of the scene with the transforms of their nodes: triangles,
+strips and fans. Points and lines have no surface and are left out. Positions
+are those of the file, with y up. Compressed meshes and skins are refused, with
+an error that names them.
 """
 
 import base64
@@ -53,10 +54,10 @@ def read(
     raise ValueError(f'its JSON cannot be read: {error}') from None
   version = str(_get(_get(scene, 'asset', {}), 'version', ''))
   if not version.startswith('2'):
-    raise ValueError(f'it is of glTF version {version!r}, read is 2.0')
+    raise ValueError(f'its glTF version is {version!r}; only 2.0 is supported')
   for name in _get(scene, 'extensionsRequired', []):
     if name in _REFUSED:
-      raise ValueError(f'it is compressed ({name}): save it without')
+      raise ValueError(f'it is compressed ({name}): save it uncompressed')
   try:
     return _scene(_File(scene, binary, resolve, {}))
   except (KeyError, IndexError, TypeError, AttributeError) as error:
@@ -67,7 +68,7 @@ def read(
 
 def _get(where: Any, key: str, default: Any) -> Any:
   if not isinstance(where, Mapping):
-    raise ValueError('not a glTF scene: its JSON is no object')
+    raise ValueError('not a glTF scene: its JSON is not an object')
   return where.get(key, default)
 
 
@@ -76,7 +77,7 @@ def _chunks(data: bytes) -> tuple[bytes, bytes | None]:
   version = int.from_bytes(data[4:8], 'little')
   length = int.from_bytes(data[8:12], 'little')
   if version != 2:
-    raise ValueError(f'it is of GLB version {version}, read is 2')
+    raise ValueError(f'its GLB version is {version}; only 2 is supported')
   if length > len(data) or length < 20:
     raise ValueError(
       f'truncated: {length} bytes promised, but it has {len(data)}'
@@ -91,7 +92,7 @@ def _chunks(data: bytes) -> tuple[bytes, bytes | None]:
     found.setdefault(data[at + 4 : at + 8], data[at + 8 : at + 8 + size])
     at += 8 + size
   if b'JSON' not in found:
-    raise ValueError('it has no chunk of JSON')
+    raise ValueError('it has no JSON chunk')
   return found[b'JSON'], found.get(b'BIN\0')
 
 
@@ -118,15 +119,18 @@ def _scene(file: _File) -> tuple[np.ndarray, np.ndarray]:
     if 'mesh' not in node:
       continue
     if 'skin' in node:
-      raise ValueError(f'node {i} has a skin, whose pose is not read')
+      raise ValueError(f'node {i} has a skin, which is not supported')
     if 'EXT_mesh_gpu_instancing' in node.get('extensions', {}):
-      raise ValueError(f'node {i} has instances (EXT_mesh_gpu_instancing)')
+      raise ValueError(
+        f'node {i} has instances (EXT_mesh_gpu_instancing), which are not '
+        'supported'
+      )
     placed.append((node['mesh'], matrix, node.get('weights', [])))
   vertices, faces, start = [np.empty((0, 3))], [np.empty((0, 3), np.int64)], 0
   for number, matrix, weights in placed:
     mesh = meshes[_index(number, meshes, 'mesh')]
     if any(weights or mesh.get('weights', [])):
-      raise ValueError(f'mesh {number} is morphed, which is not read')
+      raise ValueError(f'mesh {number} is morphed, which is not supported')
     for primitive in mesh['primitives']:
       points, triangles = _primitive(file, primitive)
       points = points @ matrix[:3, :3].T + matrix[:3, 3]
@@ -166,10 +170,10 @@ def _primitive(file: _File, primitive) -> tuple[np.ndarray, np.ndarray]:
   """Corners and triangles of a part of a mesh."""
   for name in _REFUSED:
     if name in primitive.get('extensions', {}):
-      raise ValueError(f'it is compressed ({name}): save it without')
+      raise ValueError(f'it is compressed ({name}): save it uncompressed')
   points = _accessor(file, primitive['attributes']['POSITION']).astype(float)
   if points.shape[1:] != (3,):
-    raise ValueError('positions are not of three coordinates')
+    raise ValueError('positions must have three coordinates')
   if 'indices' in primitive:
     corners = _accessor(file, primitive['indices']).reshape(-1)
     text.check_indices(corners, len(points))
@@ -187,7 +191,9 @@ def _primitive(file: _File, primitive) -> tuple[np.ndarray, np.ndarray]:
     rows = np.stack([first, corners[1:-1], corners[2:]], axis=1)
   elif mode in (0, 1, 2, 3, 4):
     if len(corners) % 3:
-      raise ValueError(f'{len(corners)} corners of triangles, not by threes')
+      raise ValueError(
+        f'triangles need a multiple of 3 corners, got {len(corners)}'
+      )
     rows = corners.reshape(-1, 3)
   else:
     raise ValueError(f'mode {mode} of a primitive is unknown')
@@ -205,7 +211,7 @@ def _accessor(file: _File, number: int) -> np.ndarray:
       file, accessor['bufferView'], accessor.get('byteOffset', 0), kind, count,
       width,
     )  # fmt: skip
-  else:  # zeros, which take no bytes: no file needs a great many.
+  else:  # zeros, which take no bytes; a very large number is an error.
     if count > 1 << 24:
       raise ValueError(f'accessor {number} promises {count} zeros')
     values = np.zeros((count, width), kind)
@@ -238,13 +244,13 @@ def _view(file: _File, number, offset, kind, count, width) -> np.ndarray:
   view = views[_index(number, views, 'bufferView')]
   for name in _REFUSED:
     if name in view.get('extensions', {}):
-      raise ValueError(f'it is compressed ({name}): save it without')
+      raise ValueError(f'it is compressed ({name}): save it uncompressed')
   buffer = _buffer(file, view['buffer'])
   size = width * kind.itemsize
   stride = view.get('byteStride', 0) or size
   start = view.get('byteOffset', 0) + offset
   if min(count, offset, start) < 0 or stride < size:
-    raise ValueError(f'bufferView {number} cannot be: it has stride {stride}')
+    raise ValueError(f'bufferView {number} has the invalid stride {stride}')
   end = start + stride * (count - 1) + size if count else start
   if end > len(buffer):
     raise ValueError(
@@ -268,7 +274,7 @@ def _buffer(file: _File, number: int) -> bytes:
     elif uri.startswith('data:'):
       head, _, coded = uri.partition(',')
       if not head.endswith(';base64'):
-        raise ValueError(f'buffer {number} is not coded in base64')
+        raise ValueError(f'buffer {number} is not encoded in base64')
       content = base64.b64decode(coded)
     elif file.resolve is None:
       raise ValueError(f'buffer {number} is in another file, {uri!r}')

@@ -1,8 +1,8 @@
-"""Wavefront OBJ: vertices and faces; what draws no surface is left out.
+"""Wavefront OBJ: vertices and faces; everything without a surface is left out.
 
-An index that is negative counts back from where it stands. Lines may go on
-after a backslash. Curved surfaces (`surf`) are refused, since their triangles
-are not in the file.
+A negative index counts back from its place in the file. A line that ends in a
+backslash continues on the next line. Curved surfaces (`surf`) are refused,
+since their triangles are not in the file.
 """
 
 import re
@@ -20,7 +20,7 @@ _REFUSED = {
   b'cdp': 'a patch (cdp)',
 }
 
-# Of `vertex/texture/normal`, what is not read.
+# The part of `vertex/texture/normal` that is not read.
 _TAIL = re.compile(rb'/-?\d*(?:/-?\d*)?(?!\S)')
 
 
@@ -33,7 +33,7 @@ def read(data: bytes) -> tuple[np.ndarray, np.ndarray]:
   data = text.plain(data)
   if b'\r' in data:
     data = data.replace(b'\r\n', b'\n').replace(b'\r', b'\n')
-  if b'\\' in data:  # lines keep their numbers.
+  if b'\\' in data:  # joins continued lines, and keeps the line numbers.
     data = re.sub(
       rb'((?:[^\n\\]*\\[ \t]*\n)+)([^\n]*)',
       lambda m: re.sub(rb'\\[ \t]*\n', b' ', m[1]) + m[2]
@@ -44,7 +44,7 @@ def read(data: bytes) -> tuple[np.ndarray, np.ndarray]:
   for number, line in enumerate(data.split(b'\n'), 1):
     if b'#' in line:
       line = line[: line.index(b'#')]
-    # Most lines begin with their word; some are indented.
+    # Most lines begin with their keyword; some are indented.
     head, _, rest = line.lstrip().partition(b' ')
     if b'\t' in head:
       head, _, rest = line.strip().replace(b'\t', b' ').partition(b' ')
@@ -55,7 +55,7 @@ def read(data: bytes) -> tuple[np.ndarray, np.ndarray]:
       faces.append((number, rest))
       before.append(len(vertices))
     elif head in _REFUSED:
-      raise ValueError(f'line {number}: {_REFUSED[head]} is not read')
+      raise ValueError(f'line {number}: {_REFUSED[head]} is not supported')
     elif not vertices and head[:1] in (b'<', b'{', b'\0'):
       raise ValueError(f'not an OBJ file: it has {text.shown(line)}')
   points = _vertices(vertices)

@@ -2,8 +2,8 @@
 
 `[ST][C][N][4][n]OFF [BINARY]`: texture coordinates, colours, normals, a fourth
 coordinate (by which the others are divided), n-space. Colours of faces and
-vertices are left out. `#` begins a comment anywhere. White space is white
-space, as far as that is possible: a colour ends with its line.
+vertices are left out. `#` begins a comment anywhere. Line breaks count as any
+white space where that is possible; the colour of a face ends with its line.
 """
 
 import re
@@ -27,7 +27,9 @@ def read(data: bytes) -> tuple[np.ndarray, np.ndarray]:
   if binary:
     _head(binary[1], binary[1])
     if binary[1] != b'OFF':
-      raise ValueError(f'binary {binary[1].decode()} is not read, only OFF')
+      raise ValueError(
+        f'binary {binary[1].decode()} is not supported, only binary OFF'
+      )
     return _read_binary(data[binary.end() :])
   if b'#' in data:
     data = re.sub(rb'#[^\r\n]*', b'', data)
@@ -43,7 +45,7 @@ def read(data: bytes) -> tuple[np.ndarray, np.ndarray]:
     match = re.match(rb'\s*(\d+)', data[start:])
     if not match or int(match[1]) != 3 or kinds['4']:
       raise ValueError(
-        f'{head.decode()} of other than 3 dimensions is not read'
+        f'{head.decode()} must have 3 dimensions; others are not supported'
       )
     start += match.end()
   mesh = _read_triangles(data[start:]) if head in (b'OFF', b'off') else None
@@ -77,7 +79,7 @@ def _read_triangles(data: bytes):
   corners = faces[:, 1:]
   inside = (corners >= 0) & (corners < v) & (corners == np.floor(corners))
   if not inside.all():
-    return None  # which names the line.
+    return None  # the slower reader names the line of an error.
   vertices = numbers[3 : 3 + 3 * v].reshape(v, 3)
   return vertices, np.full(m, 3), corners.astype(np.int64).ravel()
 
@@ -89,7 +91,7 @@ def _read_lines(data: bytes, start: int, kinds):
     raise ValueError('no counts of vertices and faces in its header')
   v = text.whole(values[0], lines[0], 'vertices')
   m = text.whole(values[1], lines[1], 'faces')
-  # The number of edges, which nobody needs, may be missing.
+  # The number of edges, which is not used, may be missing.
   at = 2
   if values.size > 2 and (
     lines[2] == lines[0] or (lines[3:4] != lines[2]).all()
@@ -106,9 +108,9 @@ def _read_lines(data: bytes, start: int, kinds):
   base = width + 3 * bool(kinds['N']) + 2 * bool(kinds['ST'])
   if kinds['C']:
     strides = base + 4, base + 3
-  else:  # in a plain OFF some write colours without a word.
+  else:  # some plain OFF files have colours that the header does not name.
     strides = (base, base + 3, base + 4) if base == 3 else (base,)
-  # Numbers that just suffice need no lines to be told apart.
+  # If the count of numbers fits exactly, lines need not be told apart.
   for stride in strides:
     faces = _stream(values[stride * v :], v, m)
     if faces is not None:
@@ -184,14 +186,14 @@ def _faces(values, lines, v: int, m: int):
     rest = int(np.searchsorted(lines[at:], lines[at - 1], 'right'))
     if rest not in (0, 1, 3, 4):
       raise ValueError(
-        f'line {lines[at]}: after the {n} corners of face {i} come {rest} '
-        'numbers, and no colour has as many'
+        f'line {lines[at]}: {rest} numbers follow the {n} corners of face {i}; '
+        'a colour has 1, 3 or 4'
       )
     at += rest
   if at < end:
     raise ValueError(
-      f'line {lines[at]}: it goes on after the {v} vertices and {m} faces '
-      'that are promised'
+      f'line {lines[at]}: there is more after the {v} vertices and {m} faces '
+      'of the header'
     )
   return counts, np.array(corners, np.int64)
 
@@ -221,7 +223,7 @@ def _read_binary(data: bytes):
   if at > len(words):
     raise ValueError(f'truncated: face {m - 1} is not whole')
   if 12 + 12 * v + 4 * at < len(data.rstrip(b'\r\n')):
-    raise ValueError('it goes on after the last face promised')
+    raise ValueError(f'there is more after the {m} faces of the header')
   corners = np.concatenate(corners) if corners else np.empty(0, np.int64)
   text.check_indices(corners, v)
   mesh = vertices.astype(np.float64)

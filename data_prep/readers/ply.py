@@ -2,7 +2,7 @@
 
 Read are the elements `vertex` (properties x, y, z), `face` (a list named
 vertex_indices or vertex_index) and `tristrips` (likewise; -1 ends a strip).
-Other elements and properties are passed over, whatever they are.
+All other elements and properties are ignored.
 """
 
 from collections.abc import Sequence
@@ -118,12 +118,12 @@ def _header(data: bytes):
         raise ValueError
     except (KeyError, IndexError, ValueError):
       raise ValueError(
-        f'line {number}: {text.shown(line.encode())} is nothing that a PLY '
-        'header has'
+        f'line {number}: {text.shown(line.encode())} is not valid in the '
+        'header of a PLY file'
       ) from None
   if order is None:
     raise ValueError('its header names no format')
-  # What is promised cannot be more than there is: no element has no bytes.
+  # Every element takes at least a byte, so a larger count must be wrong.
   body = data[end.end() :]
   for element in elements:
     if element.properties and element.count > len(body):
@@ -141,7 +141,7 @@ def _binary(body: bytes, order: str, elements: Sequence[_Element]):
     found[element.name], at = _binary_element(body, at, order, element)
   if body[at:].strip(b'\0\r\n\t '):
     raise ValueError(
-      f'it goes on for {len(body) - at} bytes after all that is promised'
+      f'there are {len(body) - at} more bytes after the last element'
     )
   return found
 
@@ -150,7 +150,7 @@ def _binary_element(body: bytes, at: int, order: str, element: _Element):
   lists = [p for p in element.properties if p.length]
   lengths = ()
   if element.count and lists:
-    # Most files have lists of one length; then rows are of one size.
+    # In most files all lists have one length, so all rows have one size.
     lengths, _ = _one_row(body, at, order, element)
   fields = []
   sizes = iter(lengths)
@@ -232,7 +232,7 @@ def _text(body: bytes, first: int, elements: Sequence[_Element]):
   for element in elements:
     found[element.name], at = _text_element(values, lines, at, element)
   if at < len(values):
-    raise ValueError(f'line {lines[at]}: it goes on after all that is promised')
+    raise ValueError(f'line {lines[at]}: there is more after the last element')
   return found
 
 

@@ -8,9 +8,9 @@ def cut(
 ) -> np.ndarray:
   """Triangles of polygons of any size.
 
-  A polygon is cut from its first corner where that covers it, as it does a
-  convex one, and otherwise by ears. Polygons of fewer than three corners, which
-  are points and lines, have no triangles.
+  A polygon is cut into a fan from its first corner if the fan covers it, as for
+  a convex one, and otherwise by ear clipping. Polygons with fewer than three
+  corners, which are points and lines, have no triangles.
 
   Args:
     vertices: `(v, 3)`.
@@ -46,7 +46,7 @@ def cut(
 
 
 def _cut_equal(vertices, polygons):
-  """Triangles of polygons `(p, n)`, and of which polygon each is."""
+  """Triangles of polygons `(p, n)`, and the polygon of each."""
   count, n = polygons.shape
   fans = np.stack(
     [
@@ -83,7 +83,7 @@ def _flat(points, normal):
 def _ears(flat) -> np.ndarray:
   """Triangles `(n - 2, 3)` of a simple polygon, by its own indices.
 
-  Where it crosses itself there is no ear some time, and its most convex corner
+  A polygon that crosses itself may run out of ears; then its most convex corner
   is cut off.
   """
   left = list(range(len(flat)))
@@ -102,7 +102,7 @@ def _ears(flat) -> np.ndarray:
       inside = np.ones(len(reflex), bool)
       for k in range(3):
         inside &= _turn(corners[k], corners[(k + 1) % 3], reflex) >= -1e-15
-        # Corners of the ear itself, and their doubles where a hole is joined.
+        # The ear's own corners, and their copies where a hole is joined.
         inside &= (reflex != corners[k]).any(axis=1)
       if not inside.any():
         break
@@ -113,7 +113,7 @@ def _ears(flat) -> np.ndarray:
       )
     found.append((left[i - 1], left[i], left[(i + 1) % n]))
     del left[i]
-    # The next one is looked for further on, lest all come from one corner.
+    # The search goes on behind this ear, so that ears do not share one corner.
     at = i % len(left)
   found.append(tuple(left))
   return np.array(found)

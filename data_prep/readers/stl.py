@@ -18,8 +18,8 @@ _FIRST_FACET = re.compile(rb'\s+(?=facet\s+normal\b)')
 def read(data: bytes) -> tuple[np.ndarray, np.ndarray]:
   """Reads STL; see `data_prep.readers`.
 
-  The length says what a file is: some binary ones begin with `solid`, too, and
-  some hold 0 in place of their number of triangles.
+  The length tells binary from text: some binary files begin with `solid`, too,
+  and some have 0 as their number of triangles.
   """
   size = len(data)
   count = int.from_bytes(data[80:84], 'little') if size >= _HEAD else 0
@@ -28,7 +28,7 @@ def read(data: bytes) -> tuple[np.ndarray, np.ndarray]:
     return _binary(data, count)
   body = text.plain(data)
   if re.match(rb'\s*solid\b', body, re.IGNORECASE) and (
-    # Text holds no such bytes, and a binary file hardly none.
+    # Text has no such bytes, and nearly every binary file has some.
     b'\0' not in body
   ):
     return _text(body)
@@ -43,8 +43,8 @@ def read(data: bytes) -> tuple[np.ndarray, np.ndarray]:
     )
   if data[promised:].strip(b'\0\r\n\t '):
     raise ValueError(
-      f'it goes on for {size - promised} bytes after the {count} triangles '
-      'promised'
+      f'there are {size - promised} more bytes after the {count} triangles '
+      'of the header'
     )
   return _binary(data, count)
 
@@ -75,7 +75,7 @@ def _statements(data: bytes) -> Iterator[tuple[int, bytes, list[bytes]]]:
 
 
 def _text(data: bytes):
-  """Facets of text, in letters of any size."""
+  """Facets of a text file; keywords may be in upper or lower case."""
   vertices, counts, closed = [], [], True
   solids = ends = 0
   for number, line, words in _statements(data):

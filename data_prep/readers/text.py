@@ -15,8 +15,8 @@ _MARKS = (
 def plain(data: bytes) -> bytes:
   """Text as bytes of one byte a letter, without byte order mark.
 
-  UTF-16 is told by its mark, or by the zero byte that each of its ASCII letters
-  has; what is not ASCII in names and comments may be anything.
+  UTF-16 is recognised by its mark, or by the zero byte in each of its ASCII
+  letters. Names and comments may have letters of any encoding.
 
   >>> plain('v 1'.encode('utf-16'))
   b'v 1'
@@ -45,7 +45,7 @@ def shown(text: bytes) -> str:
 
 
 def numbers(text: bytes) -> np.ndarray | None:
-  r"""All numbers of a text, float64 `(n,)`; None where a word is none.
+  r"""All numbers of a text, float64 `(n,)`; None where a word is not a number.
 
   >>> numbers(b'1 2.5\n3').tolist()
   [1.0, 2.5, 3.0]
@@ -54,7 +54,7 @@ def numbers(text: bytes) -> np.ndarray | None:
   if not text.strip():
     return np.empty(0)
   with warnings.catch_warnings():
-    warnings.simplefilter('error')  # a word that is no number is a warning.
+    warnings.simplefilter('error')  # NumPy only warns of a word in the text.
     try:
       return np.fromstring(text, sep=' ')
     except (DeprecationWarning, ValueError):
@@ -69,7 +69,7 @@ def values(data: bytes, first: int) -> tuple[np.ndarray, np.ndarray]:
     first: the number of its first line, for messages.
 
   Raises:
-    ValueError: naming the line, where a word is no number.
+    ValueError: naming the line, where a word is not a number.
 
   >>> [a.tolist() for a in values(b'1 2.5\n\n3', 4)]
   [[1.0, 2.5, 3.0], [4, 4, 6]]

@@ -1,7 +1,7 @@
 """Clouds of points as text: XYZ, a point a line.
 
-x, y, z and whatever else a scanner writes behind them, which is left out. Words
-are apart by white space, commas or semicolons; `#` and `//` begin a comment.
+A line has x, y, z; further columns of a scanner are left out. Words are
+separated by white space, commas or semicolons; `#` and `//` begin a comment.
 The first line may be the number of points, or the names of the columns. Commas
 in numbers (`0,5`) and a first column that counts the points are refused.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from data_prep.readers import text
 
 _COMMA = re.compile(rb'\d,\d')
-# Two words with something else than a comma between them.
+# Two words that are separated without a comma.
 _APART = re.compile(rb'[^\s,;][ \t]*[ \t;][ \t]*[^\s,;]')
 
 
@@ -55,7 +55,7 @@ def read(data: bytes) -> tuple[np.ndarray, np.ndarray]:
   if table.shape[1] > 3 and len(rows) > 3 and (np.diff(table[:, 0]) == 1).all():
     raise ValueError(
       f'its first column counts from {table[0, 0]:g} to {table[-1, 0]:g}: '
-      'these are numbers of points, not x; leave them out'
+      'these number the points and are not x; remove that column'
     )
   return np.ascontiguousarray(table[:, :3]), np.empty((0, 3), np.int64)
 

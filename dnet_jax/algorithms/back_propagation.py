@@ -17,16 +17,17 @@ def alternating_back_propagation(
   *,
   noise_std: float,
 ) -> base.Algorithm:
-  """Learns a generator alone: infers z of data, then regresses on it.
+  """Learns a generator alone: infers z from data, then regresses data on z.
 
   Mini-batch i owns slot i of a memory of latent factors, so shapes have to
   come in the same order in each epoch.
 
   Args:
-    inference_fn: the generator in the posterior of z, see
-      `learning.GeneratorFn`: with running averages in place of batch
+    inference_fn: the generator for the posterior of z, see
+      `learning.GeneratorFn`. It must use running averages and not batch
       statistics, since chains must not interact.
-    learner: with `teaching_loss` of the generator with batch statistics.
+    learner: with the `teaching_loss` of the generator that uses batch
+      statistics.
     sampler: moves the chains in the latent space, see `make_sampler`.
     memory: keeps z of all mini-batches, `(slots, batch, d)`, from the prior
       N(0, I); see `persistent`.
@@ -35,7 +36,10 @@ def alternating_back_propagation(
   Returns:
     An algorithm with the network 'generator'. Its metrics are `teaching_loss`,
     `grad_norm`, `latent_norm` (root mean square of z, 1 under the prior) and
-    `chain_max` (of z).
+    `chain_max` (largest absolute z).
+
+  Raises:
+    ValueError: when the sampler has `at_once`.
 
   >>> import dnet_jax, optax
   >>> def generator_fn(params, model_state, z):
@@ -66,7 +70,7 @@ def alternating_back_propagation(
     def generate(z):
       return inference_fn(student.params, student.model_state, z)[0]
 
-    # No chain has this number.
+    # Each chain folds in its own number; no chain has this one.
     key_read = jax.random.fold_in(key, 2**32 - 1)
     start = memory.read(key_read, state.memory, state.iteration, sampler)
     z, _ = sampler.run(

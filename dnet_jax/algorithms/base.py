@@ -1,10 +1,10 @@
 """What every algorithm is, and the iteration that most of them share.
 
 An algorithm is `init(key, params) -> state` and `step(key, state, batch,
-schedule) -> (state, metrics)`, both pure; the caller jits, or maps them over
-devices. None has a chain loop or an update of its own. Its params are the
-variables of its networks by name, as a `Model` holds them, so that learning can
-begin with any model.
+schedule) -> (state, metrics)`, both pure; the caller jits them, or maps them
+over devices. No algorithm has a chain loop or an update of its own. `params`
+are the variables of its networks by name, as a `Model` holds them, so that
+learning can begin with any model.
 """
 
 from collections.abc import Callable
@@ -32,10 +32,10 @@ class State(NamedTuple):
   """The state of every algorithm.
 
   Attributes:
-    learners: of each network by name: 'descriptor', 'grid_1' ..., 'generator',
-      'classifier'.
+    learners: one for each network, by name: 'descriptor', 'grid_1' ...,
+      'generator', 'classifier'.
     memory: chains that are kept between iterations, or None.
-    iteration: how many are done.
+    iteration: how many iterations are done.
   """
 
   learners: dict[str, learning.LearnerState]
@@ -133,10 +133,12 @@ def variables(state: State) -> dict[str, Any]:
 def begin_at(
   start: Callable[[types.Array], starts.Start], position: types.Array
 ) -> Begin:
-  """Chains that begin at a function of an array, and end where they are.
+  """A `Begin` for chains that start at a function of an array.
+
+  Nothing is done to the chains after their last step.
 
   Args:
-    start: `(rows) -> Start`, of some rows of it.
+    start: `(rows) -> Start`, for some rows of `position`.
     position: `(chains, ...)`.
 
   >>> begin = begin_at(starts.from_data, jnp.ones((3, 4, 4, 4, 1)))
@@ -148,13 +150,13 @@ def begin_at(
 
 
 def not_in_parts(sampler: chains.Sampler) -> None:
-  """Raises ValueError for a sampler of some chains at a time.
+  """Raises ValueError for a sampler that moves some chains at a time.
 
-  For algorithms of a network with batch statistics, which are of all chains.
+  For networks with batch statistics, which need all chains together.
   """
   if sampler.at_once is not None:
     raise ValueError(
-      'batch statistics are of all chains together: at_once must be None, got '
+      'batch statistics need all chains together: at_once must be None, got '
       f'{sampler.at_once}'
     )
 
@@ -240,7 +242,7 @@ def from_batch(
     energy_fn: `energy(params, y) -> (*chains,)`.
     learner: with `contrastive_loss(energy_fn)`.
     sampler: moves the chains.
-    start_fn: `(keys, batch) -> (start, finish)`, finish what is done to the
+    start_fn: `(keys, batch) -> (start, finish)`; `finish` is applied to the
       chains after their last step.
   """
 

@@ -1,9 +1,9 @@
-"""Algorithms 4 and 5: what is hidden or unresolved, given the rest."""
+"""Algorithms 4 and 5: recovery of hidden voxels, and super-resolution."""
 
 from collections.abc import Callable
-from collections.abc import Sequence
 
 from dnet_jax import chains
+from dnet_jax import corruptions
 from dnet_jax import grids
 from dnet_jax import learning
 from dnet_jax import starts
@@ -16,11 +16,12 @@ def recovery(
   learner: learning.Learner,
   sampler: chains.Sampler,
   *,
-  corrupt: Callable[[types.Key, Sequence[int]], types.Array],
+  corrupt: corruptions.Corruption,
   hold: bool = True,
   fill: Callable[..., types.Array] | None = None,
+  anchor_std: float | types.Array | None = None,
 ) -> base.Algorithm:
-  """Algorithm 4: learns to fill what is hidden from what is visible, eq. (16).
+  """Algorithm 4: learns to fill hidden voxels from the visible ones, eq. (16).
 
   Each shape of the mini-batch is corrupted anew, and a chain fills its hidden
   voxels.
@@ -29,12 +30,13 @@ def recovery(
     energy_fn: `energy(params, y) -> (*chains,)`.
     learner: with `contrastive_loss(energy_fn)`.
     sampler: moves the chains, see `make_sampler`.
-    corrupt: `(keys, shape) -> visible`, boolean `(chains, *shape)`; see
-      corruptions.py.
+    corrupt: `(keys, y) -> visible`, boolean; see corruptions.py.
     hold: True: visible voxels are held at every step (the text of 6.2);
       False: all move, and the visible ones are put back at the end (the
       authors' code).
     fill: where hidden voxels begin, see `recovery_start`.
+    anchor_std: standard deviation of a Gaussian around the filled shape, which
+      keeps chains near it; None: no Gaussian. See `anchored_energy`.
 
   Returns:
     An algorithm with the network 'descriptor'.
@@ -57,8 +59,8 @@ def recovery(
   """
 
   def start_fn(keys, batch):
-    visible = corrupt(keys, batch.shape[1:])
-    return starts.recovery_start(batch, visible, hold, fill)
+    visible = corrupt(keys, batch)
+    return starts.recovery_start(batch, visible, hold, fill, anchor_std)
 
   return base.from_batch(energy_fn, learner, sampler, start_fn)
 
@@ -69,6 +71,8 @@ def super_resolution(
   sampler: chains.Sampler,
   *,
   factor: int,
+  guess: Callable[[types.Array], types.Array] | None = None,
+  anchor_std: float | types.Array | None = None,
 ) -> base.Algorithm:
   """Algorithm 5: learns the details that block averages leave open, eq. (16).
 
@@ -77,6 +81,9 @@ def super_resolution(
     learner: with `contrastive_loss(energy_fn)`.
     sampler: moves the chains, see `make_sampler`.
     factor: ratio d of the sides of the high and the low resolution.
+    guess: where chains begin, see `from_low_resolution`.
+    anchor_std: standard deviation of a Gaussian around the guess, which keeps
+      chains near it; None: no Gaussian. See `anchored_energy`.
 
   Returns:
     An algorithm with the network 'descriptor'.
@@ -101,6 +108,7 @@ def super_resolution(
   def start_fn(keys, batch):
     del keys  # Nothing is random: the low resolution is given.
     low = grids.downscale(batch, factor)
-    return starts.from_low_resolution(low, factor), lambda y_syn: y_syn
+    start = starts.from_low_resolution(low, factor, guess, anchor_std)
+    return start, lambda y_syn: y_syn
 
   return base.from_batch(energy_fn, learner, sampler, start_fn)

@@ -36,7 +36,7 @@ def cooperative(
 
   The generator's metrics are `teaching_loss`, `generator_grad_norm` and, to
   see a collapse, `distance_generated` beside `distance_observed`: the mean
-  squared distance between two of the shapes that it makes, or of the batch.
+  squared distance between two generated shapes, and between two of the batch.
 
   Args:
     energy_fn: `energy(params, y) -> (*chains,)`.
@@ -46,10 +46,13 @@ def cooperative(
     sampler: moves the chains, see `make_sampler`.
     latent_dim: d, length of z.
     num_chains: of an iteration, on all devices together.
-    noise_std: sigma of eq. (20), of the noise on what is generated.
+    noise_std: sigma of eq. (20), of the noise added to generated shapes.
 
   Returns:
     An algorithm with the networks 'descriptor' and 'generator'.
+
+  Raises:
+    ValueError: when the sampler has `at_once`.
 
   >>> import dnet_jax, optax
   >>> energy_fn = lambda theta, y: ((y - theta) ** 2).sum((1, 2, 3, 4)) / 2
@@ -80,7 +83,7 @@ def cooperative(
   learners = {'descriptor': learner, 'generator': generator_learner}
 
   def init(key, params):
-    del key  # Chains start at what is generated.
+    del key  # Chains start at generated shapes.
     return base.begin(learners, params)
 
   def step(key, state, batch, schedule):

@@ -36,7 +36,7 @@ def _one_for_each(values, factors, what):
 
 
 def _samplers(samplers, factors):
-  """A sampler for each grid, of one for all or of one for each."""
+  """One sampler for each grid, given one for all grids or one for each."""
   if isinstance(samplers, chains.Sampler):
     return (samplers,) * len(factors)
   return _one_for_each(tuple(samplers), factors, 'sampler')
@@ -66,10 +66,11 @@ def sample_grids(
     factors: ratios of side between neighbouring grids, the first between y
       and the first energy's.
     samplers: see `make_sampler`; one for all grids or one for each.
-    temperature: T of section 2.5, likewise; may be traced.
+    temperature: T of section 2.5; one for all grids or one for each; may be
+      traced.
 
   Returns:
-    The samples of each grid, coarse first, y not among them.
+    The samples of each grid, coarse first, without y.
 
   Raises:
     ValueError: when there are not as many energies, samplers or temperatures
@@ -107,10 +108,10 @@ def multi_grid(
 ) -> base.Algorithm:
   """Algorithm 2: one model for each grid, each sampling from the coarser one.
 
-  Chains begin at the averages of the mini-batch's shapes over all voxels of
-  the coarsest grid's blocks, 1^3 when the product of `factors` is the side of
-  the data. The metrics of the finest grid have their plain names; those of
-  grid s, counted from 1, the coarsest, have `/grid_<s>` behind.
+  Chains begin at averages of the mini-batch's shapes over blocks whose side is
+  the product of `factors`: at 1^3 when that is the side of the data. The names
+  of the metrics of grid s, counted from 1, the coarsest, end in `/grid_<s>`;
+  those of the finest grid are also there under their plain names.
 
   Args:
     energy_fns: `energy(params, y) -> (*chains,)` for each grid, coarse first.

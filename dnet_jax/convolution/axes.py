@@ -30,10 +30,10 @@ Axes = tuple[Axis, Axis, Axis]
 
 
 def triple(value: int | Sequence[int], what: str) -> tuple[int, int, int]:
-  """One positive integer for all axes, or three, as three.
+  """Three positive integers, given three or one for all axes.
 
   Raises:
-    ValueError: for anything else; it names `what`.
+    ValueError: for anything else; the message names `what`.
 
   >>> triple(2, 'strides')
   (2, 2, 2)
@@ -59,8 +59,8 @@ def make_axes(
     padding: 'SAME', 'VALID' or three pairs (low, high).
 
   Raises:
-    ValueError: when there is no output, since the kernel does not fit; for
-      a padding of another name.
+    ValueError: when the kernel does not fit into the padded grid, or for a
+      padding of another name.
 
   >>> make_axes((8, 8, 8), (3, 3, 3), (2, 2, 2), 'SAME')[0]
   Axis(size=8, taps=3, stride=2, low=0, out=4)
@@ -111,10 +111,10 @@ def split(
   """Pads each axis to `stride * length` and splits it into phases.
 
   Args:
-    axes: of which only the strides matter.
+    axes: only their strides matter.
     x: `(D, H, W, ...)`.
     lengths: of one phase of each axis.
-    lows: padding before the first entry; below zero: cropping.
+    lows: padding before the first entry; a negative number crops.
 
   Returns:
     `(length, stride, length, stride, length, stride, ...)`.
@@ -136,7 +136,7 @@ def merge(
   lows: Sequence[int],
   sizes: Sequence[int],
 ) -> types.Array:
-  """The adjoint of `split`, of an input with these `sizes`."""
+  """The adjoint of `split`, for an input with these `sizes`."""
   x = x.reshape(
     *(axis.stride * n for axis, n in zip(axes, lengths, strict=True)),
     *x.shape[6:],

@@ -1,15 +1,15 @@
 """Bilinear maps as primitives of JAX, with all their derivatives.
 
-For maps whose adjoints in either argument are such maps again. Differentiation
-then works in both modes, to any order; a derivative that is not asked for is
-not computed.
+The adjoint of such a map in either argument must be a bilinear map of the same
+kind. Differentiation then works in both modes, to any order; a derivative that
+is not asked for is not computed.
 
 A map B(a, b) has three primitives: its `value`; its `tangent`,
-B(da, b) + B(a, db), which is there to be transposed; and the transpose of that,
-`both`, which gives both derivatives of B for one cotangent in one go, so that
-what they have in common is computed once. (`jax.custom_vjp` would do without
-primitives, but refuses forward mode; `jax.custom_derivatives.linear_call` has
-no derivative in what it is not linear in.)
+B(da, b) + B(a, db), which exists only to be transposed; and the transpose of
+that, `both`, which gives both derivatives of B for one cotangent together, so
+that the work they share is done once. (`jax.custom_vjp` needs no primitives,
+but it has no forward mode; `jax.custom_derivatives.linear_call` has no
+derivative in the arguments in which it is not linear.)
 """
 
 from collections.abc import Callable
@@ -38,9 +38,9 @@ class Map(NamedTuple):
 
 
 class Adjoint(NamedTuple):
-  """The adjoint of a map in one argument, of the other and the cotangent.
+  """The adjoint of a map in one argument: a map of the other and the cotangent.
 
-  map: what it is.
+  map: this map.
   cotangent_first: whether the cotangent is its first argument.
   """
 
@@ -52,13 +52,13 @@ def _primitive(name, run, shapes):
   """A primitive of a multilinear function, with results, shapes and `vmap`.
 
   Args:
-    name: of it.
+    name: of the primitive.
     run: `(plan, platform, *arrays)` to a tuple of arrays, where the platform is
       the one that the program is lowered for, of `PLATFORMS` or 'other'.
     shapes: `(plan, *shapes)` to a tuple of shapes.
 
-  Its parameter `levels` is empty but under `vmap`: for each one around it, the
-  innermost first, which arguments have its axis, in front. All results have.
+  Its parameter `levels` lists the `vmap`s around it, the innermost first: for
+  each, which arguments have its axis, in front. All results have that axis.
   """
   primitive = core.Primitive(name)
   primitive.multiple_results = True
@@ -185,13 +185,13 @@ def _adjoint_of(adjoint, plan, other, cotangent):
 
 
 def _sum(*terms):
-  """Of those that are not None."""
+  """The sum of the terms that are not None; None if there are none."""
   known = [term for term in terms if term is not None]
   return sum(known[1:], known[0]) if known else None
 
 
 def _define_jvp(primitive, rule):
-  """`rule(plan, arrays, tangents)`; None is a tangent of zero, in and out."""
+  """Sets `rule(plan, arrays, tangents)`; None stands for a tangent of zero."""
 
   def jvp(arrays, tangents, *, plan, levels):
     out = primitive.bind(*arrays, plan=plan, levels=levels)
@@ -220,10 +220,11 @@ def _define_jvp(primitive, rule):
 
 
 def _define_transpose(primitive, rule):
-  """`rule(plan, arrays, wanted, cotangents)`, of the unknown arguments.
+  """Sets `rule(plan, arrays, wanted, cotangents)`, the transpose.
 
-  Unknown arrays are None there, and so are cotangents of zero; `wanted` says
-  which are unknown. It gives a cotangent for each argument, or None.
+  The rule gets None for an unknown array and for a cotangent of zero; `wanted`
+  says which arrays are unknown. It returns a cotangent for each argument, or
+  None.
   """
 
   def transpose(cotangents, *arrays, plan, levels):
@@ -253,7 +254,8 @@ def _define_transpose(primitive, rule):
     ]
     out = list(_under_vmap(cotangents_of, inner)(*inputs))
     for i, cotangent in enumerate(out):
-      # Arguments that all of a level have in common get a sum.
+      # An argument without the axis of a level is shared by all of that level:
+      # its cotangents add up.
       common = tuple(
         len(levels) - 1 - j for j, level in enumerate(levels) if not level[i]
       )
@@ -319,7 +321,7 @@ def _define_both(of, adjoints):
     return tuple(out)
 
   def transpose(plan, arrays, wanted, cotangents):
-    del wanted  # The cotangent: it is linear in that one alone.
+    del wanted  # Always the cotangent: `both` is linear in nothing else.
     return None, None, _tangent(of, plan, *arrays[:2], *cotangents)
 
   _define_jvp(of.both, jvp)

@@ -1,8 +1,7 @@
 """A chunk of chains at a time: memory is bounded, and the cache is used.
 
-Of many chains, some are transformed at a time; where `K w` is about as large as
-what it is applied to, a correlation and its adjoint in the input use the same
-one.
+Where `K w` is about as large as the chains that it is applied to, a correlation
+and its adjoint in the input use the same `K w`.
 """
 
 from collections.abc import Callable
@@ -17,15 +16,16 @@ from dnet_jax import types
 from dnet_jax.convolution.methods import factors_of
 from dnet_jax.convolution.methods import Plan
 
-LARGE = 5 * 2**25  # Bytes of a K w that should not be there twice.
+LARGE = 5 * 2**25  # Bytes. Memory should hold a larger K w only once.
 
 
 def make_room(
   like: types.PyTree, x: types.Array, m: int, axis: int = 0
 ) -> types.PyTree:
-  """Arrays with m entries along `axis`, to be overwritten, when `x` is known.
+  """Arrays with m entries along `axis`, to be overwritten; made after `x`.
 
-  XLA fills zeros first of all, in memory that nothing else has before.
+  XLA would allocate plain zeros at the start of the program, and nothing else
+  could use their memory until they are overwritten.
   """
 
   def room(like):
@@ -38,7 +38,7 @@ def make_room(
 def put(
   y: types.PyTree, part: types.PyTree, first: Any, axis: int = 0
 ) -> types.PyTree:
-  """`y` with `part` from `first` on along `axis`, of each of its arrays."""
+  """Each array of `y` with `part` written along `axis`, from `first` on."""
   return jax.tree.map(
     lambda y, part: lax.dynamic_update_slice_in_dim(y, part, first, axis),
     y,
@@ -55,14 +55,14 @@ def in_chunks(
   """Applies a function of chains, `(m, ...)`, to `size` of them at a time.
 
   Args:
-    function: of `(size, ...)`, to arrays with these chains along `axis`; of
-      each chain alone.
+    function: maps `(size, ...)` to arrays with these chains along `axis`, each
+      chain independently of the others.
     x: `(m, ...)`, at least `size` chains.
-    size: chains.
-    axis: of what `function` gives.
+    size: chains of a chunk.
+    axis: of the chains in what `function` returns.
 
   Returns:
-    What `function(x)` is.
+    `function(x)`.
 
   >>> in_chunks(lambda x: 2 * x, jnp.arange(5), 2).tolist()
   [0, 2, 4, 6, 8]
@@ -84,9 +84,9 @@ def in_chunks(
 def shares_kernel(plan: Plan, chains: int, c: int, n: int) -> bool:
   """Whether a correlation and its adjoint in the input use the same K w.
 
-  The adjoint's chains are then the last axis, and it takes half as long again:
-  only where K w is about as large as what it is applied to, or half as large
-  and too large to be there twice.
+  The adjoint then has chains on the last axis and takes half as long again.
+  This pays only where K w is about as large as what it is applied to, or half
+  as large and too large to be held twice.
   """
   factors = factors_of(plan)
   kernel = factors.kernel_size(plan, c, n)
@@ -104,7 +104,7 @@ def chunk_size(
     chains: all of them.
     c: channels in.
     n: channels out.
-    share: of `shares_kernel`.
+    share: the answer of `shares_kernel`.
   """
   factors = factors_of(plan)
   limits = factors.limits
@@ -156,7 +156,7 @@ def in_chunks_summed(
   ]
 
   def chunk(i):
-    # Not reshaped first, which would be a copy of what others read as it is.
+    # Sliced here: a reshape first would copy arrays that others read as well.
     return (lax.dynamic_slice_in_dim(x, i * size, size) for x in arrays)
 
   def some(i, carry):

@@ -43,7 +43,7 @@ def _columns_transposed(plan, x, m, c, last):
   taps = [phase_taps(axis) for axis in plan.axes]
   x = x.reshape(*x.shape[:4], *(axis.taps for axis in plan.axes), c)
   for i, axis in enumerate(plan.axes):
-    # Taps to (tap, phase), which wants sums of shifted outputs only.
+    # Taps become (tap, phase): then shifted outputs need only be summed.
     x = jnp.moveaxis(x, 4 + i, 0)
     x = jnp.pad(x, [(0, taps[i] * axis.stride - axis.taps)] + [(0, 0)] * 7)
     x = x.reshape(taps[i], axis.stride, *x.shape[1:])

@@ -1,11 +1,11 @@
 """The three bilinear maps, which are each other's derivatives.
 
 A correlation y = C(x, w), its adjoint in the input x = A(y, w) and its adjoint
-in the kernel w = K(x, y): each pass has its matrix product in the layout that
-is fast. Of two derivatives, what they have in common is transformed once.
+in the kernel w = K(x, y): each has its matrix product in the layout that is
+fastest for it. Where two derivatives need the same transform, it is made once.
 
 A plan that waits for its platform (`Later`) is made when a program is lowered,
-so that a program that is made here for another platform has that one's.
+so that a program for another platform gets that platform's plan.
 """
 
 import functools
@@ -105,7 +105,7 @@ def _both_of_adjoint_input(plan, y, w, x):
 
 
 def _both_of_adjoint_kernel(plan, x, y, w):
-  """A(y, w) and C(x, w), of which neither transforms what the other does."""
+  """A(y, w) and C(x, w): they have no transform in common."""
   return _adjoint_input(plan, y, w), _correlate(plan, x, w)
 
 
@@ -150,13 +150,13 @@ def _run(sizes, by_factors, directly):
 
 
 def _of_chains_and_kernel(x, w, *rest):
-  """Of `C(x, w)` and `A(y, w)`."""
+  """`(chains, c, n)` of `C(x, w)` and `A(y, w)`, from shapes."""
   del rest
   return x[0], *w[3:]
 
 
 def _of_chains(x, y, *rest):
-  """Of `K(x, y)`."""
+  """`(chains, c, n)` of `K(x, y)`, from shapes."""
   del rest
   return x[0], x[4], y[4]
 
@@ -218,7 +218,7 @@ bilinear.define_derivatives(
 
 
 def _call(of, plan, x, w):
-  """Gives back the dtype of x; of two dtypes both are float32 inside."""
+  """Returns the dtype of x; arrays of different dtypes become float32."""
   if x.dtype == w.dtype:
     return bilinear.call(of, plan, x, w)
   x32, w32 = x.astype(jnp.float32), w.astype(jnp.float32)

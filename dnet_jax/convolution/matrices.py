@@ -1,11 +1,11 @@
 """The small matrices of the transforms, one for each axis.
 
-The stride is taken into I and K: they split the axis into `stride` phases, of
-which the strided correlation is the sum of ordinary ones with
+I and K include the stride: they split the axis into `stride` phases. The
+strided correlation is the sum, over phases, of ordinary correlations with
 ceil(k / stride) taps. Two families:
 
-* `FOURIER`: the discrete Fourier transform at the smallest size at which what
-  wraps around is padding, for any number of taps. Complex numbers are pairs of
+* `FOURIER`: the discrete Fourier transform at the smallest size at which only
+  padding wraps around, for any number of taps. Complex numbers are pairs of
   reals; the first axis keeps half of its spectrum.
 * `WINOGRAD`: Winograd's minimal filtering F(m, r), or Toom-Cook, on tiles of m
   outputs; real, fewer products, and for few taps only: its rounding error
@@ -72,7 +72,7 @@ def positions(axis: Axis) -> tuple[int, int]:
 def _fourier_points(tile, axis):
   del tile
   # In each phase the outputs sum positions up to `span`, and first ... last
-  # hold voxels. In a circle of n, none of these may be a voxel and another.
+  # hold voxels. On a circle of n, no other position may fall on a voxel.
   n = 1
   past = positions(axis)[1]
   for phase in range(min(axis.stride, axis.taps)):
@@ -101,7 +101,7 @@ def _winograd_points(tile, axis):
 def _winograd(tile, axis):
   """The transpose (in x) of a product of polynomials (Winograd, 1980).
 
-  By evaluation at all points but one and at infinity, and interpolation.
+  Evaluates at n - 1 points and at infinity, and interpolates.
   """
   n = _winograd_points(tile, axis)
   points = _POINTS[n - 1]
@@ -149,8 +149,9 @@ def axis_matrices(
 class Matrices(NamedTuple):
   """The factors of I, K and O for the three axes, and the sizes inside.
 
-  A complex number is a pair of reals: the last index of what a factor gives,
-  the first of what the next one takes, so that parts are never moved.
+  A complex number is a pair of reals. The pair is the last index of a factor's
+  result and the first index of the next factor's argument, so that the parts
+  are never moved.
 
   enter: for each axis `(frequency tile part', part position)`.
   kernel: for each axis `(frequency part', part tap)`.
@@ -185,7 +186,7 @@ def _pairs(a: np.ndarray) -> np.ndarray:
 def _half_spectrum(enter, kernel, leave):
   """Keeps half of the frequencies of an axis: the input is real.
 
-  They tell all, and the other half is counted on the way back.
+  The other half are their conjugates; `leave` counts these by its weights.
   """
   n = len(enter)
   half = n // 2 + 1
@@ -196,8 +197,8 @@ def _half_spectrum(enter, kernel, leave):
 class ComplexMatrices(NamedTuple):
   """The factors of I, K and O for the three axes, of `FOURIER`, complex.
 
-  The first axis has half of its spectrum. Adjoints are transposes, not
-  conjugated, and the real part of what they give.
+  The first axis has half of its spectrum. An adjoint is the plain transpose,
+  not conjugated, followed by the real part.
 
   enter: for each axis `(frequency, position)`.
   kernel: for each axis `(frequency, tap)`.

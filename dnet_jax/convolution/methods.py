@@ -22,9 +22,9 @@ from dnet_jax.convolution.axes import Axes
 class Limits(NamedTuple):
   """How many transformed chains there may be at a time.
 
-  least: bytes for them that are always there.
-  most: bytes, where `K w` is large: each chunk of chains reads all of it.
-  fewest: chains, whatever they take.
+  least: bytes that they may always take.
+  most: bytes where `K w` is large: each chunk of chains reads all of it.
+  fewest: chains, however large they are.
   """
 
   least: int
@@ -40,7 +40,7 @@ class Factors(NamedTuple):
   `K w` stands on its left.
 
   factor: `(plan, x)`: I x.
-  kernel_factor: `(plan, w, transposed)`: K w; or its transpose, made so.
+  kernel_factor: `(plan, w, transposed)`: K w, or its transpose in that layout.
   result: `(plan, product, m)`: O of a product, of m chains.
   factor_transposed: `(plan, product, m, c, last)`: the adjoint of `factor`.
   kernel_factor_transposed: `(plan, I x, O' y, c)`: the adjoint of
@@ -71,9 +71,9 @@ class Method(NamedTuple):
 
   correlate: `(plan, x, w) -> y`, of `(m, D, H, W, c)`, in the dtype of x.
   transpose: `(plan, y, w) -> x`, its adjoint.
-  tiles: `(axes)`: the tiles that it can do, none where it can do nothing.
+  tiles: `(axes)`: the tiles that it supports; empty where it does not apply.
   cost: `(plan, chains, c, n)`: seconds on a CPU by a model, of which only
-    ratios matter; None: never the choice there.
+    ratios matter; None: a CPU never chooses this method by itself.
   factors: of the methods that have them.
   """
 
@@ -85,9 +85,10 @@ class Method(NamedTuple):
 
 
 class Plan(NamedTuple):
-  """A method, its tile (0: one tile, the whole axis) and the three axes.
+  """A method, its tile, the three axes and the precision of its products.
 
-  And the precision of its products, one of `precision.PRECISIONS` or None.
+  A tile of 0 is one tile, the whole axis. The precision is one of
+  `precision.PRECISIONS` or None.
   """
 
   method: Method
@@ -112,7 +113,7 @@ class Later(NamedTuple):
 def known_plan(
   plan: Plan | Later, platform: str, chains: int, c: int, n: int
 ) -> Plan:
-  """The plan itself, where it waits for the platform."""
+  """The plan, chosen now if it waits for the platform."""
   if isinstance(plan, Plan):
     return plan
   return plan.choose(plan.axes, chains, c, n, platform, plan.precision)
@@ -126,7 +127,7 @@ def factors_of(plan: Plan) -> Factors:
 
 
 def whole_axis(axes: Axes) -> tuple[int, ...]:
-  """The tiles of methods that have none: one, the whole of any axis."""
+  """The tiles of methods without tiling: one, the whole axis."""
   del axes
   return (0,)
 

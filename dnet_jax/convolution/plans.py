@@ -1,4 +1,4 @@
-"""What is best where: a model of the cost on CPU, a measured table on GPU."""
+"""Which method to use: by a cost model on CPU, by a measured table on GPU."""
 
 from dnet_jax.convolution import columns
 from dnet_jax.convolution import derivatives
@@ -53,12 +53,13 @@ BY_NAME = {
 }
 METHODS = tuple(BY_NAME)
 _GPUS = ('gpu', 'cuda', 'rocm')
-# Measured was 'fourier'. This is its form for a GPU: no copies of the small
-# matrices, fewer passes over memory. It has not been measured yet.
+# The table below was measured with 'fourier'. This is its form for a GPU, with
+# no copies of the small matrices and fewer passes over memory. It has not been
+# measured yet.
 _FOURIER = 'fourier_complex'
-# The best by time of a score and of a learning step together, on an H100 and an
-# H200, of layers (side of the grid, channels in, side of the kernel, stride,
-# channels out) that were measured. In float32 with TF32, but 'fourier'.
+# The fastest method for a score and a learning step together, of the layers
+# (side of the grid, channels in, side of the kernel, stride, channels out) that
+# were measured on an H100 and an H200. All but 'fourier' in TF32.
 _MEASURED = {
   (32, 1, 16, 3, 200): _FOURIER,  # 6.1, first
   (11, 200, 6, 2, 100): 'phases',  # 6.1, second
@@ -74,7 +75,7 @@ _LARGE_SIDE = 9  # Of a kernel for which 'fourier' pays with one channel.
 def name_on_gpu(
   axes: Axes, c: int, n: int, precision: str | None = None
 ) -> str:
-  """The method on a GPU: measured, or by a rule that the measured suggest.
+  """The method on a GPU: as measured, or by a rule drawn from measurements.
 
   Args:
     axes: of the correlation.
@@ -97,7 +98,7 @@ def name_on_gpu(
 
 
 def check_method(method: str | None) -> None:
-  """Raises ValueError for a name that is none."""
+  """Raises ValueError for an unknown name."""
   if method is not None and method not in BY_NAME:
     raise ValueError(f'method must be one of {METHODS} or None, got {method!r}')
 
@@ -125,8 +126,8 @@ def choose(
 
   Args:
     axes: of the correlation.
-    method: a name in `METHODS`; None: the fastest, of the model's cost on
-      'cpu', `name_on_gpu` on a GPU, 'direct' elsewhere.
+    method: a name in `METHODS`; None: the fastest by the cost model on 'cpu',
+      `name_on_gpu` on a GPU, 'direct' elsewhere.
     chains: how many.
     c: channels in.
     n: channels out.
@@ -134,8 +135,8 @@ def choose(
     precision: of its products, one of `PRECISIONS` or None.
 
   Raises:
-    ValueError: for a method or precision that is none, or a method that cannot
-      do so many taps.
+    ValueError: for an unknown method or precision, or more taps than the
+      method supports.
   """
   check_method(method)
   check_precision(precision)

@@ -1,4 +1,4 @@
-"""How many bits the operands of a product keep; sums are in float32 always.
+"""How many bits the operands of a product keep; sums are always in float32.
 
 A name means the same bits on every platform. Where the hardware does not round
 (a CPU, in TF32), operands are rounded before the product, so that the error of
@@ -18,7 +18,7 @@ _MANTISSA = {'tensorfloat32': 10, 'bfloat16': 7}
 
 
 def check_precision(precision: str | None) -> None:
-  """Raises ValueError for a name that is none."""
+  """Raises ValueError for an unknown name."""
   if precision is not None and precision not in PRECISIONS:
     raise ValueError(
       f'precision must be one of {PRECISIONS} or None, got {precision!r}'
@@ -26,7 +26,7 @@ def check_precision(precision: str | None) -> None:
 
 
 def of_lax(precision: str | None) -> lax.Precision | None:
-  """What XLA is told of a product whose operands are `operand`s.
+  """The precision that XLA is given for a product of `operand`s.
 
   None is JAX's default of the backend: float32 on a CPU, TF32 on a GPU that has
   it, bfloat16 on a TPU.
@@ -64,7 +64,7 @@ def matmul(
 ) -> types.Array:
   """A product of stacks of matrices, real or complex; None: in float32."""
   if precision is None or precision == 'float32':
-    # Also where the backend would round.
+    # HIGHEST, since the backend may round by default.
     return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
   a = jnp.asarray(a)
   if not jnp.iscomplexobj(a):

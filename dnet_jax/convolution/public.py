@@ -35,7 +35,8 @@ def _choose(axes, method, chains, kernel, precision):
       functools.partial(derivatives.correlate, later),
       functools.partial(derivatives.transpose, later),
     )
-  # One that is named, whose platform does not matter; or no work at all.
+  # A named method is the same on every platform; without chains it does not
+  # matter.
   c, n = kernel.shape[3:]
   plan = plans.choose(axes, method, chains, c, n, 'cpu', precision)
   return (
@@ -74,12 +75,12 @@ def correlate(
       TPU.
 
   Returns:
-    `(*chains, D', H', W', C_out)` of the dtype of x. Relative error against
-    float64 of about 1e-6 (fourier) to 5e-6 (winograd) in float32, whatever the
-    dtype; for others see docs/speed.md.
+    `(*chains, D', H', W', C_out)` of the dtype of x. In float32 the relative
+    error against float64 is about 1e-6 (fourier) to 5e-6 (winograd); for other
+    precisions see docs/speed.md.
 
   Raises:
-    ValueError: for shapes that do not fit each other, or a name that is none.
+    ValueError: for shapes that do not fit each other, or an unknown name.
 
   >>> import jax.numpy as jnp
   >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2, 1)
@@ -110,8 +111,7 @@ def correlate_transpose(
 
   Args:
     y: `(*chains, D, H, W, C_in)`.
-    kernel: `(kD, kH, kW, C_out, C_in)`: that of the correlation of which this
-      is the adjoint.
+    kernel: `(kD, kH, kW, C_out, C_in)`: the kernel of that correlation.
     strides: the factors by which the grid grows, one or three.
     padding: of the correlation. 'SAME': sides `D * stride`; 'VALID': sides
       `(D - 1) * stride + kD`; or three pairs (low, high).
@@ -122,7 +122,7 @@ def correlate_transpose(
     `(*chains, D', H', W', C_out)` of the dtype of y.
 
   Raises:
-    ValueError: for shapes that do not fit each other.
+    ValueError: for shapes that do not fit each other, or an unknown name.
 
   >>> import jax.numpy as jnp
   >>> y = jnp.ones((1, 1, 1, 1, 1))
@@ -155,18 +155,18 @@ def chains_at_once(
   *,
   method: str | None = None,
 ) -> tuple[int, tuple[int, ...]]:
-  """How many chains a network had best take through this layer, on a CPU.
+  """How many chains a network should take through this layer, on a CPU.
 
-  'im2col' goes through few chains at a time anyway, so a network can go on
-  with them while their feature maps are in the cache. Transforms would read
+  'im2col' takes few chains at a time anyway, so a network can compute its next
+  layers while their feature maps are in the cache. Transforms would read
   all of `K w` for each group; XLA's own convolution takes all chains.
 
   Args:
     shape: of its input, `(m, D, H, W, C_in)`.
     kernel_shape: `(kD, kH, kW, C_in, C_out)`.
-    strides: as there.
-    padding: as there.
-    method: as there.
+    strides: as for `correlate`.
+    padding: as for `correlate`.
+    method: as for `correlate`.
 
   Returns:
     Chains, at most m, and the shape `(m, D', H', W', C_out)` of the result.

@@ -2,10 +2,10 @@
 
 After the algebra of 'phases' (stride 1, ceil(k / s)^3 taps, s^3 c channels),
 every position is multiplied with the kernel's taps side by side; an output is
-the sum of one part of each position that it sees ("kn2row"). That multiplies
-what no output sees, too, but in one large product whose operands are read as
-they are: for layers of many channels in and few taps, where XLA's convolution
-reaches a fifth of a GPU's rate.
+the sum of one part of each position that it sees ("kn2row"). Some of these
+products belong to no output, but all of them are one large product whose
+operands need no copy. This suits layers with many input channels and few taps,
+for which XLA's convolution reaches only a fifth of a GPU's rate.
 """
 
 import itertools
@@ -123,7 +123,7 @@ FACTORS = Factors(
   result_transposed=_result_transposed,
   result_is_product=False,
   chain_size=_chain_size,
-  # A product takes the transpose of K w as it is.
+  # A product reads the transpose of K w without a copy.
   kernel_size=lambda plan, c, n: 0,
   # 2 GiB: few chunks, each with a product that fills a GPU.
   limits=Limits(2**31, 2**31, 8),

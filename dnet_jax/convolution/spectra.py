@@ -6,11 +6,11 @@ the axis at one end of an array and puts its result at the other:
   (rest, k) -> (n, rest), three times, into the spectrum, and
   (k, rest) -> (rest, n), three times, out of it.
 
-Each is one matrix product whose operands lie in memory as they should, with one
-small matrix and not a copy for each batch; only what enters first and leaves
-last is transposed. Complex numbers need no doubling of the input, adjoints are
-plain transposes of the matrices, and chains are taken all at once where memory
-allows.
+Each is one matrix product whose operands are already in the right order in
+memory, with one small matrix instead of a copy for each batch. Only the first
+input and the last result are transposed. Complex numbers need no doubling of
+the input, adjoints are plain transposes of the matrices, and all chains are
+taken at once where memory allows.
 """
 
 import math
@@ -98,7 +98,7 @@ def _result_transposed(plan, y, last):
 def _spectrum(plan, w, transposed):
   """K: (taps..., c, n) -> (frequency, phase and c, n).
 
-  A product takes its transpose as it is.
+  A product reads its transpose without a copy.
   """
   a = _matrices(plan)
   w = split(plan.axes, w, a.taps, (0, 0, 0))

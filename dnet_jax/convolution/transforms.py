@@ -30,7 +30,7 @@ from dnet_jax.convolution.methods import Limits
 from dnet_jax.convolution.methods import Plan
 from dnet_jax.convolution.precision import matmul
 
-_TURNS = 2  # Of a loop that is there to keep computations apart.
+_TURNS = 2  # Iterations of the loop in `_apart`.
 _TILES = (1, 2, 3, 4, 5)  # Of `winograd`.
 
 
@@ -51,11 +51,11 @@ def _apply(matrix: np.ndarray, x: types.Array, before: int) -> types.Array:
 
 
 def _apart(transpose, x, axis):
-  """Transposes `x`, whose first axis becomes `axis`, in a computation apart.
+  """Transposes `x`, whose first axis becomes `axis`, in a loop of its own.
 
-  XLA would merge it with the reshape that a matrix product needs, and then find
-  the source of each element by divisions: three to seven times as long. It
-  does not look out of a loop.
+  XLA would merge the transpose with the reshape that a matrix product needs,
+  and then find the source of each element by divisions, which takes three to
+  seven times as long. It does not merge operations across the edge of a loop.
   """
   return chunks.in_chunks(transpose, x, -(-len(x) // _TURNS), axis)
 
@@ -200,9 +200,9 @@ def _double_transposed(parts, x, chains_last):
 def _spectrum(plan, w, transposed=False):
   """K: (taps..., c, n) -> (frequency, part phase c, n).
 
-  Transposed: (frequency, n, part phase c), computed so rather than transposed
-  after: XLA would fold a transpose into the product that follows, and that
-  product is then several times slower.
+  Transposed: (frequency, n, part phase c), computed in this order and not
+  transposed afterwards: XLA would fold a transpose into the product that
+  follows, which is then several times slower.
   """
   a = _matrices(plan)
   f0, f1, f2 = a.frequencies
@@ -227,7 +227,7 @@ def _spectrum(plan, w, transposed=False):
 def _kernel_product(plan, x, y, c):
   """The adjoint of `_spectrum`, of the product of x and y over chains.
 
-  A slice of the first axis at a time: all of it is never there at once.
+  A slice of the first axis at a time, so that the whole is never in memory.
 
   Args:
     plan: the plan.
@@ -244,8 +244,8 @@ def _kernel_product(plan, x, y, c):
   left = left.swapaxes(1, 2)
 
   def leave(i):
-    # Slices of what other products take too: reshaped first, it would be there
-    # twice.
+    # Other products read these arrays too: reshaped first, they would be in
+    # memory twice.
     some = [
       lax.dynamic_slice_in_dim(z, i * f1 * f2, f1 * f2) for z in (left, right)
     ]
@@ -270,7 +270,7 @@ def _kernel_product(plan, x, y, c):
   return merge(plan.axes, w, a.taps, (0, 0, 0), sizes)
 
 
-# As methods have them.
+# The functions of `Factors`.
 
 
 def _factor(plan, x):
@@ -301,7 +301,7 @@ def _kernel_size(plan, c, n):
 
 
 def _chain_size(plan, c, n):
-  """The input is there twice: `_double`."""
+  """Bytes of one chain's transforms; `_double` holds the input twice."""
   a = _matrices(plan)
   phases = math.prod(_strides(plan)) * c
   return math.prod(a.tiles) * _size(plan, a.parts * phases + n)

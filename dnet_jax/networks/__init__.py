@@ -1,7 +1,7 @@
 """Networks in Flax Linen: descriptor, generator and classifier, with settings.
 
-Here and nowhere else Flax is imported. Not here: energies, losses, chains, and
-how a convolution is computed.
+Only this package imports Flax. Not here: energies, losses, chains, and how a
+convolution is computed.
 """
 
 from dnet_jax.networks.classifier import Classifier

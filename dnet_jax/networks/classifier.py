@@ -16,11 +16,11 @@ class Classifier(nn.Module):
   """A classifier of shapes, such as the evaluation classifier of section 6.1.
 
   Correlations, batch normalisation and ReLU; then the maximum in each octant
-  of the grid (shapes stand upright, so where a part is tells something), a
-  hidden layer, dropout and a linear layer.
+  of the grid (shapes stand upright, so the position of a part says something),
+  a hidden layer, dropout and a linear layer.
 
   Attributes:
-    num_classes: logits.
+    num_classes: number of logits.
     features: channels of each convolutional layer.
     kernel_sizes: sides of their cubic kernels.
     strides: their sub-sampling factors.
@@ -31,8 +31,8 @@ class Classifier(nn.Module):
     method: of the convolution, one of `convolution.METHODS`; None: the fastest
       for these sizes on the platform that it is lowered for.
     precision: of the products of convolutions, one of `convolution.PRECISIONS`;
-      None: as `convolution.correlate` says. In dense layers at least that,
-      None: JAX's default.
+      None: as `convolution.correlate` says. Dense layers have at least this
+      precision; None: JAX's default.
 
   >>> import jax
   >>> net = Classifier(10, (4,), kernel_sizes=(3,), strides=(2,), hidden=6)
@@ -55,7 +55,7 @@ class Classifier(nn.Module):
   precision: str | None = None
 
   def setup(self):
-    """Builds the layers; checks that there are some, as many of each."""
+    """Builds the layers; refuses sizes that are empty or not equally long."""
     layers.check_sizes(
       features=self.features,
       kernel_sizes=self.kernel_sizes,
@@ -88,7 +88,7 @@ class Classifier(nn.Module):
     self.last = nn.Dense(self.num_classes, precision=precision)
 
   def hidden_features(self, y: types.Array, train: bool = False) -> types.Array:
-    """Features `(*chains, hidden)` under the last layer, as `__call__`."""
+    """Features `(*chains, hidden)` that the last layer gets; see `__call__`."""
     for layer, norm in zip(self.layers, self.norms, strict=True):
       y = nn.relu(norm(layer(y), use_running_average=not train))
     windows = tuple(-(-side // 2) for side in y.shape[-4:-1])
@@ -109,12 +109,12 @@ class Classifier(nn.Module):
 
 
 class Ensemble(nn.Module):
-  """Classifiers that begin differently and are asked together.
+  """Classifiers with different initial weights, whose answers are averaged.
 
-  Their mean probabilities are more often right than those of one, better
-  calibrated and less sure of what is no shape at all (Lakshminarayanan et al.,
-  Simple and scalable predictive uncertainty estimation using deep ensembles,
-  2017).
+  Their mean probabilities are more often right than those of one network,
+  better calibrated, and less confident about grids that are not shapes
+  (Lakshminarayanan et al., Simple and scalable predictive uncertainty
+  estimation using deep ensembles, 2017).
 
   Attributes:
     members: classifiers of the same classes.
@@ -140,7 +140,7 @@ class Ensemble(nn.Module):
 
     Args:
       y: shapes `(*chains, D, H, W, C)`.
-      train: as there.
+      train: as in `Classifier`.
 
     Returns:
       Logarithms of the mean probabilities, `(*chains, num_classes)`. With
@@ -158,7 +158,7 @@ class Ensemble(nn.Module):
 def classifier_fn(
   classifier: nn.Module,
 ) -> Callable[..., tuple[types.Array, types.PyTree]]:
-  """A classifier in learning, as `learning.classification_loss` takes it.
+  """A classifier as a function, for `learning.classification_loss`.
 
   Args:
     classifier: a `Classifier` or `Ensemble`.

@@ -18,10 +18,10 @@ from dnet_jax.networks import layers
 
 
 def _in_groups(function: types.NetworkFn, size: int) -> types.NetworkFn:
-  """`(params, y) -> (m,)` of each chain alone, of `size` chains at a time.
+  """`(params, y) -> (m,)` of independent chains, `size` of them at a time.
 
-  A derivative in y alone, of which Langevin dynamics is made, is computed with
-  the values, forth and back for each group. One in the parameters is not
+  A derivative in y alone, as Langevin dynamics needs it, is computed with the
+  values, forward and back for each group. A derivative in the parameters is not
   grouped: it would need all values a second time. Groups are for a CPU, whose
   cache is small; a program that is lowered for another platform has none.
   """
@@ -99,7 +99,7 @@ class Descriptor(nn.Module):
   precision: str | None = None
 
   def setup(self):
-    """Builds the layers; checks that there are some, as many of each."""
+    """Builds the layers; refuses sizes that are empty or not equally long."""
     layers.check_sizes(
       features=self.features,
       kernel_sizes=self.kernel_sizes,
@@ -164,7 +164,7 @@ class Descriptor(nn.Module):
     return f(self.variables['params'], every).reshape(y.shape[:-4])
 
   def _chains_at_once(self, shape: tuple[int, ...]) -> int:
-    """As many as every layer can do with, on a CPU."""
+    """How many chains to take at once on a CPU: the largest layer's chunk."""
     some = 1
     for layer in self.layers:
       kernel_shape = (layer.kernel_size,) * 3 + (shape[-1], layer.features)

@@ -16,13 +16,13 @@ from dnet_jax.networks import layers
 class Generator(nn.Module):
   """The generator g of eq. (21), with the layers of section 6.4.
 
-  A fully connected layer under the latent factors makes a small grid;
-  transposed convolutions let it grow, with batch normalisation and ReLU
+  A fully connected layer turns the latent factors into a small grid;
+  transposed convolutions enlarge it, with batch normalisation and ReLU
   between them and tanh at the end.
 
   Attributes:
     features: channels of each transposed convolution; the last is 1.
-    factors: by which each lets the grid grow.
+    factors: by which each enlarges the grid.
     kernel_size: side of their kernels.
     base: sides of the grid that the fully connected layer makes; the output
       has sides `base * prod(factors)`.
@@ -33,8 +33,8 @@ class Generator(nn.Module):
     method: of the convolution, one of `convolution.METHODS`; None: the fastest
       for these sizes on the platform that it is lowered for.
     precision: of the products of convolutions, one of `convolution.PRECISIONS`;
-      None: as `convolution.correlate` says. In dense layers at least that,
-      None: JAX's default.
+      None: as `convolution.correlate` says. Dense layers have at least this
+      precision; None: JAX's default.
 
   >>> import jax
   >>> net = Generator(features=(4, 1), factors=(1, 2))

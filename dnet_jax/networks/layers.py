@@ -79,7 +79,7 @@ class ConvTranspose(nn.Module):
   Attributes:
     features: output channels.
     kernel_size: side of the cubic kernel.
-    factor: by which the grid grows.
+    factor: by which it enlarges the grid.
     init_std: standard deviation of the initial weights.
     dtype: of the computation; parameters are float32.
     method: of the convolution, one of `convolution.METHODS`; None: the fastest

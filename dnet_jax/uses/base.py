@@ -22,7 +22,7 @@ from dnet_jax import starts
 from dnet_jax import types
 
 KERNELS = {'langevin': kernels.langevin, 'mala': kernels.mala}
-# What a model does that was not told: plain descent.
+# For a model without settings of its own: plain descent.
 _USES = {
   'synthesize': specs.Use('noise', 200),
   'recover': specs.Use('mean', 60),
@@ -38,8 +38,10 @@ _STEP_SIZES = {
 _NUMBERS = {
   'temperature': 0.0,
   'start_std': 0.3,
+  'start_spread': 0.6,
   'fill_std': 0.7,
   'components_std': 0.7,
+  'anchor_std': np.inf,
   'noise_std': 4.0,
   'refinement_std': 0.2,
 }
@@ -71,7 +73,7 @@ def descriptor(spec: specs.Spec, grid: int = -1) -> networks.Descriptor:
 
 
 def need(spec: specs.Spec, network: str) -> None:
-  """Raises ValueError for a model without a network of that kind."""
+  """Raises ValueError for a model without a network of this kind."""
   there = {
     'descriptor': bool(spec.descriptors),
     'generator': spec.generator is not None,
@@ -129,7 +131,7 @@ def energy_fn(
 def settings(
   model: models.Model, name: str, **given: Any
 ) -> tuple[specs.Use, dict[str, types.Array]]:
-  """How a model is used: its own settings, and what is given in their place.
+  """How a model is used: its own settings, or those given in their place.
 
   Args:
     model: the model.
@@ -137,11 +139,11 @@ def settings(
     **given: fields of `specs.Use`, and numbers; None is the model's own.
 
   Returns:
-    What shapes the program, and the numbers.
+    The `Use`, which determines the program, and the numbers.
 
   Raises:
-    TypeError: for steps that are no whole numbers.
-    ValueError: for values that are not possible.
+    TypeError: for steps that are not whole numbers.
+    ValueError: for a value out of range, or an unknown kernel.
   """
   use = dict(model.spec.uses).get(name) or _default_use(model.spec, name)
   own = model.extras.get('settings', {}).get(name, {})
@@ -169,7 +171,7 @@ def _default_use(spec, name):
   return _USES[name]
 
 
-# Fields of `Use` that are numbers, and the least of each.
+# Fields of `Use` that are numbers, and the least value of each.
 _COUNTS = {
   'num_steps': 0,
   'noise_steps': 0,
@@ -179,7 +181,7 @@ _COUNTS = {
 
 
 def _count(field, x):
-  """A Python integer: it shapes the program."""
+  """A Python integer, since it determines the program."""
   try:
     count = operator.index(x)
   except TypeError as error:
@@ -210,21 +212,22 @@ def _check(spec, use, numbers):
       )
     if x is None:
       continue
-    may_be_0 = field in ('temperature', 'start_std')
-    if not (np.isfinite(x) & ((x >= 0) if may_be_0 else (x > 0))).all():
+    may_be_0 = field in ('temperature', 'start_std', 'start_spread')
+    finite = np.isfinite(x) | (field == 'anchor_std')
+    if not (finite & ((x >= 0) if may_be_0 else (x > 0))).all():
       bound = '>= 0' if may_be_0 else 'positive'
       raise ValueError(f'{field} must be finite and {bound}, got {given}')
   heat = types.known(numbers['temperature'])
   hot = use.num_steps if spec.grids else use.noise_steps
   if use.kernel == 'mala' and hot and heat is not None and not heat.all():
     raise ValueError(
-      f'this model moves by mala, which needs temperature > 0 in its {hot} '
-      f'steps with noise; got {numbers["temperature"]}'
+      f'the kernel mala needs temperature > 0 in the {hot} steps with noise; '
+      f'got {numbers["temperature"]}'
     )
 
 
 def chain_keys(key: types.Key, num_chains: int) -> types.Key:
-  """One key for each chain, of one for all or of one for each.
+  """One key for each chain, given one key for all or one for each.
 
   Raises:
     ValueError: for another number of keys.
@@ -234,8 +237,8 @@ def chain_keys(key: types.Key, num_chains: int) -> types.Key:
     return starts.chain_keys(key, num_chains)
   if key.shape != (num_chains,):
     raise ValueError(
-      f'one key, or {num_chains} for as many shapes, are needed, got keys of '
-      f'shape {key.shape}'
+      f'key must be one key, or {num_chains} keys for {num_chains} shapes; got '
+      f'keys of shape {key.shape}'
     )
   return key
 
@@ -294,28 +297,28 @@ def move(
   """Moves chains, first with noise and then without, and refines them.
 
   Refinement steps have a reference of the standard deviation
-  `refinement_std`, whose square also bounds the step: with two means, for empty
-  and for full, voxels then choose.
+  `refinement_std`, whose square also bounds the step size. With two reference
+  means, one for empty and one for full, each voxel then settles near one.
 
   Args:
     keys: `(chains,)`.
     model: with one descriptor.
     start: `(chains, D, H, W, C)`, as the network sees shapes.
     use: steps and kernel.
-    numbers: step size and temperature.
+    numbers: step size, temperature and `refinement_std`.
 
   Returns:
     `(chains, D, H, W, C)`.
   """
   step_size, temperature = numbers['step_size'], numbers['temperature']
-  own = energy_fn(model)
+  own = starts.energy_of(start, energy_fn(model))
   phases: list[tuple[Callable[..., Any], Any, Any, Any, int]] = [
     (KERNELS[use.kernel], own, step_size, temperature, use.noise_steps),
     (kernels.langevin, own, step_size, 0.0, use.num_steps - use.noise_steps),
   ]
   if use.refinement_steps:
     std = numbers['refinement_std']
-    narrow = energy_fn(model, reference_std=std)
+    narrow = starts.energy_of(start, energy_fn(model, reference_std=std))
     small = jnp.minimum(step_size, std**2)
     phases.append((kernels.langevin, narrow, small, 0.0, use.refinement_steps))
   # Phase 0 is the start.

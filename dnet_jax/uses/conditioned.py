@@ -27,31 +27,38 @@ def recover(
   temperature: float | types.Array | None = None,
   fill_std: float | types.Array | None = None,
   components_std: float | types.Array | None = None,
+  anchor_std: float | types.Array | None = None,
   refinement_steps: int | None = None,
   refinement_std: float | types.Array | None = None,
   hold: bool | None = None,
 ) -> types.Array:
   """Fills the hidden voxels of shapes by Langevin dynamics: Algorithm 4.
 
-  Wherever None is allowed it is the model's own setting.
+  None always stands for the model's own setting.
 
   Args:
     key: consumed; one, or one for each shape.
-    model: with a descriptor, of any algorithm.
+    model: with one descriptor, of any algorithm.
     voxels: `(*chains, D, H, W)`; only the visible ones are read.
     visible: boolean, broadcasts against voxels; True = observed.
-    start: where hidden voxels begin: 'mean' of the visible ones, or their
-      'local_average'; or 'components', what the principal components of the
-      data expect, given the visible ones: where large parts are hidden.
+    start: where hidden voxels begin: at the 'mean' of the visible ones, or at
+      their 'local_average'; at 'components', the values that the principal
+      components of the data predict from the visible voxels, for large hidden
+      parts; or at 'components_and_average', which adds a local average of what
+      these do not explain, for visible voxels that are scattered.
     num_steps: Langevin steps.
-    noise_steps: of these, the first ones at `temperature`; the rest at 0.
+    noise_steps: how many of these, from the first one on, are at
+      `temperature`; the others are at 0.
     step_size: the paper's delta-tau.
     temperature: T of section 2.5.
     fill_std: of the Gaussian of a local average, in voxels.
-    components_std: what principal components are trusted to leave open, of a
-      voxel.
-    refinement_steps: after these, steps with a narrow reference.
-    refinement_std: its standard deviation.
+    components_std: standard deviation of a voxel around what the principal
+      components explain.
+    anchor_std: standard deviation, as the network sees voxels, of a Gaussian
+      around the values at which hidden voxels begin; it multiplies the density.
+      Infinite: no Gaussian.
+    refinement_steps: further steps after these, with a narrow reference.
+    refinement_std: standard deviation of this reference.
     hold: True: visible voxels are held at every step (the text of 6.2); False:
       they are put back at the end (the authors' code).
 
@@ -60,8 +67,8 @@ def recover(
 
   Raises:
     TypeError: when `visible` is not boolean.
-    ValueError: for a model that cannot, shapes that do not fit, or settings
-      that are not possible.
+    ValueError: for a model without exactly one descriptor, shapes that do not
+      fit its grid, or settings out of range.
 
   >>> model = models.load('demo')
   >>> voxels = jnp.zeros((32, 32, 32))
@@ -79,17 +86,14 @@ def recover(
     temperature=temperature,
     fill_std=fill_std,
     components_std=components_std,
+    anchor_std=anchor_std,
     refinement_steps=refinement_steps,
     refinement_std=refinement_std,
     hold=hold,
   )
   if use.start not in _FILLS:
     raise ValueError(f'start must be one of {[*_FILLS]}, got {use.start!r}')
-  if use.start == 'components' and 'components' not in model.extras:
-    raise ValueError(
-      "start 'components' needs a model that keeps principal components of its "
-      "data, and this one has none: use start='local_average'"
-    )
+  _need_components(model, use.start, 'local_average')
   shapes, leading = base.chains_of(model, voxels, 'voxels')
   seen = base.seen(model, visible, leading)
   keys = base.chain_keys(key, len(shapes))
@@ -104,18 +108,42 @@ def _local_average(model, numbers):
   )
 
 
-def _components(model, numbers):
+def _components(model, numbers, local_std=None):
   found = starts.Components(**model.extras['components'])
   return lambda y, visible, mean: starts.completed(
-    y, visible, found, numbers['components_std']
+    y, visible, found, numbers['components_std'], local_std
   )
+
+
+def _components_and_average(model, numbers):
+  return _components(model, numbers, numbers['fill_std'])
 
 
 _FILLS: dict[str, Callable[..., Any]] = {
   'mean': lambda model, numbers: None,
   'local_average': _local_average,
   'components': _components,
+  'components_and_average': _components_and_average,
 }
+_GUESSES: dict[str, Callable[..., Any]] = {
+  'repeat': lambda model, numbers, factor: None,
+  'components': lambda model, numbers, factor: (
+    lambda y_low: starts.expected_details(
+      y_low,
+      factor,
+      starts.Components(**model.extras['components']),
+      numbers['components_std'],
+    )
+  ),
+}
+
+
+def _need_components(model, start, other):
+  if 'components' in start and 'components' not in model.extras:
+    raise ValueError(
+      f"start '{start}' needs a model that keeps principal components of its "
+      f"data, and this one has none: use start='{other}'"
+    )
 
 
 @jax.jit(static_argnames='use')
@@ -125,9 +153,10 @@ def _recover(keys, model, voxels, visible, use, numbers):
     visible[..., None],
     use.hold,
     _FILLS[use.start](model, numbers),
+    numbers['anchor_std'],
   )
   y = finish(base.move(keys, model, start, use, numbers))
-  # As they were given, to the bit.
+  # The visible voxels are returned exactly as they were given.
   return jnp.where(visible, voxels, base.from_network(model, y))
 
 
@@ -136,38 +165,49 @@ def super_resolve(
   model: models.Model,
   coarse: types.Array,
   *,
+  start: str | None = None,
   num_steps: int | None = None,
   noise_steps: int | None = None,
   step_size: float | types.Array | None = None,
   temperature: float | types.Array | None = None,
+  components_std: float | types.Array | None = None,
+  anchor_std: float | types.Array | None = None,
   refinement_steps: int | None = None,
   refinement_std: float | types.Array | None = None,
 ) -> types.Array:
   """Adds the details that block averages leave open: Algorithm 5.
 
   A multi-grid model goes from the grid of `coarse` to its finest one as in
-  synthesis, and does not hold the averages; `noise_steps` and
-  `refinement_steps` are not for it. Wherever None is allowed it is the model's
-  own setting.
+  synthesis, and does not hold the averages; it takes no `start`,
+  `noise_steps`, `refinement_steps` or standard deviations. None always stands
+  for the model's own setting.
 
   Args:
     key: consumed; one, or one for each shape.
     model: with a descriptor, of any algorithm.
     coarse: block averages `(*chains, D / d, H / d, W / d)`.
-    num_steps: Langevin steps; of a multi-grid model, of each grid.
-    noise_steps: of these, the first ones at `temperature`; the rest at 0.
+    start: where chains begin: 'repeat', blocks of one value; or 'components',
+      what the principal components of the data predict from the averages.
+    num_steps: Langevin steps; for a multi-grid model, those of each grid.
+    noise_steps: how many of these, from the first one on, are at
+      `temperature`; the others are at 0.
     step_size: the paper's delta-tau.
     temperature: T of section 2.5.
-    refinement_steps: after these, steps with a narrow reference.
-    refinement_std: its standard deviation.
+    components_std: standard deviation of an average around what the principal
+      components explain.
+    anchor_std: standard deviation, as the network sees shapes, of a Gaussian
+      around the start of the chains; it multiplies the density. Infinite: no
+      Gaussian.
+    refinement_steps: further steps after these, with a narrow reference.
+    refinement_std: standard deviation of this reference.
 
   Returns:
     `(*chains, D, H, W)` real values, not clipped; their block averages are
-    `coarse`.
+    `coarse`, except for a multi-grid model.
 
   Raises:
-    ValueError: for a model that cannot, a grid that does not divide the
-      model's, or settings that are not possible.
+    ValueError: for a model without a descriptor, a grid that does not divide
+      the model's, or settings out of range.
 
   >>> model = models.load('demo')
   >>> coarse = jnp.ones((2, 8, 8, 8))
@@ -187,7 +227,13 @@ def super_resolve(
   keys = base.chain_keys(key, len(shapes))
   if model.spec.grids:
     synthesis.only_for_one_grid(
-      model.spec, noise_steps=noise_steps, refinement_steps=refinement_steps
+      model.spec,
+      start=start,
+      noise_steps=noise_steps,
+      components_std=components_std,
+      anchor_std=anchor_std,
+      refinement_steps=refinement_steps,
+      refinement_std=refinement_std,
     )
     y = synthesis.synthesize_grids(
       keys,
@@ -202,19 +248,30 @@ def super_resolve(
   use, numbers = base.settings(
     model,
     'super_resolve',
+    start=start,
     num_steps=num_steps,
     noise_steps=noise_steps,
     step_size=step_size,
     temperature=temperature,
+    components_std=components_std,
+    anchor_std=anchor_std,
     refinement_steps=refinement_steps,
     refinement_std=refinement_std,
   )
+  if use.start not in _GUESSES:
+    raise ValueError(f'start must be one of {[*_GUESSES]}, got {use.start!r}')
+  _need_components(model, use.start, 'repeat')
   y = _super_resolve(keys, model, shapes, factor, use, numbers)
   return y.reshape(*leading, *grid)
 
 
 @jax.jit(static_argnames=('factor', 'use'))
 def _super_resolve(keys, model, coarse, factor, use, numbers):
-  start = starts.from_low_resolution(base.to_network(model, coarse), factor)
+  start = starts.from_low_resolution(
+    base.to_network(model, coarse),
+    factor,
+    _GUESSES[use.start](model, numbers, factor),
+    numbers['anchor_std'],
+  )
   y = base.move(keys, model, start, use, numbers)
   return base.from_network(model, y)

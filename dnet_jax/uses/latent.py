@@ -157,9 +157,9 @@ def infer_latent(
 ) -> types.Array:
   """Infers z of given shapes by Langevin dynamics in the latent space.
 
-  Samples the posterior under eq. (20), from several starts of the prior, half
-  of the steps with noise and half without; keeps the one of the least energy.
-  Wherever None is allowed it is the model's own setting.
+  Samples the posterior under eq. (20) with several chains that start at draws
+  of the prior, half of the steps with noise and half without, and keeps the
+  chain of lowest energy. None always stands for the model's own setting.
 
   Args:
     key: consumed; one, or one for each shape.
@@ -173,13 +173,13 @@ def infer_latent(
     noise_std: sigma of eq. (20), as the network sees voxels.
 
   Returns:
-    `(*chains, d)`; NaN for a shape none of whose chains stayed finite: then
-    the step is too large for this sigma.
+    `(*chains, d)`; NaN for a shape of which no chain stayed finite, because
+    the step size is too large for this sigma.
 
   Raises:
     TypeError: when `visible` is not boolean.
-    ValueError: for a model that cannot, another grid, or settings that are
-      not possible.
+    ValueError: for a model without a generator, another grid than the model's,
+      or settings out of range.
 
   >>> sizes = specs.GeneratorSizes((1,), (1,), 3)
   >>> spec = specs.Spec((4, 4, 4), generator=sizes)
@@ -257,7 +257,7 @@ def reconstruct(
     key: consumed; one, or one for each shape.
     model: with a generator.
     voxels: `(*chains, D, H, W)`.
-    visible: as for `infer_latent`, as all that follows.
+    visible: this and all arguments that follow are those of `infer_latent`.
     num_starts: chains of each shape.
     num_steps: Langevin steps.
     step_size: the paper's delta-tau.
@@ -267,7 +267,7 @@ def reconstruct(
     `(*chains, D, H, W)` real values.
 
   Raises:
-    ValueError: as `infer_latent`.
+    TypeError, ValueError: as `infer_latent`.
 
   >>> sizes = specs.GeneratorSizes((1,), (1,), 3)
   >>> spec = specs.Spec((4, 4, 4), generator=sizes)
@@ -340,7 +340,7 @@ def spherical(
   cosine = (u_0 * u_1).sum(-1, keepdims=True)
   angle = jnp.arccos(jnp.clip(cosine, -1, 1))[..., None, :]
   rho_ = rho[:, None]
-  # Parallel ones have no plane to turn in.
+  # Parallel vectors span no plane to turn in.
   sine = jnp.sin(angle)
   flat = sine < 1e-6
   sine = jnp.where(flat, 1, sine)
@@ -372,7 +372,7 @@ def interpolate(
     model: with a generator.
     z_0: `(*chains, d)`; of given shapes by `infer_latent`.
     z_1: likewise.
-    num_shapes: how many, both ends among them; at least 2.
+    num_shapes: how many, including both ends; at least 2.
     path: 'linear' or 'spherical'.
 
   Returns:
@@ -397,5 +397,7 @@ def interpolate(
     raise ValueError(f'num_shapes must be at least 2, got {num_shapes}')
   z_0, z_1 = _latent(model, z_0), _latent(model, z_1)
   if z_0.shape != z_1.shape:
-    raise ValueError(f'two z of one shape, got {z_0.shape} and {z_1.shape}')
+    raise ValueError(
+      f'z_0 and z_1 must have one shape, got {z_0.shape} and {z_1.shape}'
+    )
   return decode(model, PATHS[path](z_0, z_1, jnp.linspace(0, 1, num_shapes)))

@@ -1,4 +1,4 @@
-"""What a model says of given shapes: features (6.5) and classes (6.1)."""
+"""What a model says about given shapes: features (6.5) and classes (6.1)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -25,8 +25,8 @@ def pooled_features(
 ) -> types.Array:
   """The feature vector of section 6.5: feature maps, max-pooled.
 
-  With the paper's network and windows 4 and 2, 27 * 200 + 27 * 100 = 8,100
-  features of a 32^3 grid.
+  With the paper's network and windows 4 and 2 a 32^3 grid has 27 * 200 +
+  27 * 100 = 8,100 features.
 
   Args:
     model: with a descriptor; of a multi-grid model that of the finest grid.
@@ -55,7 +55,7 @@ def _pooled_features(model, voxels, windows):
 def feature_maps(
   model: models.Model, voxels: types.Array
 ) -> tuple[types.Array, ...]:
-  """What each layer of the descriptor but the last says of shapes.
+  """The output of each layer of the descriptor but the last, for shapes.
 
   For several poolings of the same maps; call it inside `jax.jit`.
 
@@ -82,16 +82,17 @@ def feature_maps(
 
 
 class Classes(NamedTuple):
-  """What an evaluation classifier says of shapes.
+  """What an evaluation classifier says about shapes.
+
+  A classifier that has learned from mirror images gives means over the four
+  mirror images of a shape. The effect of label smoothing on `probabilities` is
+  removed.
 
   Attributes:
-    probabilities: `(*chains, classes)`, over the classes alone.
-    none: `(*chains,)`, probability that it is none of them; 0 where the
+    probabilities: `(*chains, classes)`, over the classes without 'none'.
+    none: `(*chains,)`, probability that a shape is in none of them; 0 where the
       classifier has no such class.
     features: `(*chains, d)`, of its hidden layer.
-
-  Of one that has learned with mirror images, all are means over the four of
-  them. `probabilities` are without the smoothing of labels.
   """
 
   probabilities: types.Array
@@ -100,7 +101,7 @@ class Classes(NamedTuple):
 
 
 def classifier(spec: specs.Spec) -> networks.Classifier | networks.Ensemble:
-  """The classifier of a spec, dropout aside.
+  """The classifier of a spec, without dropout.
 
   Raises:
     ValueError: for a model without one.
@@ -122,7 +123,7 @@ def classifier(spec: specs.Spec) -> networks.Classifier | networks.Ensemble:
 
 
 def classify_shapes(model: models.Model, voxels: types.Array) -> Classes:
-  """What classes shapes are of, by an evaluation classifier.
+  """Classifies shapes with an evaluation classifier.
 
   Args:
     model: with a classifier; its classes are `model.spec.classifier.classes`.
@@ -154,14 +155,14 @@ def _classify(model, voxels):
   net, sizes = classifier(model.spec), model.spec.classifier
   net = net.bind(model.params['classifier'])
   y = base.to_network(model, voxels > 0.5)
-  # A shape and its mirror images are one shape to one that has learned so.
+  # A classifier that has learned from mirror images treats them all alike.
   mirrors = MIRRORS if sizes.mirror else ((),)
   hidden, logits = [], []
   for axes in mirrors:
     image = jnp.flip(y, axes)
     hidden.append(net.hidden_features(image))
     logits.append(net(image, train=False))
-  # Up to a constant that all classes share, the logarithm of the mean.
+  # The logarithm of the mean probabilities, up to a constant for all classes.
   joint = jax.nn.logsumexp(jax.nn.log_softmax(jnp.stack(logits)), axis=0)
   count = len(sizes.classes)
   none = jnp.zeros(len(joint))

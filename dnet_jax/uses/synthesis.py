@@ -28,13 +28,14 @@ def synthesize(
   step_size: float | types.Array | None = None,
   temperature: float | types.Array | None = None,
   start_std: float | types.Array | None = None,
+  start_spread: float | types.Array | None = None,
   refinement_steps: int | None = None,
   refinement_std: float | types.Array | None = None,
 ) -> types.Array:
   """New shapes by Langevin dynamics, eq. (7).
 
-  Different keys give different shapes. Wherever None is allowed it is the
-  model's own setting.
+  Different keys give different shapes. None always stands for the model's own
+  setting.
 
   Args:
     key: consumed; one, or `(num_shapes,)`.
@@ -44,20 +45,24 @@ def synthesize(
       the principal components of the data; 'generator', what the model's
       generator makes; 'chains', its persistent chains; 'grids', an average at
       1^3, grid by grid (section 4.2); or shapes `(num_shapes, D, H, W)`.
-    num_steps: Langevin steps; of a multi-grid model, of each grid.
-    noise_steps: of these, the first ones at `temperature`; the rest at 0. Not
-      for a multi-grid model, as `start_std` and `refinement_steps`.
+    num_steps: Langevin steps; for a multi-grid model, those of each grid.
+    noise_steps: how many of these, from the first one on, are at
+      `temperature`; the others are at 0. A multi-grid model does not take this,
+      `start_std`, `start_spread`, `refinement_steps` or `refinement_std`.
     step_size: the paper's delta-tau.
-    temperature: T of section 2.5; of a multi-grid model also one for each grid.
+    temperature: T of section 2.5; a multi-grid model also takes one for each
+      grid.
     start_std: standard deviation of the noise where chains begin.
-    refinement_steps: after these, steps with a narrow reference.
-    refinement_std: its standard deviation.
+    start_spread: `spread` of `from_components`, for start 'components'.
+    refinement_steps: further steps after these, with a narrow reference.
+    refinement_std: standard deviation of this reference.
 
   Returns:
     `(num_shapes, D, H, W)` real values; above 0.5 is inside.
 
   Raises:
-    ValueError: for a model that cannot, or settings that are not possible.
+    ValueError: for a model without the networks that this needs, or settings
+      out of range.
 
   >>> model = models.load('demo')
   >>> synthesize(jax.random.key(0), model, 2, num_steps=1).shape
@@ -72,6 +77,7 @@ def synthesize(
     model.spec,
     noise_steps=noise_steps,
     start_std=start_std,
+    start_spread=start_spread,
     refinement_steps=refinement_steps,
     refinement_std=refinement_std,
   )
@@ -84,6 +90,7 @@ def synthesize(
     step_size=step_size,
     temperature=temperature,
     start_std=start_std,
+    start_spread=start_spread,
     refinement_steps=refinement_steps,
     refinement_std=refinement_std,
   )
@@ -96,7 +103,7 @@ def synthesize(
 
 
 def only_for_one_grid(spec: specs.Spec, **given: Any) -> None:
-  """Raises ValueError where a multi-grid model is given what is not for it."""
+  """Raises ValueError for settings that a multi-grid model does not have."""
   names = [name for name, x in given.items() if x is not None]
   if spec.grids and names:
     raise ValueError(
@@ -126,7 +133,7 @@ def _check_start(model, use, num_shapes):
     base.need(spec, 'descriptor')
   if (use.start == 'grids') != bool(spec.grids):
     raise ValueError(
-      "start 'grids' is for models of several grids, and they have no other; "
+      "start must be 'grids' for a multi-grid model, and for no other model; "
       f'this one has a {specs.describe(spec)}, and start is {use.start!r}'
     )
   if use.start == 'generator':
@@ -151,7 +158,9 @@ def _noise(keys, model, numbers):
 
 def _components(keys, model, numbers):
   components = starts.Components(**model.extras['components'])
-  return starts.from_components(keys, components, numbers['start_std'])
+  return starts.from_components(
+    keys, components, numbers['start_std'], numbers['start_spread']
+  )
 
 
 def _generator(keys, model, numbers):
@@ -188,7 +197,7 @@ def _synthesize(keys, model, use, numbers, position):
 
 
 def draw_averages(keys: types.Key, model: models.Model) -> types.Array:
-  """Draws shapes of 1^3 from p^(0), section 4.2: a bin, a number within it.
+  """Draws shapes of 1^3 from p^(0), section 4.2: a bin, then a number in it.
 
   Args:
     keys: `(n,)`.
@@ -258,7 +267,7 @@ def synthesize_grids(
   step_size: float | types.Array | None = None,
   temperature: float | types.Array | None = None,
 ) -> tuple[types.Array, ...]:
-  """As `synthesize`, of a multi-grid model: the samples of every grid.
+  """As `synthesize`, for a multi-grid model: the samples of every grid.
 
   Args:
     key: consumed; one, or `(num_shapes,)`.
@@ -310,7 +319,7 @@ def _synthesize_grids(keys, model, use, numbers, coarse, first):
 
 def _grids(keys, model, use, numbers, coarse, first):
   if coarse is None:
-    # The keys of grids are counted from 0: this one is of none of them.
+    # The keys of grids are counted from 0, so no grid uses this one.
     key_averages = kernels.fold_in(keys, len(model.spec.grids))
     coarse = draw_averages(key_averages, model)
   y = base.to_network(model, coarse)

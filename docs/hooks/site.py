@@ -1,6 +1,7 @@
 """What mkdocs does beside building pages: pictures, equations, links.
 
-- Pictures and reports of pretrained/, and notebooks, are files of the site.
+- Pictures of pretrained/ and results/, reports, and notebooks are files of the
+  site.
 - A link to one of them is written as the repository has it, such as
   `../pretrained/NAME/picture.png`, so that it works there, too.
 - A fence ```math becomes MathML, which browsers draw without a script.
@@ -17,9 +18,12 @@ ROOT = pathlib.Path(__file__).parents[2]
 _BESIDE = (
   'pretrained/*/*.png',
   'pretrained/*/report.html',
+  'results/*.png',
   'notebooks/*.ipynb',
 )
-_LINK = re.compile(r'(\]\(|src=")((?:\.\./)+)((?:pretrained|notebooks)/)')
+_LINK = re.compile(
+  r'(\]\(|src=")((?:\.\./)+)((?:pretrained|results|notebooks)/)'
+)
 
 
 def equation(source, language, css_class, options, md, **kwargs):

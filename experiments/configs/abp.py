@@ -3,9 +3,9 @@
 python -m experiments.main --config=experiments/configs/abp.py:toilet
 
 Ten minutes of one CPU core. The paper only names the algorithm. Sigma of eq.
-(20) and delta-tau of the latent chains belong together: a smaller sigma, or a
-finer grid, needs smaller steps, in proportion to sigma^2 and to one over the
-number of voxels. `,paper` and `,text` take the generator of 6.4.
+(20) and delta-tau of the latent chains must fit each other: delta-tau has to be
+in proportion to sigma^2 and to one over the number of voxels. `,paper` and
+`,text` take the generator of 6.4.
 """
 
 from experiments.configs import arguments

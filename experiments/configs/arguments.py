@@ -1,8 +1,8 @@
-"""What stands behind the colon of a config: a category and a size.
+"""What follows the colon of a config: a category and a size.
 
-`FILE.py:CATEGORY` is what two CPU cores learn in at most an hour, `,paper` is
-the paper's network with the schedule that worked, and `,text` has every number
-of the paper's text.
+`FILE.py:CATEGORY` is small enough for two CPU cores to learn in an hour.
+`,paper` is the paper's network with the schedule that worked, and `,text` has
+every number of the paper's text.
 """
 
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ def parse(
     near = [*difflib.get_close_matches(category, categories, 1), category][0]
     hint = f" (did you mean '{near}'?)" if near != category else ''
     raise ValueError(
-      f"{kind}.py takes no '{argument}'{hint}, but {forms}; a category is one "
+      f"{kind}.py takes {forms}, got '{argument}'{hint}; a category is one "
       f'of {", ".join(categories)}'
     )
   name = '_'.join(filter(None, (kind, category, size)))

@@ -3,17 +3,19 @@
 python -m experiments.main --config=experiments/configs/coop.py:sofa
 
 About half an hour of one CPU core. `,paper` and `,text` take the paper's
-networks and optimisers: for a GPU. The paper gives no step size and no number
-of steps here; they are those of 6.1, the text's 0.1 in `,text`.
+networks and optimisers and need a GPU. The paper gives no step size and no
+number of steps here. They are those of 6.1; the step size of `,text` is 0.1, as
+in the text of 6.1.
 
 Learning begins with the generator alone, by alternating back-propagation
 (`back_propagation.iterations`), in the same run. From random weights, with a
-generator's rate of 0.0003, all shapes were one after 20 iterations, and the
-energy gap grew without end. What keeps shapes apart then is a generator that
-learns far more slowly than the descriptor: with rates of 0.0003 and 0.0005
-`distance_generated` fell from 12,000 to 3,900 within 25 iterations
-(`distance_observed` is 10,500), with 0.00003 and 0.001 it was 8,500 after
-1,000. The descriptor's reference has two means, for empty and full voxels.
+generator's rate of 0.0003, all generated shapes were the same after 20
+iterations, and the energy gap grew without end. After the first phase, shapes
+stay different only if the generator learns far more slowly than the descriptor.
+With rates of 0.0003 and 0.0005 `distance_generated` fell from 12,000 to 3,900
+within 25 iterations (`distance_observed` is 10,500); with 0.00003 and 0.001 it
+was 8,500 after 1,000. The descriptor's reference has two means, for empty and
+full voxels.
 """
 
 from experiments.configs import arguments
@@ -46,7 +48,8 @@ def get_config(argument: str = 'sofa'):
     if size == 'text':
       config.chains.step_size = 0.1
     else:
-      # Not run yet: the phase that keeps the small networks from collapse.
+      # This phase keeps the small networks from collapse. It has not been run
+      # with the paper's networks yet.
       config.back_propagation.iterations = 600
     return config
   config.data.batch_size = 25

@@ -6,10 +6,11 @@ and then, for Figure 8 (samples/grids/grids.png in the workdir):
 
 python -m experiments.main --workdir=runs/multigrid_sofa --mode=sample
 
-A category alone has grids of 4, 8, 16 and 32: about ten minutes of one CPU core
-for sofas; numbers: docs/results.md. `,paper` has the grids, layers and numbers
-of section 6.6, up to 64: for a GPU. Its step of 0.3 is read as in 6.1, 0.3^2 in
-eq. (7), and Adam keeps the rate of 6.1; `,text` has 0.3 for both.
+A category alone has grids of 4, 8, 16 and 32 and takes about ten minutes of one
+CPU core for sofas; docs/results.md has its numbers. `,paper` has the grids,
+layers and numbers of section 6.6, up to 64^3, and needs a GPU. As in 6.1, its
+step of 0.3 means 0.3^2 in eq. (7), and Adam keeps the rate of 6.1; `,text` has
+0.3 for both.
 """
 
 from experiments.configs import arguments
@@ -50,9 +51,9 @@ def get_config(argument: str = 'sofa'):
   config.model.init_std = 0.02
   config.data.batch_size = 25
   config.chains.step_size = 0.05
-  # Averages of one number each would all become one shape: coarse chains have
-  # noise, a little, since a voxel of 4^3 varies by 0.06 over the sofas. The
-  # fine ones sharpen what comes, without.
+  # Without noise, equal averages would all become one shape. Coarse chains have
+  # only a little: a voxel of 4^3 varies by 0.06 over the sofas. Fine chains
+  # sharpen the coarse shapes without noise.
   config.chains.grid_temperatures = (0.02, 0.01, 0.0, 0.0)
   config.train.num_iterations = 200
   config.optimizer.constant_iterations = 100

@@ -9,6 +9,9 @@ Half an hour of one CPU core (2026-11-25): seats, backs, slabs and blocks.
 Ten categories need room in the memory: without noise a chain stays with the
 kind of shape that it has come to, so there are four sets of 25 chains, and
 young ones, from noise, until the end.
+
+pretrained/synthesis_all went on from `:paper` in two stages of `:fresh`: 40
+iterations with 50 neighbours and a spread of 0.3, then 20 as they are here.
 """
 
 from experiments.configs import arguments
@@ -17,7 +20,7 @@ from experiments.configs import synthesis
 
 
 def get_config(size: str = ''):
-  """Returns the config; size `paper`, `text` or nothing."""
+  """Returns the config; size `paper`, `text`, `fresh` or nothing."""
   name, category, _ = arguments.parse(
     'synthesis', f'all,{size}' if size else 'all', synthesis.SIZES
   )
@@ -29,6 +32,12 @@ def get_config(size: str = ''):
     config.chains.num_slots = 16
     config.train.num_iterations = 2600
     config.optimizer.constant_iterations = 1500
+  if size == 'fresh':
+    config.optimizer.constant_iterations = 10
+    config.train.num_iterations = 20
+    # Between shapes that are like each other, mostly of one category.
+    config.components.neighbours = 10
+    config.chains.start_spread = 0.2
   if not size:
     config.model.network = 'medium'
     config.chains.num_slots = 4

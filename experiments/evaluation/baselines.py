@@ -1,4 +1,4 @@
-"""What needs no model: guesses that a recovery or a super-resolution must beat.
+"""Guesses without a model, which recovery and super-resolution must beat.
 
 Voxels are `(n, D, H, W)` in [0, 1] here.
 """
@@ -35,7 +35,7 @@ def smoothed(
     voxels: `(n, D, H, W)`.
     visible: boolean, likewise.
     sigma: of the Gaussian, in voxels.
-    fallback: `(D, H, W)`, for places where nothing is near.
+    fallback: `(D, H, W)`, for places where no visible voxel is near.
   """
   y = jnp.asarray(voxels, jnp.float32)[..., None]
   average = _local_average(y, visible[..., None], sigma, fallback[..., None])
@@ -90,8 +90,9 @@ def recovery(
     voxels: `(n, D, H, W)`; only visible ones are read.
     visible: boolean, likewise.
     train: training shapes `(m, D, H, W)`.
-    train_visible: boolean `(k, D, H, W)`, what the same corruption leaves of
-      the first k of them, by which the width of the local average is chosen.
+    train_visible: boolean `(k, D, H, W)`, the voxels that the same corruption
+      leaves visible in the first k of them. They are used to choose the width
+      of the local average.
   """
   mean = train.mean(axis=0, dtype=np.float32)
   some = train[: len(train_visible)].astype(np.float32)

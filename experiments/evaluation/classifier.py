@@ -1,4 +1,4 @@
-"""The evaluation classifier: what a network of our own says of voxel shapes.
+"""The evaluation classifier: a network of our own that classifies shapes.
 
 Tables 1 to 3 of the paper are scores of a reference network. Here it is a
 classifier that `experiments/configs/evaluation_classifier.py` trains,
@@ -42,15 +42,15 @@ class EvaluationClassifier(NamedTuple):
 def make(
   model: dnet_jax.Model, card: Mapping[str, Any]
 ) -> EvaluationClassifier:
-  """The evaluation classifier that a model is.
+  """Makes an evaluation classifier of a model.
 
   Raises:
-    ValueError: when the model is no classifier.
+    ValueError: when the model is not a classifier.
   """
   if model.spec.classifier is None:
     raise ValueError(
-      'an evaluation classifier is a model of task evaluation_classifier; this '
-      f'is {model!r}'
+      'evaluate.classifier must be a model of task evaluation_classifier, got '
+      f'{model!r}'
     )
 
   def predict(voxels):
@@ -63,7 +63,7 @@ def make(
 
 
 def load(folder: str) -> EvaluationClassifier | None:
-  """Loads an evaluation classifier from a model or a workdir; '' is none.
+  """Loads an evaluation classifier from a model or a workdir; None for ''.
 
   Raises:
     FileNotFoundError: when there is no such model.
@@ -90,13 +90,13 @@ def report(
   labels: np.ndarray,
   seed: int = 0,
 ) -> dict[str, Any]:
-  """How good a classifier is: on real shapes, and on grids that are none.
+  """How good a classifier is on real shapes, and on grids that are not shapes.
 
   Args:
     classifier: the classifier.
     shapes: real ones that it has not seen, `(n, D, H, W)`.
     labels: `(n,)` indices into its classes.
-    seed: of the grids that are none.
+    seed: of the grids that are not shapes.
 
   Returns:
     `accuracy`, `probability` (mean, of the true class), `calibration_error`
@@ -105,8 +105,8 @@ def report(
     probability, number of each), `confusion` (rows are true), and
     `rejection`: for real shapes and each kind of negatives, the share that is
     rejected ('none' above 0.5), the means of 'none', of the largest of the
-    ten probabilities and of their entropy (at most 2.303), and whether it
-    was seen in learning.
+    ten probabilities and of their entropy (at most 2.303), and whether the
+    kind was seen in learning.
   """
   prediction = classifier.predict(shapes)
   p = prediction.probabilities

@@ -1,9 +1,9 @@
-"""Grids that are no shape of any class: what a classifier must reject.
+"""Grids that are not shapes of any class, which a classifier must reject.
 
 A softmax over ten classes must choose one of them, even for noise. The
-evaluation classifier has an eleventh class, 'none', that it learns from `SEEN`;
-`UNSEEN` are kinds that it never sees in learning, so that its rejections are
-tested on them. Each maker takes real shapes `(n, D, H, W)` and random numbers
+evaluation classifier has an eleventh class, 'none', that it learns from `SEEN`.
+It never sees the kinds in `UNSEEN` in learning, so they test how well it
+rejects. Each maker takes real shapes `(n, D, H, W)` and random numbers
 and returns as many grids of 0 and 1.
 """
 

@@ -46,8 +46,8 @@ def speed_summary(results: cells.Results) -> str:
       if row['network'] == 'paper_3_layer' and ours and torch:
         machine = result['machine']
         return (
-          "The score of the paper's network, of which a Langevin step needs "
-          f'one, takes {ours:.2f} s for {row["chains"]} chains of '
+          "The score of the paper's network, one for each Langevin step, "
+          f'takes {ours:.2f} s for {row["chains"]} chains of '
           f'{row["grid"]}^3 on {machine["cores"]} cores of {machine["cpu"]}, '
           f'{torch / ours:.1f} times as fast as PyTorch '
           f'{machine["torch"].split("+")[0]} ({machine["date"][:10]}).'
@@ -87,6 +87,8 @@ def _new_shapes(results):
   rows = []
   if there:
     of = ', '.join(c.replace('_', ' ') for c in there)
+    if len(there) == len(paper.CLASS_PROBABILITIES):
+      of = f'{len(there)} classes'
     probability, neighbour = 'class_probability', 'one_nn_accuracy'
     real = mean('training shapes', neighbour)
     printed = cells.mean([paper.CLASS_PROBABILITIES[c][0] for c in there])
@@ -159,14 +161,13 @@ def summary(results: cells.Results) -> str:
       for name, row in result['scores'].items()
       if '1' in row['accuracy']
     }
-    ours = 'ours, pooled over mirror images'
-    other = 'the same network, untrained'
+    ours, other = 'ours', 'the same network, untrained'
     if ours in accuracy:
       rows.append(
         [
           'Classification by its features: accuracy, Table 5',
           f'{accuracy[ours]:.1f} %',
-          f'untrained, one view: {cells.number(accuracy.get(other), 1)} %',
+          f'untrained: {cells.number(accuracy.get(other), 1)} %',
           f'{100 * paper.ACCURACIES["paper"]:.1f} %',
         ]
       )
@@ -174,7 +175,7 @@ def summary(results: cells.Results) -> str:
 
 
 def _reached(name, results):
-  """What a model of pretrained/ reached: numbers by what they are."""
+  """The scores of a model of pretrained/, by the name of the score."""
   result = results.get(name, {})
   scores = result.get('scores', {})
   if 'accuracy' in result:
@@ -206,6 +207,12 @@ def _words(reached):
 def _minutes(card):
   seconds = card.get('seconds')
   return None if seconds is None else round(seconds / 60)
+
+
+def _where(card):
+  words = f'{card.get("device", "–")}, {card.get("date", "–")}'
+  began = card.get('began')
+  return f'{words}; began with {"; ".join(began)}' if began else words
 
 
 def pretrained(results: cells.Results) -> str:
@@ -253,7 +260,7 @@ def saved_models(results: cells.Results) -> str:
         _words([_reached(name, results)]),
         str(card.get('iterations', '–')),
         cells.number(_minutes(card), 0),
-        f'{card.get("device", "–")}, {card.get("date", "–")}',
+        _where(card),
       ]
     )
   header = ['model', 'shapes', 'reached', 'iterations', 'minutes', 'on']

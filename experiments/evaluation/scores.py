@@ -8,17 +8,18 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from scipy import ndimage
 
 from data_prep import voxel_file
 from dnet_jax import metrics
 from experiments.evaluation import classifier as classifiers
 from experiments.files import datasets
 
-# Compiled as a whole: a loop that runs op by op is compiled in every call.
+# Compiled as a whole. Outside jit, its loop would be compiled in every call.
 _iou = jax.jit(metrics.iou)
 _chamfer = jax.jit(metrics.chamfer_distances)
 _jensen_shannon = jax.jit(metrics.jensen_shannon_divergence)
-# What compares with the test shapes, and so says nothing of themselves.
+# Scores against the test shapes, which mean nothing for the test shapes.
 _AGAINST_TEST = (
   'one_nn_accuracy',
   'coverage',
@@ -50,12 +51,12 @@ def scores(
     shapes: `(n, D, H, W)`; occupied above 0.5.
     train_shapes: `(m, D, H, W)`.
     test_shapes: `(k, D, H, W)`, the references.
-    same: whether `shapes` are training shapes themselves: then the nearest
-      training shape is another one.
-    surfaces: False: no scores of surfaces, which a coarse grid hardly has.
-    classifier: says what the shapes are; None: no scores by it.
-    test_features: what the classifier makes of the test shapes, where that
-      is known already.
+    same: whether `shapes` are training shapes; then the nearest training shape
+      is looked for among the others.
+    surfaces: False: no scores of surfaces, which mean little on a coarse grid.
+    classifier: classifies the shapes; None: no scores by a classifier.
+    test_features: the classifier's features of the test shapes, where they are
+      known already.
     label: index of the classifier's class that was meant; None: all of them.
     splits: of the inception score.
     copy_iou: what counts as a copy of a training shape, see `copy_threshold`;
@@ -126,8 +127,8 @@ def scores(
 def copy_threshold(test: np.ndarray, train: np.ndarray) -> float:
   """The IoU with the nearest training shape above which a shape is a copy.
 
-  One in twenty test shapes is as near as that, those aside that the training
-  split holds as well, by an IoU of at least 0.95.
+  One in twenty test shapes is nearer than that. Test shapes that the training
+  split holds too, with an IoU of at least 0.95, do not count.
 
   Args:
     test: `(n, D, H, W)`.
@@ -150,7 +151,7 @@ def _label(classifier, data):
     raise ValueError(
       f'the classifier knows {", ".join(classifier.classes)}, not '
       f'{category!r}: use '
-      "another one, or --config.evaluate.classifier=''"
+      "another classifier, or none: --config.evaluate.classifier=''"
     )
   return classifier.classes.index(category)
 
@@ -159,8 +160,8 @@ def read_shapes(path: str, category: str) -> np.ndarray:
   """Shapes `(n, D, H, W)` of a file, to be scored.
 
   Args:
-    path: an .npz file with `voxels`, as `sample` writes it; or a voxel file,
-      of which the test split is taken, or else the training split.
+    path: an .npz file with `voxels`, as `sample` writes it; or a voxel file, of
+      which the test split is used, or the training split if there is no other.
     category: of a voxel file: its class, or 'all'.
 
   Raises:
@@ -191,7 +192,7 @@ def compare(
   settings: ml_collections.ConfigDict,
   classifier: classifiers.EvaluationClassifier | None,
 ) -> dict[str, dict[str, float]]:
-  """Scores of sets of shapes beside those of real shapes and of two floors.
+  """Scores of sets of shapes, beside real shapes and two lower bounds.
 
   Args:
     sets: by name one or more draws of a set, `(n, D, H, W)` each.
@@ -200,33 +201,35 @@ def compare(
     classifier: or None.
 
   Returns:
-    Scores by name of the set, the means over its draws, whose number is
-    `draws` where it is above 1. More names are 'training shapes', the ceiling,
-    'test shapes' (what does not compare with themselves), 'mean shape' and
-    'noise', the floors.
+    Scores by name of the set, means over its draws; `draws` is their number
+    where there are several. There are four more names: 'training shapes', an
+    upper bound; 'test shapes', without scores against themselves; and the lower
+    bounds 'mean shape' and 'noise'.
 
   Raises:
     ValueError: when grids differ, or the classifier does not know the category.
   """
   rng = np.random.default_rng(0)
 
-  def some(shapes):
-    count = min(len(shapes), settings.num_shapes)
+  def some(shapes, most):
+    count = min(len(shapes), most)
     return shapes[np.sort(rng.permutation(len(shapes))[:count])]
 
-  test, training = some(data.test), some(data.train)
+  test = some(data.test, settings.num_shapes)
+  # All sets have the same size: 1-NN accuracies depend on it.
+  training = [some(data.train, len(test)) for _ in range(settings.draws)]
   grid = test.shape[1:]
   for name, draws in sets.items():
     for shapes in draws:
       if shapes.shape[1:] != grid:
         raise ValueError(
-          f'the {name} have grids of {shapes.shape[1:]} voxels, those they are '
-          f'compared with {grid}'
+          f'the {name} have grids of {shapes.shape[1:]} voxels, but the test '
+          f'shapes of {grid}'
         )
   mean = data.train.mean(axis=0, dtype=np.float32)
   sets = {
     **sets,
-    'training shapes': [training],
+    'training shapes': training,
     'test shapes': [test],
     'mean shape': [np.repeat(mean[None], len(test), axis=0)],
     'noise': [rng.random(test.shape).astype(np.float32)],
@@ -258,13 +261,20 @@ def compare(
 
 
 def _mean(found):
-  """The means of some dicts of floats, of which each has the same names."""
+  """The means of dicts of floats that have the same names.
+
+  The deviation of an inception score is then that of the draws.
+  """
   if not found[1:]:
     return found[0]
-  return {
+  mean = {
     name: round(float(np.mean([x[name] for x in found])), 6)
     for name in found[0]
   }
+  if 'inception_std' in mean:
+    scores = [x['inception_score'] for x in found]
+    mean['inception_std'] = round(float(np.std(scores)), 6)
+  return mean
 
 
 def own_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -291,19 +301,37 @@ def recovery_scores(
 ) -> dict[str, float]:
   """Table 4's error, real-valued and of thresholded voxels, and IoU.
 
+  `error_surface` is over the hidden voxels next to the surface, thresholded:
+  those with one of their six neighbours on the other side. It depends less on
+  how much of the grid a shape fills.
+
   Args:
     recovered: `(n, D, H, W)`.
     voxels: the originals.
     visible: boolean; errors are over the others, IoU is of whole shapes.
   """
   y = np.clip(recovered, 0, 1)
+  near = _surface(voxels) & ~visible
+  wrong = (y > 0.5) != (np.asarray(voxels) > 0.5)
   return _rounded(
     {
       'error': metrics.recovery_error(y, voxels, visible),
       'error_binary': metrics.recovery_error(y, voxels, visible, threshold=0.5),
+      'error_surface': wrong[near].sum() / max(near.sum(), 1),
       'iou': own_iou(y, voxels),
     }
   )
+
+
+def _surface(voxels):
+  """True where one of a voxel's six neighbours differs from it."""
+  full = np.asarray(voxels) > 0.5
+  near = {
+    'footprint': ndimage.generate_binary_structure(3, 1)[None],
+    'mode': 'nearest',
+  }
+  most = ndimage.maximum_filter(full, **near)
+  return most != ndimage.minimum_filter(full, **near)
 
 
 def super_resolution_scores(

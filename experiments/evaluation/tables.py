@@ -3,9 +3,9 @@
 python -m experiments.evaluation.tables          # writes the files of `PAGES`
 python -m experiments.evaluation.tables --check  # fails where one is stale
 
-A table stands between `<!-- table: NAME -->` and `<!-- end -->`; what is
-between them is replaced. Names are those of `TABLES`. A number that no result
-gives is a dash.
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`; everything
+between them is replaced. Names are those of `TABLES`. A number that is in no
+result is a dash.
 """
 
 from collections.abc import Callable
@@ -30,13 +30,22 @@ _REAL = ('training shapes', 'test shapes')
 PAGES = ('README.md', 'docs/results.md', 'docs/speed.md')
 
 
+def _elsewhere(result):
+  """Sets of a file of shapes that the model it came from has in its own row."""
+  if 'shapes' not in result['scores']:
+    return ()
+  return (*_REAL, 'mean shape', 'noise')
+
+
 def inception(results: cells.Results) -> str:
   """Table 1."""
   rows = []
   for name, result in cells.of(results, 'synthesis'):
     for kind, row in result['scores'].items():
-      if 'inception_score' in row:
-        score = f'{row["inception_score"]:.3f} ± {row["inception_std"]:.3f}'
+      if 'inception_score' in row and kind not in _elsewhere(result):
+        score = f'{row["inception_score"]:.3f}'
+        if row['inception_std']:
+          score += f' ± {row["inception_std"]:.3f}'
         number = f'{row["shapes"]:.0f}'
         rows.append([f'{kind}, `{name}`', number, score])
   rows += [[f'*{k}*', '', v] for k, v in paper.INCEPTION_SCORES.items()]
@@ -44,15 +53,20 @@ def inception(results: cells.Results) -> str:
 
 
 def _by_category(results, printed, metric):
-  """Tables 2 and 3; the mean of our column is over what there is."""
+  """Tables 2 and 3; the mean of our column is over the numbers that exist.
+
+  `before` are the persistent chains of the `,paper` run from which the model
+  went on.
+  """
   kinds = (*_OURS, *_REAL, 'noise')
   rows, columns = (
     [],
-    [[] for _ in range(len(kinds) + len(paper.SYNTHESIS_METHODS))],
+    [[] for _ in range(1 + len(kinds) + len(paper.SYNTHESIS_METHODS))],
   )
   for category, theirs in printed.items():
     name = f'synthesis_{category}'
-    values = [cells.score(results, name, kind, metric) for kind in kinds]
+    values = [cells.score(results, f'{name}_paper', 'shapes', metric)]
+    values += [cells.score(results, name, kind, metric) for kind in kinds]
     values += theirs
     rows.append([category, *map(cells.number, values)])
     for column, value in zip(columns, values, strict=True):
@@ -60,8 +74,44 @@ def _by_category(results, printed, metric):
   rows.append(
     ['mean', *(cells.number(cells.mean(column)) for column in columns)]
   )
-  header = ['', *kinds, *(f'*{name}*' for name in paper.SYNTHESIS_METHODS)]
+  header = ['', 'before', *kinds]
+  header += [f'*{name}*' for name in paper.SYNTHESIS_METHODS]
   return cells.markdown(header, rows)
+
+
+def new_shapes(results: cells.Results) -> str:
+  """Fresh and persistent shapes of each category beside real ones."""
+  columns = (
+    ('1-NN accuracy, before', '_paper', 'shapes', 'one_nn_accuracy'),
+    ('persistent', '', 'persistent', 'one_nn_accuracy'),
+    ('fresh', '', 'fresh', 'one_nn_accuracy'),
+    ('training shapes', '', 'training shapes', 'one_nn_accuracy'),
+    ('coverage, fresh', '', 'fresh', 'coverage'),
+    ('training shapes', '', 'training shapes', 'coverage'),
+    ('class probability, fresh', '', 'fresh', 'class_probability'),
+    ('test shapes', '', 'test shapes', 'class_probability'),
+    ('copy rate, before', '_paper', 'shapes', 'copy_rate'),
+    ('persistent', '', 'persistent', 'copy_rate'),
+    ('fresh', '', 'fresh', 'copy_rate'),
+  )
+  rows = {
+    category: [
+      cells.score(results, f'synthesis_{category}{suffix}', kind, metric)
+      for _, suffix, kind, metric in columns
+    ]
+    for category in (*paper.CLASS_PROBABILITIES, 'all')
+  }
+  ten = [rows[category] for category in paper.CLASS_PROBABILITIES]
+  rows['mean of ten'] = [
+    cells.mean(column) for column in zip(*ten, strict=True)
+  ]
+  return cells.markdown(
+    ['', *(name for name, *_ in columns)],
+    [
+      [name, *(cells.number(value, 3) for value in values)]
+      for name, values in rows.items()
+    ],
+  )
 
 
 def class_probability(results: cells.Results) -> str:
@@ -77,25 +127,53 @@ def classification_error(results: cells.Results) -> str:
 
 
 def recovery(results: cells.Results) -> str:
-  """Table 4; of ours and the baselines, real-valued and thresholded."""
-  found = {r['category']: r['scores'] for _, r in cells.of(results, 'recovery')}
+  """Table 4; our errors and the baselines' are real-valued and thresholded.
+
+  For our model the table also has the thresholded error of voxels next to the
+  surface. The last row has means over the categories. A supervised network
+  stands beside the baselines where there is one (`benchmarks.supervised`).
+  """
+  found: dict[str, dict[str, Any]] = {}
+  for table in ('recovery', 'supervised'):
+    for _, result in cells.of(results, table):
+      found.setdefault(result['category'], {}).update(result['scores'])
   baselines = dict.fromkeys(
     name
     for scores in found.values()
     for name in scores
     if name != 'model' and name not in paper.RECOVERY_METHODS
   )
-  rows = []
-  for category, errors in paper.RECOVERY_ERRORS.items():
-    row = [category]
-    for name in ('model', *baselines):
-      scores = found.get(category, {}).get(name, {})
-      both = (scores.get('error'), scores.get('error_binary'))
-      row.append(
-        ' / '.join(map(cells.number, both)) if scores else cells.number(None)
-      )
-    rows.append([*row, *map(cells.number, errors)])
-  header = ['real-valued / thresholded', 'ours', *baselines]
+
+  def columns(metric, names):
+    return [
+      [found.get(c, {}).get(name, {}).get(metric) for c in categories]
+      for name in names
+    ]
+
+  categories = [*paper.RECOVERY_ERRORS]
+  ours = [
+    *zip(
+      columns('error', ['model', *baselines]),
+      columns('error_binary', ['model', *baselines]),
+      strict=True,
+    )
+  ]
+  surface = columns('error_surface', ['model'])
+  printed = [*map(list, zip(*paper.RECOVERY_ERRORS.values(), strict=True))]
+  # One more row: the means.
+  for column in (*(x for both in ours for x in both), *surface, *printed):
+    column.append(cells.mean(column))
+  rows = [
+    [
+      category,
+      *(f'{cells.number(x[i])} / {cells.number(y[i])}' for x, y in ours[:1]),
+      cells.number(surface[0][i]),
+      *(f'{cells.number(x[i])} / {cells.number(y[i])}' for x, y in ours[1:]),
+      *(cells.number(column[i]) for column in printed),
+    ]
+    for i, category in enumerate([*categories, 'mean'])
+  ]
+  header = ['real-valued / thresholded', 'ours', 'near the surface', *baselines]
   return cells.markdown(
     [*header, *(f'*{name}*' for name in paper.RECOVERY_METHODS)], rows
   )
@@ -158,7 +236,7 @@ def classification(results: cells.Results) -> str:
 
 
 def distances(results: cells.Results) -> str:
-  """Distances of all sets of shapes that have been scored."""
+  """Distances of all sets of shapes that were made, and of training shapes."""
   columns = {
     'one_nn_accuracy': '1-NN, IoU',
     'coverage': 'coverage',
@@ -176,6 +254,8 @@ def distances(results: cells.Results) -> str:
   rows = []
   for name, result in cells.of(results, 'synthesis'):
     for kind, scores in result['scores'].items():
+      if kind in (*_elsewhere(result), 'test shapes', 'mean shape', 'noise'):
+        continue
       values = []
       for metric in columns:
         value = scores.get(metric)
@@ -275,6 +355,7 @@ def growth(results: cells.Results) -> str:
 
 TABLES: Mapping[str, Callable[[cells.Results], str]] = {
   'inception': inception,
+  'new_shapes': new_shapes,
   'class_probability': class_probability,
   'classification_error': classification_error,
   'recovery': recovery,
@@ -361,7 +442,7 @@ def update(page: str, results: cells.Results, *, check: bool = False) -> None:
     return
   if check:
     raise SystemExit(
-      f'{page} is not what the results say: run python -m '
+      f'{page} does not match the results: run python -m '
       'experiments.evaluation.tables'
     )
   with open(page, 'w', encoding='utf-8') as file:

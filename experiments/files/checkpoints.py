@@ -1,10 +1,10 @@
-"""Checkpoints: one atomic unit of all that the next step needs.
+"""Checkpoints: all that the next step needs, written as one atomic unit.
 
 A workdir holds `checkpoints/00000100/` with the arrays, written by orbax, and
 manifest.json, see manifests.py. A checkpoint is written under another name and
 gets its own by one rename when it is complete, so that a process killed at any
-moment leaves either the whole of it or nothing. What is not a step's number is
-not a checkpoint:
+moment leaves either the whole of it or nothing. Only a folder whose name is a
+step's number is a checkpoint. The others are:
 
   00000100.partial      half written or half deleted; removed by the next
                         save or restore
@@ -51,7 +51,7 @@ def save(
   about: Mapping[str, Any] | None = None,
   keep: int = 3,
 ) -> str:
-  """Writes a checkpoint, and then deletes older ones but the newest `keep`.
+  """Writes a checkpoint, then deletes all but the newest `keep`.
 
   In a run of several processes all of them call it, with one file system.
 
@@ -60,7 +60,7 @@ def save(
     step: number of iterations done; one that is there already is replaced.
     state: a tree of arrays and Python numbers: NamedTuples, dicts, tuples,
       optax states.
-    about: what is kept beside it, of what JSON can hold; None: nothing.
+    about: what to keep beside it, of JSON's own types; None: nothing.
     keep: how many to keep with this one, at least 1; later steps stay.
 
   Returns:
@@ -68,8 +68,8 @@ def save(
 
   Raises:
     OSError: where it cannot be written; older checkpoints are then untouched.
-    TypeError: for a leaf that is no array of numbers, or is a PRNG key; for an
-      `about` that JSON cannot hold.
+    TypeError: for a leaf that is not an array of numbers, or is a PRNG key; for
+      an `about` that JSON cannot hold.
     ValueError: for a negative step, `keep` below 1, or two leaves of one name.
   """
   if keep < 1:
@@ -93,7 +93,7 @@ def save(
       for name, x in arrays.items()
     }
     _check_room(folder, arrays.values())
-    # An empty tree cannot be saved, nor can empty arrays.
+    # Orbax can save neither an empty tree nor empty arrays.
     if arrays:
       with _checkpointer() as checkpointer:
         checkpointer.save(
@@ -126,7 +126,7 @@ def restore(
   before: int | None = None,
   on_event: Callable[..., None] | None = None,
 ) -> tuple[int, Any] | None:
-  """Reads the newest checkpoint that is whole, for the run that goes on.
+  """Reads the newest checkpoint that is whole, for the run that continues.
 
   One whose files are missing or changed is renamed aside, and the one before
   it is read. Half-written ones of a killed process are removed. So only the
@@ -134,14 +134,14 @@ def restore(
 
   Args:
     workdir: of `save`.
-    like: a tree of the structure of the saved one, or `about -> tree`, where
-      the checkpoint itself says which structure it has. Its leaves tell shape,
-      dtype and place: a committed `jax.Array` or a `ShapeDtypeStruct` with a
-      sharding comes back with that sharding, another `jax.Array`
-      uncommitted, Python numbers as such, all else as NumPy arrays.
+    like: a tree with the structure of the saved one, or a function `about ->
+      tree`, where the structure depends on the checkpoint. Its leaves give
+      shape, dtype and place: a committed `jax.Array` or a `ShapeDtypeStruct`
+      with a sharding comes back with that sharding, any other `jax.Array`
+      uncommitted, Python numbers as such, and all else as NumPy arrays.
     before: only checkpoints of lower steps; None: all.
-    on_event: told `(step, 'corrupt_checkpoint', path=..., reason=...)`, as
-      `Writer.event` is; absl's log is told in any case.
+    on_event: called as `on_event(step, 'corrupt_checkpoint', path=...,
+      reason=...)`, like `Writer.event`. The log of absl gets a warning too.
 
   Returns:
     `(step, state)`, bit for bit what was saved; None where there is none.
@@ -176,9 +176,9 @@ def restore(
 
 
 def about(workdir) -> tuple[int, dict[str, Any]] | None:
-  """Returns the step of the newest whole checkpoint, and what `save` was told.
+  """Returns the step of the newest whole checkpoint, and its `about`.
 
-  Changes nothing, also where a run is going on.
+  Changes nothing, even while a run writes to the workdir.
 
   Returns:
     `(step, about)`; None where there is none.
@@ -196,8 +196,8 @@ def read(
 ) -> tuple[int, dict[str, Any], dict[str, np.ndarray]] | None:
   """Reads leaves of the newest whole checkpoint by their names.
 
-  Needs no tree of the same structure. Changes nothing, also where a run is
-  going on.
+  Needs no tree of the same structure. Changes nothing, even while a run writes
+  to the workdir.
 
   Args:
     workdir: of `save`.
@@ -229,7 +229,7 @@ def read(
     try:
       return chosen, manifest['about'], _read_arrays(path, targets)
     except Exception:
-      # Deleted meanwhile by a run that goes on: there is a newer one.
+      # A run has deleted it meanwhile, so there is a newer one.
       if os.path.isdir(path):
         raise
 
@@ -244,7 +244,7 @@ def steps(workdir) -> list[int]:
 
 
 def set_aside(workdir, first_step: int) -> list[str]:
-  """Renames the checkpoints of `first_step` and later ones, by '.rejected'.
+  """Renames the checkpoints of `first_step` and later to '.rejected'.
 
   For a run that goes back to an older checkpoint than its newest, so that the
   next start does not take the newer ones up again.
@@ -267,10 +267,10 @@ def _folder(workdir):
 
 
 def _check_room(folder, arrays):
-  """Raises OSError for a disk that is too full; orbax would say it at length.
+  """Raises OSError where the disk is too full, briefly; orbax would not.
 
-  Where orbax fails amid its work, tasks that it has left print their errors,
-  as many lines as there are arrays.
+  Where orbax fails while it writes, the tasks that it leaves behind print their
+  errors, one line for each array.
   """
   disk = shutil.disk_usage(folder)
   if disk.total and disk.free < sum(x.nbytes for x in arrays) + _OVERHEAD:
@@ -278,7 +278,7 @@ def _check_room(folder, arrays):
 
 
 def _reason(error):
-  """What the system says of an error, also where others wrap it in theirs."""
+  """The system's text of an error, also where other errors wrap it."""
   code = re.search(r"os_error_code='(\d+)'", str(error))
   if code:
     return os.strerror(int(code[1]))
@@ -296,7 +296,7 @@ def _wait_for_all(name):
 
 @contextlib.contextmanager
 def _checkpointer():
-  """Opens orbax, silenced: what it cannot do it also raises, and we tell it."""
+  """Opens orbax, silenced: it also raises what it logs, and we report that."""
   verbosity = logging.get_verbosity()
   logging.set_verbosity(logging.FATAL)
   try:
@@ -329,8 +329,8 @@ def _placed(found, leaf):
     return found[()]
   if isinstance(leaf, jax.Array) and not leaf.committed:
     if leaf.weak_type:
-      # As weak as it was, or the step would be traced anew: what is set in a
-      # weakly typed array takes its type.
+      # Weakly typed if it was so before, or the step would be traced again. A
+      # value that is set in a weakly typed array takes its type.
       zero = np.zeros((), found.dtype).item()
       return jnp.full(found.shape, zero).at[...].set(found)
     return jnp.asarray(found)
@@ -369,7 +369,7 @@ def _newest_whole(workdir, before=None):
     manifest, reason = manifests.check(path)
     if manifest is not None:
       return step, manifest, faults
-    # Else deleted meanwhile by a run that goes on.
+    # Otherwise a run has deleted it meanwhile.
     if os.path.isdir(path):
       faults.append((step, path, reason))
   if faults:
@@ -384,7 +384,7 @@ def _newest_whole(workdir, before=None):
 
 
 def _set_corrupt_aside(chosen, faults, on_event):
-  """Renames what is not whole, and says so."""
+  """Renames the checkpoints that are not whole, and logs it."""
   for step, path, reason in faults:
     aside = _rename_aside(path, 'corrupt')
     logging.warning(
@@ -415,7 +415,7 @@ def _move_in(partial, final):
 
 
 def _clean(folder):
-  """Ends what a killed process has begun."""
+  """Completes or removes what a killed process has left."""
   for name in os.listdir(folder):
     stem, _, word = name.partition('.')
     path = os.path.join(folder, name)

@@ -27,7 +27,7 @@ class Dataset(NamedTuple):
     mean: one number: the mean of all training voxels, the paper's centering;
       or 0.5.
     scale: 1; or 2, for voxels in [-1, 1] as in section 6.4.
-    source: what it is, for people.
+    source: a description of the data, for people.
     train_labels: `(n,)` indices into `classes`.
     test_labels: `(m,)`.
     classes: names.
@@ -58,17 +58,17 @@ def load(
   """Loads one category, or 'all', of a voxel file or of the furniture.
 
   Args:
-    path: a voxel file (.npz), or a folder of its arrays (.npy), of which no
-      more is read than is asked for; see data_prep/voxel_file.py. 'furniture':
-      the embedded furniture.
+    path: a voxel file (.npz), or a folder of its arrays (.npy), of which only
+      the shapes that are used are read; see data_prep/voxel_file.py.
+      'furniture': the embedded furniture.
     category: a class of it, or 'all'.
     furniture_size: voxels a side of the furniture.
     furniture_shapes: training shapes of a category, likewise.
     scaling: 'mean', the mean subtracted (6.1); 'symmetric', [-1, 1] (6.4).
-    hold_out: this share of the training shapes takes the place of the test
-      shapes, to choose settings by; 0: the test split itself.
-    packed: True: binary shapes stay bits, and in their file, where that is a
-      folder; for learning. False: arrays.
+    hold_out: share of the training shapes that is used in place of the test
+      shapes, to choose settings with; 0: the test split itself.
+    packed: True: binary shapes stay bits, and on disk where `path` is a folder;
+      for learning. False: arrays.
 
   Raises:
     FileNotFoundError: where there is no such file.
@@ -159,7 +159,7 @@ def _chosen(voxels, rows):
 def _mean_and_checksum(voxels, labels):
   """The mean of all voxels, and the checksum of them and their labels."""
   if not isinstance(voxels, packing.Packed):
-    # Of fractions the order of the sum counts.
+    # For fractions the sum depends on its order.
     mean, total = float(voxels.mean(dtype=np.float64)), 0
     for some in packing.chunks(voxels):
       total = zlib.crc32(np.ascontiguousarray(some), total)
@@ -182,7 +182,7 @@ def stored(voxels: Any, rows: np.ndarray) -> np.ndarray:
 def prepare(data: Dataset) -> Callable[[Any], Any]:
   """`(shapes) -> (n, D, H, W, 1)`: of `stored`, as a network sees them; traced.
 
-  A device unpacks bits, so that they are all that it is given.
+  The device unpacks bits, so that only these are sent to it.
   """
   width = data.train.width if isinstance(data.train, packing.Packed) else None
 

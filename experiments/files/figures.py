@@ -32,7 +32,7 @@ NEIGHBOUR_COLOR = '#d9a066'
 
 _FLOOR = 0.17  # How much darker the floor is in full shadow.
 _SUPERSAMPLING = 3
-_APART = 0.02  # of the level: what values are away from it, at least.
+_APART = 0.02  # Least distance of values from the level, as a share of it.
 
 
 def surface(voxels, level: float = 0.5):
@@ -48,11 +48,11 @@ def surface(voxels, level: float = 0.5):
   Returns:
     `(vertices, faces)`: `(n, 3)` float64 in units of voxels, voxel centres at
     integers, and `(m, 3)` indices, counter-clockwise seen from outside; or
-    None for a shape that nowhere exceeds `level`.
+    None for a shape without a voxel above `level`.
 
   Raises:
-    ValueError: for another number of dimensions, an empty array, non-finite
-      values, or a `level` that is not above 0.
+    ValueError: when the array is empty, is not `(D, H, W)` or has values that
+      are not finite, or when `level` is not above 0.
 
   >>> vertices, faces = surface(np.ones((1, 1, 1)))
   >>> vertices.shape, faces.shape
@@ -64,15 +64,15 @@ def surface(voxels, level: float = 0.5):
       f'a shape is a non-empty (D, H, W) array, got shape {voxels.shape}'
     )
   if not level > 0 or not math.isfinite(level):
-    raise ValueError(f'level must be above 0, got {level}')
+    raise ValueError(f'level must be finite and above 0, got {level}')
   voxels = voxels.astype(np.float32)
   if not np.isfinite(voxels).all():
     count = int(np.sum(~np.isfinite(voxels)))
     raise ValueError(f'{count} of {voxels.size} voxels are not finite')
   if not voxels.max() > level:
     return None
-  # Corners of triangles keep away from the voxels: where several meet in one
-  # point, edges have more faces than two, or one.
+  # Values close to the level are moved away from it, so that no two corners of
+  # triangles meet in one point: an edge could then have one face, or three.
   apart = np.where(voxels < level, -1, 1) * np.maximum(
     abs(voxels - level), _APART * level
   )
@@ -108,8 +108,8 @@ def isosurfaces(
   """Writes a picture (.png) of shapes in a grid of cells.
 
   Each shape is scaled by its own grid, so that a 16^3 and a 64^3 sample of the
-  same object are equally large. It lies in light and throws a shadow. Ten
-  cells as wide as the text of a paper, 6.5 inches, have 320 pixels an inch.
+  same object are equally large. Shapes are lit and cast shadows. Ten cells that
+  are printed 6.5 inches wide, as the text of a paper, have 320 pixels an inch.
 
   Args:
     path: file to write, by replacing it as a whole.
@@ -118,7 +118,8 @@ def isosurfaces(
     level: the isovalue, above 0.
     titles: one for each column, above it.
     row_labels: one for each row, at its left.
-    captions: for each row one text a cell, below it; a row may have none.
+    captions: for each row one text a cell, drawn below the cell; a row may have
+      none.
     colors: a matplotlib colour for all shapes, or for each row either a colour
       or one colour a cell.
     cell_inches: side of a cell.
@@ -219,8 +220,8 @@ def curves(
   Args:
     path: file to write, by replacing it as a whole.
     metrics_by_name: for each run its rows, as `logs.read_metrics` gives
-      them: `{'step': 0, 'energy_gap': 1.5, ...}`. What is not finite leaves a
-      gap.
+      them: `{'step': 0, 'energy_gap': 1.5, ...}`. A value that is not finite
+      leaves a gap in the curve.
     names: metrics to draw, in this order; empty: all that hold numbers.
     panel_inches: width and height of a panel.
     dpi: pixels an inch.
@@ -267,6 +268,53 @@ def curves(
     axes.spines[['top', 'right']].set_visible(False)
   if len(metrics_by_name) > 1:
     grid[0].legend(fontsize=7, frameon=False)
+  _write_png(path, fig, dpi)
+
+
+def few_labels(
+  path,
+  scores: Mapping[str, Mapping[str, Any]],
+  *,
+  inches: tuple[float, float] = (5.0, 3.2),
+  dpi: int = 200,
+) -> None:
+  """Writes a picture (.png) of accuracies against the share of the labels.
+
+  Args:
+    path: file to write, by replacing it as a whole.
+    scores: for each method `{'accuracy': {share: {'mean': x, 'std': x}}}`, as
+      the mode `probe` writes them; bars are one deviation of the draws.
+    inches: width and height.
+    dpi: pixels an inch.
+
+  Raises:
+    ValueError: where there is nothing to draw.
+    OSError: where `path` cannot be written.
+  """
+  if not scores:
+    raise ValueError('no accuracies to draw')
+  fig = figure.Figure(figsize=inches, layout='constrained')
+  backend_agg.FigureCanvasAgg(fig)
+  axes, shares = fig.subplots(), set()
+  for name, row in scores.items():
+    points = sorted(
+      (100 * float(share), 100 * x['mean'], 100 * x['std'])
+      for share, x in row['accuracy'].items()
+    )
+    share, mean, deviation = np.array(points).T
+    shares |= {*share}
+    axes.errorbar(
+      share, mean, deviation, label=name, marker='o', markersize=3, linewidth=1
+    )
+  axes.set_xscale('log')
+  axes.set_xticks([*shares], [f'{x:g}' for x in shares])
+  axes.set_xticks([], minor=True)
+  axes.set_xlabel('labels, %', fontsize=8)
+  axes.set_ylabel('accuracy, %', fontsize=8)
+  axes.tick_params(labelsize=7)
+  axes.grid(color='#dddddd', linewidth=0.5)
+  axes.spines[['top', 'right']].set_visible(False)
+  axes.legend(fontsize=7, frameon=False)
   _write_png(path, fig, dpi)
 
 
@@ -340,7 +388,7 @@ def _project(vertices, faces, inside):
   Args:
     vertices: `(n, 3)`.
     faces: `(m, 3)`, counter-clockwise from outside.
-    inside: `(D, H, W)` booleans, what throws shadows.
+    inside: `(D, H, W)` booleans, the voxels that cast shadows.
 
   Returns:
     `(k, 3, 2)` triangles and their `(k,)` brightness, 1 for the plain colour.
@@ -375,7 +423,7 @@ def _cell_colors(colors, rows):
 
 
 def _write_png(path, fig, dpi):
-  """Writes a figure with a palette of 256 colours, all of it or nothing."""
+  """Writes a figure with a palette of 256 colours, whole or not at all."""
   fig.set_dpi(dpi * _SUPERSAMPLING)
   fig.canvas.draw()
   drawn = Image.fromarray(np.asarray(fig.canvas.buffer_rgba())[..., :3])

@@ -1,8 +1,8 @@
 """Shapes from outside: meshes, voxels and scans, from files and folders.
 
 Voxels are `(D, H, W)` in [0, 1] here. Each shape comes with a matrix from the
-indices of its voxels to its own coordinates, so that results can be given in
-these.
+indices of its voxels to the coordinates of its file, so that results can be
+written in those coordinates.
 """
 
 from collections.abc import Callable
@@ -38,11 +38,11 @@ class Source(NamedTuple):
 
   Attributes:
     path: a file of a kind in `TYPES`, also as .gz; a folder or zip file of
-      them; a folder that this program wrote; or several, with commas.
+      them; a folder that this program wrote; or several, separated by commas.
     up: the axis of the shapes that becomes z; None: as the format has it, y in
       glTF, z in all others.
-    turn: degrees by which shapes are turned then, about z, from x to y.
-    key: which array, of files that hold several.
+    turn: degrees by which shapes are then turned about z, from x to y.
+    key: which array, if a file holds several.
     threshold: above which voxels are inside; None: see `grids.check_voxels`.
     scan: whether a mesh is a scan even where it is closed.
     camera: where scans were seen from, in their coordinates.
@@ -66,9 +66,9 @@ class Shape(NamedTuple):
   Attributes:
     name: of its file, or in it.
     voxels: `(D, H, W)` float32.
-    seen: where its voxels are known, of a scan; None: everywhere.
+    seen: where the voxels of a scan are known; None: everywhere.
     to_input: `(4, 4)`, from an index of `voxels` to the shape's coordinates.
-    up: the axis of these that is z of the voxels.
+    up: the axis of these coordinates that is z of the voxels.
   """
 
   name: str
@@ -99,11 +99,11 @@ class Shapes(NamedTuple):
 
 
 class SkippedError(ValueError):
-  """Some of the shapes were skipped; of the others the results are written."""
+  """Some shapes were skipped; the results of the others are written."""
 
 
 def stem(source: Source) -> str:
-  """What results of a source are called.
+  """The name for the results of a source.
 
   >>> stem(Source('scans/chair.ply.gz')), stem(Source('a.off,b.off'))
   ('chair', 'a')
@@ -131,9 +131,9 @@ def read(
     source: where they are.
     grid: `(D, H, W)`. Smaller voxels are padded, larger ones scaled down by
       blocks.
-    limit: how many, at most; a line says that there are more.
-    partial: whether scans are taken, of which a part is hidden.
-    others: grids of which voxels stay as they are, though all may be below 0.5.
+    limit: how many, at most; a warning says that there are more.
+    partial: whether scans are accepted; a part of a scan is hidden.
+    others: grids whose voxels stay as they are, even if all are below 0.5.
 
   Raises:
     FileNotFoundError: when there is no such file.
@@ -149,7 +149,9 @@ def read(
     # A folder, or several files, may hold both.
     for flag in ('key', 'threshold'):
       if ',' not in source.path and getattr(source, flag) is not None:
-        raise ValueError(f'--{flag} is for arrays of voxels, and it is a mesh')
+        raise ValueError(
+          f'--{flag} is for arrays of voxels, but {source.path} is a mesh'
+        )
   shapes, skipped, more = [], [], False
   for entry in _entries(source, tuple(grid), partial, others):
     if isinstance(entry, Shape):
@@ -165,7 +167,7 @@ def read(
     raise ValueError(f'{name}: {reason}{several}')
   if more:
     logging.warning(
-      '%s holds more shapes; the first %d are taken (sample.num_samples).',
+      '%s holds more shapes; only the first %d are used (sample.num_samples).',
       source.path,
       limit,
     )
@@ -193,7 +195,7 @@ def read(
 
 
 def finer(shapes: Shapes, factor: int) -> Shapes:
-  """Where shapes lie by voxels that are `factor` times finer than theirs."""
+  """The shapes with `to_input` for voxels that are `factor` times finer."""
   matrix = np.diag([1 / factor, 1 / factor, 1 / factor, 1.0])
   matrix[:3, 3] = (1 / factor - 1) / 2
   return shapes._replace(to_input=shapes.to_input @ matrix)
@@ -214,7 +216,7 @@ def _entries(source, grid, partial, others):
   path = source.path
   if ',' in path and not os.path.lexists(path):
     if '' in path.split(','):
-      raise ValueError(f'--input={path}: there is no name at one of its commas')
+      raise ValueError(f'--input={path}: a name is missing beside a comma')
     for one in path.split(','):
       yield from _entries(source._replace(path=one), grid, partial, others)
     return
@@ -297,7 +299,7 @@ def _voxels(source, grid, others, voxels, name, own=None) -> Shape:
   for flag in ('scan', 'camera', 'box'):
     if getattr(source, flag):
       raise ValueError(
-        f'--{flag} is for meshes and clouds of points, and it has voxels'
+        f'--{flag} is for meshes and clouds of points, but this has voxels'
       )
   up, to_input = source.up or 'z', np.eye(4) if own is None else own
   to_input = to_input @ grids.up_matrix(voxels.shape, up)
@@ -328,14 +330,14 @@ def _mesh(source, points, faces, up, grid, partial, name) -> Shape:
   if len(faces):
     points, faces, corners = placement.checked(points, faces)
   else:
-    # A scanner has no number where nothing came back.
+    # A scanner writes NaN where nothing came back.
     points = corners = points[np.isfinite(points).all(axis=1)]
   if not len(corners):
     raise ValueError('it has no points')
   wrong = placement.stray(points, faces if len(faces) else None)
   if wrong and source.box is None:
     raise ValueError(
-      f'{wrong}: leave out what is stray, or say with --box where the shape is'
+      f'{wrong}: remove the stray points, or say with --box where the shape is'
     )
   size = min(grid)
   margin = placement.default_margin(size)
@@ -345,15 +347,15 @@ def _mesh(source, points, faces, up, grid, partial, name) -> Shape:
   placed = placement.place(corners, size, margin, up=up, turn=source.turn)
   in_grid = placement.to_grid(placed, points)
   if not is_scan and partial:
-    # However much of the grid it fills.
+    # Whether it is open must not depend on how much of the grid it fills.
     own = placement.normalise(points, faces, size)
     is_scan = inside.is_open(own, (size,) * 3)
   if not is_scan:
     triangles = in_grid[faces]
     if source.box is not None and not _within(triangles, size):
       raise ValueError(
-        f'it reaches beyond the box {source.box}; of a scan (--scan) only what '
-        'is in it is taken'
+        f'it reaches beyond the box {source.box}; give a larger --box, or '
+        '--scan, which takes only the part inside the box'
       )
     walls = surface.surface_voxels(triangles, size)
     solid, doubt = inside.fill(triangles, walls)
@@ -362,11 +364,11 @@ def _mesh(source, points, faces, up, grid, partial, name) -> Shape:
       logging.warning('%s is doubtful: %s.', name, doubt)
   if is_scan and not partial:
     raise ValueError(
-      'it has no inside, so it is a scan, of which a part is hidden: '
+      'it has no inside, so it is a scan, and a part of the shape is hidden: '
       '--mode=recover completes it'
       if len(faces)
-      else f'it is a cloud of {len(points)} points, of which a part is hidden: '
-      '--mode=recover completes it'
+      else f'it is a cloud of {len(points)} points, and a part of the shape is '
+      'hidden: --mode=recover completes it'
     )
   seen = None
   if is_scan:

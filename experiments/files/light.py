@@ -38,14 +38,14 @@ _LIGHTS = [
   _towards(0.32, 0.92),
 ]
 _AMBIENT, _DIRECT, _FACING = 0.45, 0.82, 0.2
-_STEP = 0.9  # Voxels between two looks along a ray.
-_ROUND = 14  # Directions from which other light comes.
-_NEAR = 5  # Looks along each of them.
-_APART = 1.1  # Voxels between these.
+_STEP = 0.9  # Voxels between two samples of a ray.
+_ROUND = 14  # Directions from which ambient light comes.
+_NEAR = 5  # Samples along each of them.
+_APART = 1.1  # Voxels between these samples.
 
 
 def _around():
-  """Directions all over the sphere, as on a sunflower."""
+  """Directions spread evenly over the sphere, along a Fibonacci spiral."""
   z = 1 - (2 * np.arange(_ROUND) + 1) / _ROUND
   radius, turn = np.sqrt(1 - z**2), 2.4 * np.arange(_ROUND)
   return np.stack([radius * np.cos(turn), radius * np.sin(turn), z], axis=1)
@@ -64,7 +64,7 @@ def _blocked(inside, points, way, looks, step):
     hit = np.zeros(len(left), bool)
     hit[within] = inside[tuple(index[within].T)]
     met[left[hit]] = True
-    # Those beyond the grid for good are done, too.
+    # Rays that have left the grid and cannot enter it again are done, too.
     beyond = ((index < -2) & (way <= 0)) | ((index > sides + 1) & (way >= 0))
     going = ~hit & ~beyond.any(axis=1)
     left, at = left[going], at[going]
@@ -88,7 +88,7 @@ def normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 def brightness(
   inside: np.ndarray, vertices: np.ndarray, faces: np.ndarray
 ) -> np.ndarray:
-  """How bright faces are that look at the viewer; 1 is the plain colour.
+  """How bright faces are; 1 is the plain colour.
 
   Args:
     inside: `(D, H, W)` booleans.

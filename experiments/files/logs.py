@@ -1,4 +1,4 @@
-"""What a run tells while it runs: metrics, events, pictures and progress.
+"""What a run reports while it runs: metrics, events, pictures and progress.
 
 A workdir then holds
 
@@ -6,8 +6,8 @@ A workdir then holds
   events.jsonl   one JSON object an event: time, step, kind, and its fields
   tensorboard/   the same numbers and the pictures, for TensorBoard
 
-JSON knows no NaN or infinity: they are the strings "NaN", "Infinity" and
-"-Infinity" in the files, and floats again in what `read_metrics` returns.
+JSON has no NaN or infinity: they are the strings "NaN", "Infinity" and
+"-Infinity" in the files, and `read_metrics` turns these back into floats.
 """
 
 from collections.abc import Callable
@@ -42,10 +42,10 @@ class Writer(NamedTuple):
     adds `seconds_per_step`, from the second call of a process on, since the
     first step compiles.
   event: `(step, kind, **fields)`: a divergence, a rollback, a resume, ...
-  picture: `(step, path)`: tells of a picture (.png) that lies at `path`.
-  rewind: `(step)`: forgets the metrics of this step and all later ones, for a
-    run that has been rolled back and does them again.
-  say: `(text)`: a line for people only.
+  picture: `(step, path)`: adds the picture (.png) at `path`.
+  rewind: `(step)`: drops the metrics of this step and all later ones, for a
+    run that was rolled back and repeats these steps.
+  say: `(text)`: logs a line for people, and writes it to no file.
   close: `()`.
   """
 
@@ -69,9 +69,9 @@ def open_writer(
 ) -> Writer:
   """Opens the files of a run, fresh or resumed.
 
-  Metrics of `first_step` and later ones, which a killed run has left behind
-  and this run writes again, are dropped from metrics.jsonl; so is half a line
-  at the end of either file. Events are kept: they did happen.
+  Metrics of `first_step` and later, which a killed run has left behind, are
+  dropped from metrics.jsonl, since this run writes them again; so is half a
+  line at the end of either file. Events are kept: they did happen.
 
   Args:
     workdir: made if it is not there.
@@ -79,16 +79,17 @@ def open_writer(
     first_step: the first step that this run does.
     show: metrics named in the progress, and how:
       `{'energy_gap': 'energy gap'}`.
-    log_seconds: where there is no terminal, at least so much time between
-      lines (absl logging, level INFO); the first and last step always have
-      one.
+    log_seconds: least number of seconds between two lines of the log (absl,
+      level INFO), where there is no terminal; the first and the last step
+      always have a line.
     active: False for a writer that does nothing, for all processes of a run
       but the first.
     progress: a progress bar on stderr instead of lines; None: where stderr is
       a terminal.
 
   Returns:
-    A writer; close it, or what TensorBoard shows may lack its end.
+    A writer. Close it: otherwise the last numbers may be missing in
+    TensorBoard.
 
   Raises:
     OSError: where the workdir cannot be written, here and from the writer.
@@ -142,7 +143,10 @@ def open_writer(
     nonlocal next_step, last_time, pace, logged, flushed
     step, now = int(step), time.monotonic()
     if step < next_step:
-      raise ValueError(f'step {step} is written already, next is {next_step}')
+      raise ValueError(
+        f'step {step} is written already; the next step must be at least '
+        f'{next_step}'
+      )
     row = {name: _plain(value) for name, value in values.items()}
     if last_time is not None:
       seconds = (now - last_time) / (step + 1 - next_step)
@@ -222,9 +226,9 @@ def open_writer(
 
 
 def read_metrics(workdir) -> list[dict[str, Any]]:
-  """Returns the rows of metrics.jsonl, also of a run that is still going on.
+  """Returns the rows of metrics.jsonl, even while the run writes to it.
 
-  Half a line at the end, which a killed run leaves, is passed over.
+  Half a line at the end, which a killed run leaves, is ignored.
 
   Raises:
     FileNotFoundError: where there is no such file.
@@ -253,8 +257,9 @@ def read_events(workdir) -> list[dict[str, Any]]:
 def _open_board(folder, step):
   """Opens another event file for TensorBoard.
 
-  Not the SummaryWriter: its thread dies on a full disk, and then its queue
-  blocks the run; and two of its files in one second are one and the same.
+  SummaryWriter is not used: its thread dies on a full disk, and its queue then
+  blocks the run. Two of its files that are opened in the same second also have
+  the same name.
   """
   os.makedirs(folder, exist_ok=True)
   older = len(os.listdir(folder))
@@ -293,7 +298,7 @@ def _read_rows(path):
 
 
 def _keep_rows(path, keep):
-  """Rewrites a file of rows, all of it or not at all, with some of them."""
+  """Rewrites a file with some of its rows, whole or not at all."""
   try:
     rows, whole = _read_rows(path)
   except FileNotFoundError:
@@ -321,7 +326,7 @@ def _plain(value):
     return [_plain(item) for item in value]
   array = np.asarray(value)
   if array.dtype.kind not in 'biuf':
-    # bfloat16 is of no kind that NumPy knows.
+    # NumPy does not know bfloat16 as a kind of float.
     array = array.astype(np.float64)
   return array.tolist()
 
@@ -346,7 +351,7 @@ def _decode(value):
 
 @contextlib.contextmanager
 def _telling(workdir):
-  """Adds to an OSError which workdir it is about."""
+  """Names the workdir in an OSError."""
   try:
     yield
   except OSError as error:

@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself: manifest.json, and whether it is true.
+"""What a checkpoint says about itself, manifest.json, and whether it is true.
 
 The manifest has what `checkpoints.save` was told, the leaves with their types
 and shapes, and the size and checksum of every file. It has a checksum itself.
@@ -24,7 +24,7 @@ def leaves(tree: Any) -> dict[str, Any]:
   """Returns the leaves of a tree by their paths, in the order of the tree.
 
   Raises:
-    TypeError: for a leaf that is no array of numbers, or is a PRNG key.
+    TypeError: for a leaf that is not an array of numbers, or is a PRNG key.
     ValueError: for two leaves of one name.
 
   >>> leaves({'params': {'bias': 1.0}, 'steps': (2, 3)})
@@ -39,15 +39,20 @@ def leaves(tree: Any) -> dict[str, Any]:
     if dtype is None and isinstance(leaf, bool | int | float):
       dtype = np.asarray(leaf).dtype
     if dtype is None or getattr(dtype, 'kind', '') in 'OSU':
-      raise TypeError(f'{name} is no array of numbers: {type(leaf).__name__}')
+      raise TypeError(
+        f'{name} must be an array of numbers, got {type(leaf).__name__}'
+      )
     if jnp.issubdtype(dtype, jax.dtypes.prng_key):
-      raise TypeError(f'{name} is a PRNG key; fold the step into the root key')
+      raise TypeError(
+        f'{name} is a PRNG key, which cannot be saved: fold the step into the '
+        'root key'
+      )
     named[name] = leaf
   return named
 
 
 def dtype(leaf: Any) -> np.dtype:
-  """The type of the numbers of a leaf, of Python's own too."""
+  """The dtype of a leaf, also of a Python number."""
   found = getattr(leaf, 'dtype', None)
   return np.dtype(np.asarray(leaf).dtype if found is None else found)
 
@@ -67,7 +72,7 @@ def check_leaves(
     wanted: arrays by name.
 
   Raises:
-    ValueError: with a line `name: theirs -> ours` for each that differs.
+    ValueError: with a line `name: saved -> needed` for each that differs.
   """
 
   def text(described):
@@ -85,7 +90,7 @@ def check_leaves(
   if differing:
     more = len(differing) - 10
     raise ValueError(
-      f'{path} holds another state than this run has (theirs -> ours):\n  '
+      f'{path} holds other arrays than this run needs (saved -> needed):\n  '
       + '\n  '.join(differing[:10])
       + (f'\n  and {more} more' if more > 0 else '')
     )
@@ -130,7 +135,7 @@ def make(
     # Through JSON, in which tuples are lists.
     about = json.loads(json.dumps(dict(about or {})))
   except (TypeError, ValueError) as error:
-    raise TypeError(f'about must be what JSON can hold: {error}') from error
+    raise TypeError(f'about must have JSON types only: {error}') from error
   return {
     'format': _FORMAT,
     'step': int(step),
@@ -172,9 +177,9 @@ def check(path: str) -> tuple[dict[str, Any] | None, str | None]:
     return None, f'{type(error).__name__}: {error}'
   if manifest.get('format') != _FORMAT:
     raise ValueError(
-      f'{path} was written by another version of this program, whose '
-      'checkpoints this one does not read: go on with that version, or train '
-      'anew in another workdir'
+      f'{path} was written by another version of this program, and this '
+      'version cannot read it: continue with that version, or train again in '
+      'another workdir'
     )
   for name, size_checksum in expected.items():
     if name not in found:

@@ -1,4 +1,4 @@
-"""What is visible of shapes from outside: True where a voxel was observed."""
+"""Which voxels of input shapes are visible: True where one was observed."""
 
 from collections.abc import Sequence
 import pathlib
@@ -10,7 +10,7 @@ from data_prep import volumes
 
 
 def read(path: str, n: int) -> np.ndarray:
-  """Reads what is visible of n shapes: boolean `(n, D, H, W)`.
+  """Reads which voxels of n shapes are visible: boolean `(n, D, H, W)`.
 
   Args:
     path: a .npy, or another file of voxels with one array.
@@ -45,7 +45,7 @@ def read(path: str, n: int) -> np.ndarray:
 
 
 def check(visible: np.ndarray, shape: Sequence[int]) -> None:
-  """Checks what is visible of each shape.
+  """Checks which voxels of each shape are visible.
 
   Args:
     visible: boolean `(n, D, H, W)`.
@@ -67,6 +67,6 @@ def check(visible: np.ndarray, shape: Sequence[int]) -> None:
     )
   if (counts == 0).any():
     raise ValueError(
-      'everything is hidden, so there is nothing to recover from: use '
-      '--mode=sample, or a visible that is True where a voxel was observed'
+      'everything is hidden, so there is nothing to recover from: visible must '
+      'be True where a voxel was observed; --mode=sample makes new shapes'
     )

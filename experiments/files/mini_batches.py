@@ -24,7 +24,7 @@ def augment(
       stay upright.
     turn_degrees: at most, either way; about the middle of the grid.
     shift_voxels: at most, along each axis, in whole voxels.
-    scale_range: shapes are scaled by 1 - this to 1 + this.
+    scale_range: shapes are scaled by a factor from 1 - this to 1 + this.
 
   Returns:
     `(n, D, H, W)` float32. Outside the grid is empty. Moved shapes are
@@ -108,8 +108,8 @@ def batch_indices(
     seed: of the order.
     shuffle: False: the same order in each epoch, so that mini-batch i and
       slot i of a chain memory belong together.
-    rollbacks: of the run so far; each gives other orders, so that also a run
-      without noise takes another path.
+    rollbacks: of the run so far. Each rollback changes the orders, so that a
+      run without noise takes another path, too.
 
   Raises:
     ValueError: when there are fewer shapes than a mini-batch needs.

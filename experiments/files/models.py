@@ -41,12 +41,12 @@ def of_state(
   others: Mapping[str, Any],
   state: dnet_jax.State,
 ) -> dnet_jax.Model:
-  """The model that a training has come to.
+  """The model that a training has reached.
 
   Args:
     spec: of the model.
-    extras: but for its persistent chains.
-    others: variables of networks that are not learned just now.
+    extras: without its persistent chains.
+    others: variables of the networks that this phase does not learn.
     state: of the algorithm.
   """
   positions = None if state.memory is None else state.memory.positions
@@ -55,7 +55,7 @@ def of_state(
 
 def _model(spec, extras, others, learned, positions):
   extras = dict(extras)
-  # A memory may also hold latent factors, which are no shapes.
+  # A memory may also hold latent factors, which are not shapes.
   if positions is not None and positions.shape[2:] == (*spec.grid, 1):
     extras['chains'] = positions.reshape(-1, *positions.shape[2:])
   return dnet_jax.Model(spec, {**others, **learned}, extras)
@@ -64,7 +64,7 @@ def _model(spec, extras, others, learned, positions):
 def about(
   spec: dnet_jax.Spec, phase: str, data: Mapping[str, Any]
 ) -> dict[str, Any]:
-  """What a checkpoint says of itself, beside its arrays."""
+  """What a checkpoint says about itself, beside its arrays."""
   return {
     'spec': specs.spec_to_json(spec),
     'phase': phase,
@@ -78,7 +78,7 @@ def about(
 
 
 def full_config(content: Mapping[str, Any]) -> ml_collections.ConfigDict:
-  """A saved config; fields that are newer than it have their defaults."""
+  """A saved config, with default values for fields that did not exist then."""
   config = default.get_config()
   with config.unlocked():
     config.update(content)
@@ -86,13 +86,13 @@ def full_config(content: Mapping[str, Any]) -> ml_collections.ConfigDict:
 
 
 def open_model(folder: str) -> tuple[dnet_jax.Model, dict[str, Any]]:
-  """Opens a model, and tells how it came about.
+  """Opens a model, and returns how it was made.
 
   Args:
     folder: as for `dnet_jax.load`, or the workdir of a run.
 
   Returns:
-    The model and its card; a card without a name has that of the folder.
+    The model and its card; a card without a name gets that of the folder.
 
   Raises:
     FileNotFoundError: when there is none.
@@ -125,7 +125,7 @@ def open_model(folder: str) -> tuple[dnet_jax.Model, dict[str, Any]]:
 
 
 def _card(workdir, config, step, told):
-  """How the model of a checkpoint came about."""
+  """How the model of a checkpoint was made."""
   rows = [row for row in logs.read_metrics(workdir) if row['step'] < step]
   seconds = sum(row.get('seconds_per_step', 0.0) for row in rows)
   recent = {
@@ -139,8 +139,17 @@ def _card(workdir, config, step, told):
     'iterations': step,
     'seconds': round(seconds, 1),
     **told['made'],
+    **_began(workdir),
     'numbers': {
       name: round(float(np.mean(values)), 4) for name, values in recent.items()
     },
     'config': config,
   }
+
+
+def _began(workdir):
+  """The models that a run began with, from its events; {} if there are none."""
+  for event in logs.read_events(workdir):
+    if event.get('began'):
+      return {'began': event['began']}
+  return {}

@@ -1,6 +1,6 @@
-"""Results and folders: written once, never over another.
+"""Results and folders: written once, and never overwritten.
 
-A result is a JSON file that says how it came about.
+A result is a JSON file that says how it was made.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def header(experiment: str) -> dict[str, Any]:
 
 
 def device() -> str:
-  """What computes here, in words."""
+  """The devices that JAX uses here, in words."""
   kind, processes = jax.devices()[0], jax.process_count()
   text = f'{jax.device_count()} x {kind.device_kind}'
   if kind.platform == 'cpu' and jax.device_count() == 1:
@@ -47,7 +47,7 @@ def device() -> str:
 
 
 def tell_devices() -> None:
-  """Says what computes here; warns of a GPU that jax does not see."""
+  """Logs the devices; warns of a GPU that jax does not see."""
   logging.info('Devices: %s.', device())
   if jax.default_backend() == 'cpu' and glob.glob('/dev/nvidia[0-9]*'):
     logging.warning(
@@ -131,7 +131,7 @@ def in_new_folder(folder: str, stem: str, fill: Callable[[str], None]) -> str:
 
   Args:
     folder: where; made if it is not there.
-    stem: name of the new folder, behind which a number may come.
+    stem: name of the new folder, to which a number may be added.
     fill: writes what is in it.
 
   Returns:
@@ -180,10 +180,10 @@ def write_shapes(
   Args:
     folder: that exists.
     arrays: of voxels.npz.
-    record: how they came about, of record.json.
+    record: how they were made, for record.json.
     kinds: `(n, D, H, W)` by the name of a folder below meshes/; '': in it.
     formats: of meshes and of voxels, with commas between them; '': none.
-    given: what the n shapes were made of: they get its coordinates.
+    given: the input that the n shapes were made from; they get its coordinates.
   """
   arrays, record = dict(arrays), dict(record)
   to_input, ups = None, ()

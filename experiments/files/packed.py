@@ -14,13 +14,13 @@ import numpy as np
 
 from data_prep import voxel_file
 
-_SOME = 256  # Shapes that are unpacked at a time, where all are looked at.
+_SOME = 256  # Shapes that are unpacked at a time, where all of them are read.
 
 
 class Packed:
-  """Some shapes of an array of bits; to those who read it an array.
+  """Some shapes of an array of bits, which are read like an array.
 
-  The one class of these files: it stands where arrays `(n, D, H, W)` stand.
+  It is a class because it is used in place of arrays `(n, D, H, W)`.
 
   Attributes:
     bits: uint8 `(m, D, H, ceil(W / 8))`, of memory or of a file (a memory map).
@@ -81,7 +81,7 @@ def unpack_on_device(bits: Any, width: int) -> Any:
 
 
 def _let_go(array):
-  """Pages of a file that were read need not stay in the memory of a process.
+  """Takes the pages of a file that were read out of the process's memory.
 
   The system keeps them for the next reader, where it has room.
   """

@@ -1,8 +1,8 @@
 """Shapes as files that others read: meshes and voxels.
 
 Meshes are the closed surfaces of real values at 0.5, by marching cubes: between
-two voxels they lie where the values say. They are in the coordinates of what
-the shapes were made of, or else in units of voxels, voxel centres at integers,
+two voxels they lie where the values say. They are in the coordinates of the
+input, if there was one, or else in units of voxels, voxel centres at integers,
 z up.
 """
 
@@ -23,7 +23,7 @@ from experiments.files import figures
 MESH_FORMATS = ('obj', 'ply', 'stl', 'glb', 'off')
 FORMATS = (*MESH_FORMATS, *volumes.OUT_FORMATS)
 _BINARY = ('binvox', 'vox')  # Voxels that are in or out.
-# What a coordinate may be off, of a voxel.
+# The largest error of a coordinate, as a share of a voxel.
 _ROUNDED = 1e-4
 
 
@@ -43,7 +43,7 @@ def parse(text: str) -> tuple[str, ...]:
   """Formats from their names, with commas between them.
 
   Raises:
-    ValueError: for one that there is not.
+    ValueError: for an unknown format.
 
   >>> parse('glb, vox'), parse('')
   (('glb', 'vox'), ())
@@ -69,17 +69,16 @@ def save(
 ) -> Saved:
   """Writes `folder/sample_000.obj`, `sample_001.obj`, ...; one for each shape.
 
-  A shape without a surface gets no file, and the numbers of the others stay
-  theirs.
+  A shape without a surface gets no file; the others keep their numbers.
 
   Args:
     folder: made if it is not there.
     voxels: `(n, D, H, W)` finite numbers.
     formats: some of `FORMATS`.
     to_input: `(n, 4, 4)`, from the index of a voxel to the coordinates that
-      are wanted; None: indices. Of voxels binvox alone keeps it.
-    ups: the axis of these that points up, one each; by default z. glTF, whose
-      y is up, is turned accordingly.
+      are wanted; None: indices. Of the voxel formats only binvox keeps it.
+    ups: the axis of these coordinates that points up, one for each shape; by
+      default z. glTF, whose y is up, is turned accordingly.
     level: the isovalue, above 0.
 
   Raises:
@@ -143,8 +142,8 @@ def _voxels(shape, kind, matrix, level):
   axes = np.rint(turn).astype(int)
   if kind == 'binvox' and not np.allclose(axes, turn, 0, 1e-5):
     logging.warning(
-      'binvox has no place for a turn that is not by quarters: its coordinates '
-      'are voxels.'
+      'binvox can only keep turns by 90 degrees: its coordinates are indices '
+      'of voxels.'
     )
   elif kind == 'binvox':
     # In the axes of the coordinates, so that it can keep them.
@@ -170,7 +169,7 @@ def encode(
     faces: `(m, 3)`.
     kind: one of `MESH_FORMATS`.
     up: the axis of the vertices that points up.
-    step: a length of which a small part may be lost in rounding.
+    step: side of a voxel; coordinates are rounded to a small part of it.
   """
   if kind in ('obj', 'off'):
     return _text(vertices, faces, kind, step)

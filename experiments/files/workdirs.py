@@ -21,10 +21,10 @@ except ImportError:  # Windows: a workdir is not locked.
 
 @contextlib.contextmanager
 def only_writer(workdir) -> Iterator[None]:
-  """Holds a workdir, so that no second run writes to it meanwhile.
+  """Locks a workdir, so that no second run writes to it at the same time.
 
-  The system lets go of `workdir/lock` when the process ends, however it ends.
-  In a run of several processes the first one holds it.
+  The system releases `workdir/lock` when the process ends, however it ends. In
+  a run of several processes the first one holds it.
 
   Args:
     workdir: made if it is not there.
@@ -47,7 +47,7 @@ def only_writer(workdir) -> Iterator[None]:
     except BlockingIOError as error:
       raise OSError(
         f'another process is writing to workdir {workdir}; wait for it, stop '
-        'it, or take another workdir'
+        'it, or use another workdir'
       ) from error
     except OSError as error:
       # Not every network file system can.
@@ -62,7 +62,7 @@ def check_config(
   may_differ: Sequence[str] = (),
   accept: bool = False,
 ) -> list[str]:
-  """Refuses a workdir that belongs to another config; writes nothing.
+  """Refuses a workdir of a run with another config; writes nothing.
 
   Args:
     workdir: of a run, or not there yet.
@@ -72,18 +72,18 @@ def check_config(
     accept: whether all fields may differ.
 
   Returns:
-    The differences, each `field: theirs -> ours`.
+    The differences, each `field: old -> new`.
 
   Raises:
-    ValueError: with a line `field: theirs -> ours` for each field that
-      differs, or where config.json cannot be read as one.
+    ValueError: with a line `field: old -> new` for each field that differs, or
+      where config.json cannot be read.
   """
   theirs = read_config(workdir)
   if theirs is None:
     return []
   # Through JSON, in which tuples are lists.
   ours, theirs = _flatten(json.loads(json.dumps(config))), _flatten(theirs)
-  # A field that is newer than the run had its default then.
+  # A field that did not exist then had its default value in effect.
   usual = _flatten(json.loads(json.dumps(default.get_config().to_dict())))
   theirs = {name: usual[name] for name in ours & usual.keys()} | theirs
   allowed, refused = [], []
@@ -97,15 +97,15 @@ def check_config(
       (allowed if free else refused).append(f'{field}: {a} -> {b}')
   if refused:
     raise ValueError(
-      f'{workdir} belongs to a run with another config; take another '
-      'workdir, set these fields back, or go on with them by '
-      '--accept_changes (theirs -> ours):\n  ' + '\n  '.join(refused)
+      f'{workdir} belongs to a run with another config; use another workdir, '
+      'set these fields back, or continue with the new values by '
+      '--accept_changes (old -> new):\n  ' + '\n  '.join(refused)
     )
   return allowed
 
 
 def write_config(workdir, config: Mapping[str, Any]) -> None:
-  """Writes `workdir/config.json`, which describes the run as it goes on.
+  """Writes `workdir/config.json`, the config of the run from now on.
 
   Raises:
     OSError: where the workdir cannot be written.
@@ -137,7 +137,7 @@ def read_config(workdir) -> dict[str, Any] | None:
   """Returns the config of a run, None where there is none.
 
   Raises:
-    ValueError: where config.json cannot be read as one.
+    ValueError: where config.json is not a config.
   """
   path = os.path.join(workdir, 'config.json')
   try:

@@ -1,4 +1,4 @@
-"""Pages for a browser: reports of models, and one to work with a model.
+"""Pages for a browser: reports on models, and a page to work with a model.
 
-They need no network. Shapes are drawn by shapes.js, on the processor.
+They need no network. Shapes are drawn by shapes.js, on the CPU.
 """

@@ -1,4 +1,4 @@
-"""Pieces of a page as HTML text; the page needs nothing but itself."""
+"""Pieces of a page as HTML text; the page needs no other file."""
 
 import base64
 from collections.abc import Mapping
@@ -13,14 +13,14 @@ import zlib
 import numpy as np
 
 _FOLDER = pathlib.Path(__file__).parent
-# A page may run its own script and show its own pictures, and ask nobody; or
-# only who served it.
+# A page may run its own script and show its own pictures. It sends requests to
+# no server, except to its own if it was served by one.
 _POLICY = (
   "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
   "img-src data:; base-uri 'none'; form-action 'none'"
 )
-_LEVELS = 15  # Of a voxel in a file, but 0: a divisor of 255.
-# Of values nearer to 0.5 than this; those beyond are empty, or full.
+_LEVELS = 15  # Of a voxel in a file, not counting 0: an odd divisor of 255.
+# Values farther from 0.5 than this are shown as empty or full.
 _SOFT = 1 / 3
 _MOST_POINTS = 300  # Of a curve.
 _CHART = (380, 190, 48, 24)  # Width, height, and margins left and below.
@@ -51,7 +51,7 @@ def page(
     body: pieces of HTML.
     scripts: names of files beside this one.
     styles: likewise.
-    served: whether its script may ask the server that it came from.
+    served: whether its script may send requests to the server of the page.
   """
   code = '\n'.join(asset(name) for name in scripts)
   style = '\n'.join(asset(name) for name in styles)
@@ -78,7 +78,8 @@ def levels(voxels: np.ndarray, number: int = _LEVELS) -> np.ndarray:
 
   Args:
     voxels: real values; above 0.5 is inside.
-    number: of the levels, but 0: an odd divisor of 255. Few need little room.
+    number: of levels, not counting 0: an odd divisor of 255; fewer need less
+      room.
 
   >>> levels(np.array([-1.0, 0.5, 0.51, 2.0])).tolist()
   [0, 119, 136, 255]
@@ -99,7 +100,7 @@ def shape(voxels: np.ndarray, kind: str, label: str) -> str:
   Args:
     voxels: `(D, H, W)`.
     kind: its colour: 'sample', 'nearest' or 'given'.
-    label: for who cannot see it.
+    label: for users who cannot see it.
   """
   data = zlib.compress(np.ascontiguousarray(levels(voxels)).tobytes(), 9)
   text = base64.b64encode(data).decode()
@@ -112,10 +113,10 @@ def shape(voxels: np.ndarray, kind: str, label: str) -> str:
 
 
 def columns(sets: Mapping[str, tuple[str, Sequence[np.ndarray]]]) -> str:
-  """Shapes side by side, and below each what belongs to it.
+  """Shapes side by side, with the matching shapes of other sets below each.
 
   Args:
-    sets: a kind and shapes by name, of one number of shapes.
+    sets: by name, a kind and equally many shapes.
   """
   cells = []
   for i, some in enumerate(
@@ -172,7 +173,8 @@ def charts(rows: Sequence[Mapping[str, Any]]) -> str:
   """Curves of all metrics that are numbers, one drawing each.
 
   Args:
-    rows: as `logs.read_metrics` gives them; what is not finite leaves a gap.
+    rows: as `logs.read_metrics` gives them; a value that is not finite leaves a
+      gap.
   """
   series: dict[str, list] = {}
   for row in rows:
@@ -188,7 +190,7 @@ def charts(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _chart(points):
-  """One curve as SVG; of many points means of some at a time."""
+  """One curve as SVG; many points are replaced by means of a few each."""
   x, y = np.array(points, np.float64).T
   if len(x) > _MOST_POINTS:
     parts = np.array_split(np.arange(len(x)), _MOST_POINTS)

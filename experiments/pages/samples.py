@@ -40,7 +40,7 @@ def persistent(model: dnet_jax.Model, number: int) -> np.ndarray | None:
 def of_chains(
   model: dnet_jax.Model, data: datasets.Dataset | None, number: int
 ) -> list[Group]:
-  """Persistent chains, as far as there are some."""
+  """Persistent chains, if the model has any."""
   shapes = persistent(model, number)
   if shapes is None:
     return []
@@ -69,8 +69,8 @@ def fresh(
   start = 'noise' if use is not None and use.start == 'chains' else None
   shapes = synthesis.synthesize(model, number, config.sample.seed, start=start)
   text = (
-    f'The first {number} of seed {config.sample.seed}; none is chosen. They '
-    f'begin at: {start or getattr(use, "start", "noise")}.'
+    f'The first {number} of seed {config.sample.seed}; none is picked by hand. '
+    f'They begin at: {start or getattr(use, "start", "noise")}.'
   )
   return [_with_nearest('Fresh shapes', text, shapes, data)]
 
@@ -87,8 +87,8 @@ def _with_nearest(title, text, shapes, data):
 
 def _recovered(request, voxels):
   config, voxels = request.config, voxels.astype(np.float32)
-  grid, seed = voxels.shape[1:], config.sample.seed
-  visible = recovery.corrupted(config, grid, len(voxels), seed)
+  seed = config.sample.seed
+  visible = recovery.corrupted(config, voxels, seed)
   made = recovery.recover_voxels(request.model, voxels, visible, seed)
   kind = config.corruption.kind.replace('_', ' ')
   return [

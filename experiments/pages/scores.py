@@ -11,18 +11,18 @@ from experiments.pages import markup
 
 
 def read(path: str) -> dict[str, Any]:
-  """A result.
+  """Reads a result.
 
   Raises:
-    ValueError: for a file that is none.
+    ValueError: for a file that is not a result.
   """
   try:
     with open(path, encoding='utf-8') as file:
       result = json.load(file)
   except (UnicodeDecodeError, ValueError) as error:
-    raise ValueError(f'{path} is no results file: {error}') from error
+    raise ValueError(f'{path} is not a results file: {error}') from error
   if not isinstance(result, dict):
-    raise ValueError(f'{path} is no results file: it holds no JSON object')
+    raise ValueError(f'{path} is not a results file: it holds no JSON object')
   return result
 
 
@@ -34,7 +34,7 @@ def of_model(
   Args:
     name: of its card.
     folder: of the model or run; the newest file of each name counts.
-    results: folder of results that are kept; it may be missing.
+    results: folder of results of earlier runs; it may be missing.
   """
   found = {}
   for path in sorted(glob.glob(os.path.join(glob.escape(results), '*.json'))):
@@ -78,14 +78,14 @@ def section(path: str, result: Mapping[str, Any]) -> list[str]:
 
 
 def _scores(result):
-  """Sets of shapes or methods side by side, those of the paper behind."""
+  """Sets of shapes or methods side by side, those of the paper last."""
   sets = {name: _flat(row) for name, row in result['scores'].items()}
   sets |= _paper(result.get('table'), result.get('category'))
   return _table(sets)
 
 
 def _paper(table, category):
-  """What the paper prints of the same, by method."""
+  """The numbers that the paper prints for the same scores, by method."""
   if table == 'synthesis':
     found = {}
     for metric, printed in (

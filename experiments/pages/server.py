@@ -1,8 +1,9 @@
 """Serves the page of a model to browsers on this machine, and to no other.
 
-A page asks for each step, so that work ends with the page. It listens on the
-loopback alone, answers only to its own name (a page of another site that has
-its name resolved to here is refused) and reads bounded requests.
+A page asks for each step, so that the work stops when the page is closed. The
+server listens on the loopback interface only, answers only requests for its own
+name (so that a page of another site cannot reach it by a name that resolves to
+this machine) and reads requests of limited length.
 
 | request | what |
 |---|---|
@@ -36,13 +37,13 @@ from experiments.pages import markup
 from experiments.pages import studio as studios
 
 ADDRESS = '127.0.0.1'
-_MOST_PAGES = 32  # The one that was used least lately is forgotten.
+_MOST_PAGES = 32  # With more, the least recently used one is forgotten.
 _MOST_JSON = 1 << 14  # Bytes of a request.
-_SECONDS = 60  # That a connection may be silent.
+_SECONDS = 60  # How long a connection may be silent.
 
 
 class _Error(Exception):
-  """An answer that is no success: status and sentence."""
+  """An answer with an error: status and sentence."""
 
 
 class Pages(NamedTuple):
@@ -75,7 +76,7 @@ def open_pages(studio: studios.Studio) -> Pages:
         raise _Error(
           http.HTTPStatus.GONE, 'this page was closed: load it again'
         )
-      pieces[token] = pieces.pop(token)  # The last one was used last.
+      pieces[token] = pieces.pop(token)  # The dict is in order of last use.
       return pieces[token]
 
   def new():
@@ -114,7 +115,7 @@ def serve(studio: studios.Studio, port: int) -> http_server.ThreadingHTTPServer:
     port: 0: any that is free.
 
   Raises:
-    OSError: where the port cannot be had; says what to do.
+    OSError: where the port cannot be used; the message says what to do.
   """
   pages = open_pages(studio)
 
@@ -128,7 +129,7 @@ def serve(studio: studios.Studio, port: int) -> http_server.ThreadingHTTPServer:
     if error.errno in (errno.EADDRINUSE, errno.EACCES):
       why = {errno.EADDRINUSE: 'is in use', errno.EACCES: 'is not allowed'}
       raise OSError(
-        f'port {port} {why[error.errno]}: take another one, --port=NUMBER, or '
+        f'port {port} {why[error.errno]}: use another one, --port=NUMBER, or '
         '--port=0 for any that is free'
       ) from error
     raise
@@ -211,22 +212,22 @@ class _Handler(http_server.BaseHTTPRequestHandler):
       self.close_connection = True
     except Exception as error:
       logging.exception('A request to %s failed.', path[:100])
-      text = f'{type(error).__name__}: this is a fault of the program'
+      text = f'{type(error).__name__}: this is a bug in the program'
       self._refuse(http.HTTPStatus.INTERNAL_SERVER_ERROR, text)
 
   def _check_origin(self):
     port = self.server.server_address[1]
     names = [f'{name}:{port}' for name in (ADDRESS, 'localhost')]
     if self.headers.get('Host') not in names:
-      raise _Error(
-        http.HTTPStatus.FORBIDDEN, f'this is http://{names[0]} and no other'
-      )
+      raise _Error(http.HTTPStatus.FORBIDDEN, f'the host must be {names[0]}')
     origin = self.headers.get('Origin')
     if origin not in (None, *(f'http://{name}' for name in names)):
-      raise _Error(http.HTTPStatus.FORBIDDEN, 'another site may not ask here')
+      raise _Error(
+        http.HTTPStatus.FORBIDDEN, f'requests must come from http://{names[0]}'
+      )
 
   def _refuse(self, status, text):
-    # What was not read of the request would be taken for the next one.
+    # The unread rest of the request would be read as the next request.
     self.close_connection = True
     self._send(status, text.encode(), 'text/plain; charset=utf-8')
 
@@ -255,7 +256,7 @@ class _Handler(http_server.BaseHTTPRequestHandler):
     if int(text) > most:
       raise _Error(
         http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        f'a request has at most {most} bytes, this one has {text}',
+        f'a request may have at most {most} bytes, this one has {text}',
       )
     return self.rfile.read(int(text))
 
@@ -263,9 +264,9 @@ class _Handler(http_server.BaseHTTPRequestHandler):
     try:
       content = json.loads(self._body(_MOST_JSON))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-      raise ValueError(f'no JSON: {error}') from error
+      raise ValueError(f'the request must be JSON: {error}') from error
     if not isinstance(content, dict):
-      raise ValueError('a JSON object is needed')
+      raise ValueError('the request must be a JSON object')
     return content
 
   def _send_json(self, content):
@@ -350,7 +351,10 @@ class _Handler(http_server.BaseHTTPRequestHandler):
     grid = self.studio.model.spec.grid
     body = self._body(math.prod(grid))
     if len(body) != math.prod(grid):
-      raise ValueError(f'a byte for each voxel of {grid} is needed')
+      raise ValueError(
+        f'the request must be a byte for each voxel of {grid}, got {len(body)} '
+        'bytes'
+      )
     codes = np.frombuffer(body, np.uint8).reshape(grid)
     self._change(self.query, lambda piece, seed: studios.edit(piece, codes))
 

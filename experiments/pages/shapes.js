@@ -337,7 +337,12 @@ const Shapes = (() => {
         const k = a * columns + b;
         const value = (1 - s) * ((1 - t) * dark[k] + t * dark[k + 1])
           + s * ((1 - t) * dark[k + columns] + t * dark[k + columns + 1]);
-        if (value > 0) pixels[4 * (y * size + x) + 3] = 52 * value;
+        // Outside the grid it fades: what the floor's end would cut off.
+        const out = Math.max(0, edge - i, i - (rows - 1 - edge),
+          edge - j, j - (columns - 1 - edge)) / edge;
+        if (value > 0 && out < 1) {
+          pixels[4 * (y * size + x) + 3] = 52 * value * (1 - out);
+        }
       }
     }
   }

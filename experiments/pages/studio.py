@@ -26,21 +26,22 @@ from experiments.tasks import synthesis
 
 # In the order in which a page offers them.
 FORMATS = ('glb', 'stl', 'obj', 'vox', 'binvox', 'npz', 'ply', 'off')
-KEEP, HIDE, ADD, REMOVE = range(4)  # What is done with a voxel.
-_SLIDERS = 6  # Of a latent space.
-_DRAWS = 200  # Of the prior, to find what changes shapes most.
+KEEP, HIDE, ADD, REMOVE = range(4)  # What an edit does to a voxel.
+_SLIDERS = 6  # Directions of a latent space that a page offers.
+_DRAWS = 200  # Draws of the prior, to find the directions that change most.
 
 
 class Plan(NamedTuple):
-  """Steps that are to come.
+  """The steps of a shape that are planned.
 
   Attributes:
-    steps: how many, refinement steps not among them.
-    noise_steps: the first ones, at `temperature`; the others are at 0.
+    steps: how many, without refinement steps.
+    noise_steps: how many of these, from the first one on, are at `temperature`;
+      the others are at 0.
     temperature: T of section 2.5.
     step_size: the paper's delta-tau.
-    refinement_steps: after these, with a reference of `refinement_std`.
-    refinement_std: its standard deviation.
+    refinement_steps: further steps after these, with a narrow reference.
+    refinement_std: standard deviation of this reference.
   """
 
   steps: int = 0
@@ -56,14 +57,14 @@ class Piece(NamedTuple):
 
   Attributes:
     voxels: `(D, H, W)` float32, not thresholded.
-    hidden: boolean, likewise: what a filling moves.
+    hidden: boolean, likewise: the voxels that filling moves.
     filling: whether the steps fill what is hidden; else all voxels move.
     plan: of the steps.
     step: steps so far.
-    draws: random numbers so far, so that none comes twice.
+    draws: how often random numbers were drawn, so that none is drawn twice.
     latent: z of a generated shape, or None.
     energy: before the last step, or None.
-    before: `(voxels, hidden)` of earlier ones, the last one at the end.
+    before: `(voxels, hidden)` of earlier shapes, the latest at the end.
   """
 
   voxels: np.ndarray
@@ -83,8 +84,8 @@ class Studio(NamedTuple):
   Attributes:
     model: the model.
     name: of its card.
-    kinds: what new shapes there are, the usual one first.
-    tests: test shapes `(n, D, H, W)`, maybe none.
+    kinds: the kinds of new shapes that it can make, the usual one first.
+    tests: test shapes `(n, D, H, W)`; n may be 0.
     directions: `(_SLIDERS, d)` orthonormal, of a generator's latent space, or
       None.
     moves: whether there is a descriptor that moves shapes.
@@ -132,7 +133,7 @@ def open_studio(
   if len(tests):
     make['test shape'] = lambda key, piece: _test(tests, key, piece)
   if config.task in ('recovery', 'super_resolution') and len(tests):
-    # They have not learned to begin at noise.
+    # These models have not learned to begin at noise.
     make = {'test shape': make.pop('test shape')} | make
   directions = _directions(model) if base.has_generator(spec) else None
   moves = base.has_descriptor(spec)
@@ -241,7 +242,7 @@ def _decoded(model, z):
 
 
 def _directions(model):
-  """Along which draws of the prior differ most as shapes: `(_SLIDERS, d)`."""
+  """Directions of z that change shapes most: `(_SLIDERS, d)`."""
   z = np.asarray(dnet_jax.draw_latent(jax.random.key(0), model, _DRAWS))
   y = np.asarray(dnet_jax.decode(model, z)).reshape(_DRAWS, -1)
   u, _, _ = np.linalg.svd(z.T @ (y - y.mean(axis=0)), full_matrices=False)
@@ -249,7 +250,7 @@ def _directions(model):
 
 
 def latent_values(studio: Studio, piece: Piece) -> list[float]:
-  """Where a generated shape is along `studio.directions`; else none."""
+  """Coordinates of a generated shape along `studio.directions`, else `[]`."""
   if piece.latent is None or studio.directions is None:
     return []
   return (studio.directions @ piece.latent).tolist()
@@ -259,7 +260,8 @@ def move_latent(studio: Studio, piece: Piece, values: list[float]) -> Piece:
   """The generated shape with other coordinates along `studio.directions`.
 
   Raises:
-    ValueError: for a shape that is not generated, or other than numbers.
+    ValueError: for a shape that is not generated, or `values` that are not as
+      many numbers as there are directions.
   """
   if piece.latent is None or studio.directions is None:
     raise ValueError('only a generated shape has latent factors to change')
@@ -293,7 +295,7 @@ def edit(piece: Piece, codes: np.ndarray) -> Piece:
     raise ValueError(
       f'codes must be 0 to {REMOVE} of the grid {piece.voxels.shape}'
     )
-  # After a filling what was hidden is a part of the shape.
+  # After filling, the voxels that were hidden are a part of the shape.
   hidden = np.zeros_like(piece.hidden) if piece.filling else piece.hidden
   voxels = np.where((codes == HIDE) | (codes == REMOVE), 0, piece.voxels)
   return piece._replace(
@@ -308,16 +310,17 @@ def edit(piece: Piece, codes: np.ndarray) -> Piece:
 
 
 def fill(studio: Studio, piece: Piece, seed: int) -> Piece:
-  """Puts what is hidden where its chains begin; steps then fill it.
+  """Sets hidden voxels to where their chains begin; steps then fill them.
 
   Raises:
-    ValueError: where nothing is hidden, or all.
+    ValueError: where nothing is hidden, or everything.
   """
   if not piece.hidden.any() or piece.hidden.all():
-    raise ValueError('hide a part of the shape first, and not all of it')
+    raise ValueError('hide a part of the shape first, but not all of it')
   model, key = studio.model, jax.random.key(seed)
   if model.spec.grids:
-    # One descriptor is asked for there; the mean of what is seen is the start.
+    # `recover` needs a model with one descriptor, so hidden voxels begin at the
+    # mean of the visible ones here.
     mean = float(piece.voxels[~piece.hidden].mean())
     voxels = np.where(piece.hidden, np.float32(mean), piece.voxels)
     plan = _plan(model, 'synthesize')
@@ -351,7 +354,7 @@ def undo(piece: Piece) -> Piece:
 
 
 def planned(piece: Piece) -> dict[str, Any]:
-  """What comes next of the plan, for the sliders."""
+  """The settings of the next step of the plan, for the sliders."""
   plan = piece.plan
   total = plan.steps + plan.refinement_steps
   refining = plan.steps <= piece.step < total
@@ -384,11 +387,11 @@ def move(
     step_size: the paper's delta-tau, above 0.
 
   Raises:
-    ValueError: for numbers that are not possible, a model without a
-      descriptor, or chains that ran away.
+    ValueError: for numbers out of range, a model without a descriptor, or
+      chains that diverged.
   """
   if not studio.moves:
-    raise ValueError('this model has no descriptor that could move shapes')
+    raise ValueError('this model has no descriptor, which is needed for steps')
   if not (0 <= temperature <= 100 and 0 < step_size <= 10):
     raise ValueError(
       'temperature must be from 0 to 100 and step_size above 0 and at most 10; '
@@ -411,9 +414,9 @@ def move(
   )
   voxels = np.asarray(voxels)
   if not np.isfinite(voxels).all() or abs(voxels).max() > 100:
-    raise ValueError('the steps ran away: take a smaller step size, and undo')
+    raise ValueError('the chain diverged: use a smaller step size')
   return piece._replace(
-    # As they were, to the bit.
+    # Voxels that may not move stay exactly as they were.
     voxels=np.where(free, voxels, piece.voxels),
     step=piece.step + 1,
     draws=piece.draws + 1,

@@ -1,7 +1,7 @@
 """Tasks: one file for each section of the paper, and what they share.
 
-How a model is built from a config, learned, evaluated and shown. No loop of
-learning lives here, and no flag.
+They say how a model is built from a config, learned, evaluated and shown. There
+is no training loop here, and there are no flags.
 """
 
 from experiments.tasks import base
@@ -22,14 +22,14 @@ TASKS = {
   'multi_grid': multi_grid.TASK,
   'evaluation_classifier': evaluation_classifier.TASK,
 }
-# Done with models of these tasks; it has none of its own.
+# Classification uses models of these tasks and trains none.
 MODES = classification.MODES
 
 
 def all_modes() -> dict[str, base.Mode]:
-  """All modes by name, for help; of several of one name what all of them read.
+  """All modes by name, for help; modes of one name are merged.
 
-  Which one runs, `find_mode` says.
+  `find_mode` says which one runs.
   """
   found: dict[str, base.Mode] = {}
   for modes in (*(task.modes for task in TASKS.values()), MODES):

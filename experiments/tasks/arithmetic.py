@@ -36,9 +36,9 @@ def find_examples(
 ) -> list[tuple[int, int, int, str]]:
   """Shapes for arithmetic: c + (a - b), where a has a part that b lacks.
 
-  For each half of the grid the pair (a, b) that is most alike in the other
-  half and differs most in this one, in which a has more voxels; and c, which
-  is like b in this half and unlike a and b in the other.
+  For each half of the grid it finds the pair (a, b) that is most alike in the
+  other half and differs most in this one, where a has more voxels; and a shape
+  c that is like b in this half, and unlike a and b in the other.
 
   Args:
     voxels: `(n, D, H, W)`, n at least 3.
@@ -46,7 +46,8 @@ def find_examples(
 
   Returns:
     `(a, b, c, half)`, the clearest pair first; indices into `voxels`, and the
-    half, such as 'high z'. One of each half at first, then second best ones.
+    half, such as 'high z'. The best one of each half comes first, then the
+    second best ones.
 
   Raises:
     ValueError: for fewer than 3 shapes.
@@ -82,7 +83,7 @@ def given_examples(
   """Examples of `latent.examples`, as `find_examples` returns them.
 
   Raises:
-    ValueError: for numbers that are no triples, or not below `num`.
+    ValueError: for numbers that are not triples, or not below `num`.
   """
   examples = [int(i) for i in examples]
   if len(examples) % 3 or not all(0 <= i < num for i in examples):

@@ -1,7 +1,7 @@
 """What a task is: the interface between a section of the paper and the program.
 
-`train` learns an `Experiment`; `main` calls the modes. They know nothing of a
-task but what stands here.
+`train` learns an `Experiment`; `main` calls the modes. They use nothing of a
+task except what is defined here.
 """
 
 from collections.abc import Callable
@@ -23,14 +23,14 @@ class Phase(NamedTuple):
   Attributes:
     name: for people and for checkpoints.
     iterations: how many.
-    networks: names of those that it learns; others stay as they are.
+    networks: names of the networks that it learns; the others do not change.
     algorithm: learns them.
     batch: `(step, rollbacks, rows) -> mini-batch`, some rows of it (a slice),
       as they are stored; steps count from the beginning of the phase.
     batch_size: rows of the whole mini-batch.
     temperature: `(step) -> T` of section 2.5, one or one for each grid.
-    prepare: `(mini-batch) -> mini-batch`, on the device: from what is stored to
-      what the algorithm's step takes.
+    prepare: `(mini-batch) -> mini-batch`, on the device: turns a mini-batch as
+      it is stored into the one that the algorithm's step takes.
     first_chains: `(chains) -> (slots, chains, ...)`, where some chains (a
       slice) of all slots of the memory begin; None: as `algorithm.init` says.
   """
@@ -61,10 +61,10 @@ class Experiment(NamedTuple):
   Attributes:
     data: training and test shapes.
     spec: of the model that is learned.
-    extras: of the model, but for its persistent chains.
+    extras: of the model, without its persistent chains.
     params: `() -> params`: fresh variables of all networks by name.
-    phases: one after the other; each begins with the networks of the one
-      before.
+    phases: run one after the other; each begins with the networks that the
+      phase before it has learned.
     preview: `(model) -> (n, D, H, W)` or None: shapes to look at.
   """
 
@@ -76,21 +76,21 @@ class Experiment(NamedTuple):
   preview: Callable[[dnet_jax.Model], np.ndarray | None]
 
 
-# Flags of modes with shapes from outside; and of those that take scans.
+# Flags of modes that read input shapes; and of those that also read scans.
 INPUT = ('up', 'turn', 'key', 'threshold')
 SCAN = ('visible', 'scan', 'camera', 'box')
 
 
 class Request(NamedTuple):
-  """What a mode is asked for.
+  """What a mode is asked to do.
 
   Attributes:
     model: the model.
-    card: how it came about.
-    config: whose settings count.
+    card: how it was made.
+    config: the settings to use.
     folder: of the model; results go below it.
-    input: where shapes from outside are, or None.
-    visible: a file that says what of them was observed, or None.
+    input: where the input shapes are, or None.
+    visible: a file that says which of their voxels were observed, or None.
     out: a file or folder to write to as well, or None.
     formats: of meshes and voxels, with commas between them; None: those of the
       config.
@@ -112,9 +112,9 @@ class Mode(NamedTuple):
   Attributes:
     run: `(request) -> result`, such as the folder that was written.
     help: in one line.
-    needs: flags that it cannot do without.
+    needs: flags that must be given.
     takes: further flags that it reads.
-    fits: `(spec) -> bool`, whether a model can do it.
+    fits: `(spec) -> bool`, whether it works with a model.
   """
 
   run: Callable[[Request], Any]
@@ -125,7 +125,7 @@ class Mode(NamedTuple):
 
 
 def formats(request: Request) -> str:
-  """In which formats a mode writes shapes."""
+  """The formats in which a mode writes shapes."""
   if request.formats is not None:
     return request.formats
   return request.config.sample.mesh_format

@@ -1,4 +1,4 @@
-"""With which parameters a training begins: fresh ones, or those of models."""
+"""The parameters that a run begins with: fresh ones, or those of models."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ import numpy as np
 from experiments.files import models
 from experiments.tasks import base
 
-# Of a model, what has to be as in the run that goes on from it, and the field
-# of the config that says so.
+# Extras of a model that must equal those of a run that begins with it, and the
+# config field that sets each.
 _SAME = {
   'mean': 'data.path, data.category or data.scaling',
   'scale': 'data.scaling',
@@ -23,21 +23,25 @@ _TOLERANCE = 1e-4  # Float16 in a saved model, and other rounding of a mean.
 
 def params(
   config: ml_collections.ConfigDict, experiment: base.Experiment
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], list[str]]:
   """Variables of all networks: fresh, or those of `train.init_from`.
 
   Args:
-    config: its `train.init_from` has folders, with commas between them.
+    config: its `train.init_from` names folders, separated by commas.
     experiment: what will be learned.
+
+  Returns:
+    The variables, and how each of these models was made, in words.
 
   Raises:
     FileNotFoundError: where there is no such model.
     ValueError: for a model that has other networks, or has learned on another
       grid, or with another mean, scale or reference.
   """
-  found = experiment.params()
+  found, began = experiment.params(), []
   for folder in filter(None, config.train.init_from.split(',')):
-    model, _ = models.open_model(folder)
+    model, card = models.open_model(folder)
+    began.append(_came_about(card))
     unknown = sorted({*model.params} - {*found})
     if unknown:
       raise ValueError(
@@ -49,13 +53,29 @@ def params(
       found[name] = _like(found[name], variables, folder, name)
     _check_sizes(folder, model.spec, experiment.spec)
     _check_same(folder, model, experiment)
-  return found
+  return found, began
+
+
+def _came_about(card):
+  """`NAME: N iterations, S s on DEVICE, DATE`, as much of it as is known."""
+  parts = []
+  if 'iterations' in card:
+    parts.append(f'{card["iterations"]:,} iterations')
+  if 'seconds' in card:
+    parts.append(f'{card["seconds"]:,.0f} s')
+  if 'device' in card:
+    parts.append(f'on {card["device"]}')
+  if 'date' in card:
+    parts.append(card['date'])
+  words = f'{card["name"]}: {", ".join(parts)}' if parts else card['name']
+  earlier = card.get('began')
+  return f'{words} (began with {"; ".join(earlier)})' if earlier else words
 
 
 def _check_grid(folder, theirs, ours):
   for name in ('grid', 'grids'):
     a, b = getattr(theirs, name), getattr(ours, name)
-    # Only a multi-grid model has several, and then its networks say so.
+    # Only a multi-grid model has several grids; its networks differ anyway.
     if a and a != b:
       raise ValueError(
         f'train.init_from={folder} has learned on {name} {a}, this run has {b}'

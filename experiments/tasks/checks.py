@@ -1,7 +1,7 @@
-"""Values of a config that make no sense: refused by name, before a start.
+"""Checks the values of a config before a run starts, and names the wrong ones.
 
-Each field that holds numbers has a rule here, or none of its values is wrong.
-What depends on data, such as a category, is checked where that is known.
+A field that holds numbers has a rule here unless it may have any value. Values
+that depend on the data, such as a category, are checked where it is loaded.
 """
 
 from collections.abc import Callable
@@ -72,9 +72,9 @@ def _each_of(names):
   return Rule(f'each {rule.text}', lambda x: all(map(rule.fits, x)))
 
 
-# Tasks whose networks have batch statistics, which are of all chains together.
+# Tasks whose networks have batch statistics, which need all chains together.
 WITH_STATISTICS = ('cooperative', 'evaluation_classifier')
-# By group and field; numbers that have none here may be any.
+# Rules by group and field; a number without a rule may have any value.
 _RULES = {
   '': {
     'name': Rule(
@@ -106,7 +106,7 @@ _RULES = {
     'precision': _one_of(networks.PRECISIONS),
     'reference': _one_of(networks.REFERENCES),
     'reference_std': _POSITIVE,
-    'reference_means': Rule('one or more numbers', lambda x: x and _numbers(x)),
+    'reference_means': Rule('numbers, or ()', _numbers),
     'grids': _SIZES,
     'grid_networks': _each_of((*dnet_jax.DESCRIPTORS, 'custom')),
   },
@@ -126,7 +126,11 @@ _RULES = {
     'noise_std': _POSITIVE,
     'learning_rate': _POSITIVE,
   },
-  'components': {'number': _NOT_NEGATIVE, 'groups': _POSITIVE},
+  'components': {
+    'number': _NOT_NEGATIVE,
+    'neighbours': _NOT_NEGATIVE,
+    'share': Rule('in (0, 1)', lambda x: 0 < x < 1),
+  },
   'classifier': {
     'network': _one_of((*dnet_jax.CLASSIFIERS,)),
     'members': _POSITIVE,
@@ -136,9 +140,11 @@ _RULES = {
     'negative_share': _BELOW_ONE,
   },
   'corruption': {
-    'kind': _one_of((*parts.CORRUPTIONS, 'mixture')),
+    'kind': _one_of((*parts.CORRUPTIONS, parts.ONE_VIEW, parts.MIXTURE)),
     'fraction': _SHARE,
     'fill_std': _NOT_NEGATIVE,
+    'components_std': _NOT_NEGATIVE,
+    'anchor_std': _NOT_NEGATIVE,
   },
   'chains': {
     'start': _one_of((*synthesis.SOURCES,)),
@@ -156,6 +162,7 @@ _RULES = {
     'restart_probability': _SHARE,
     'settle_iterations': _NOT_NEGATIVE,
     'start_std': _NOT_NEGATIVE,
+    'start_spread': _NOT_NEGATIVE,
   },
   'optimizer': {
     'learning_rate': _POSITIVE,
@@ -185,10 +192,15 @@ _RULES = {
     'start': _one_of(('noise', 'chains', 'components', 'generator', 'grids')),
     'num_samples': _POSITIVE,
     'start_std': _NOT_NEGATIVE,
+    'start_spread': _NOT_NEGATIVE,
     'mesh_format': Rule(
       f'some of {", ".join(shapes.FORMATS)}, with commas', _formats
     ),
     'seed': _SEED,
+  },
+  'super_resolve': {
+    'components_std': _NOT_NEGATIVE,
+    'anchor_std': _NOT_NEGATIVE,
   },
   'latent': {
     'num_rows': _POSITIVE,
@@ -209,6 +221,7 @@ _RULES = {
     'draws': _POSITIVE,
     'seed': _SEED,
     'splits': _POSITIVE,
+    'more_steps': _NOT_NEGATIVE,
     'baseline_steps': _NOT_NEGATIVE,
   },
   'probe': {
@@ -256,10 +269,10 @@ def _fields(config, prefix=''):
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-  """Refuses values that make no sense.
+  """Refuses values that are not allowed.
 
   Raises:
-    ValueError: names the field, its value and what would be right.
+    ValueError: the message names the field, its value and what is allowed.
   """
   fields = dict(_fields(config))
   for name, x in fields.items():
@@ -276,7 +289,7 @@ def check(config: ml_collections.ConfigDict) -> None:
       raise ValueError(f'{name} must be {rule.text}, got {shown}')
   for group in _USES:
     steps, noisy = fields[f'{group}.num_steps'], fields[f'{group}.noise_steps']
-    # Of a shorter run, as many as there are.
+    # With num_steps=0 there are no noise steps either, whatever the field says.
     if noisy > steps and steps:
       raise ValueError(
         f'{group}.noise_steps must be at most {group}.num_steps = {steps}, got '
@@ -286,14 +299,14 @@ def check(config: ml_collections.ConfigDict) -> None:
   _check_mala(fields)
   if fields['chains.at_once'] and fields['task'] in WITH_STATISTICS:
     raise ValueError(
-      f'task {fields["task"]!r} learns with batch statistics, which are of all '
+      f'task {fields["task"]!r} learns with batch statistics, which need all '
       'chains and shapes together: chains.at_once must be 0, got '
       f'{fields["chains.at_once"]}'
     )
 
 
 def _check_network(fields):
-  """A network of one's own has as many sizes of each kind."""
+  """Checks the lengths of the sizes of a custom network, and of the grids."""
   names = 'model.features', 'model.kernel_sizes', 'model.strides'
   used = (fields['model.network'], *fields['model.grid_networks'])
   lengths = {len(fields[name]) for name in names}
@@ -311,7 +324,7 @@ def _check_network(fields):
 
 
 def _check_mala(fields):
-  """MALA's acceptance ratio is 0 / 0 at a temperature of 0."""
+  """Refuses MALA at a temperature of 0: its acceptance ratio is then 0 / 0."""
   if fields['chains.kernel'] != 'mala':
     return
   noisy = fields['chains.noise_iterations']

@@ -1,11 +1,11 @@
-"""Section 6.5: what the features of a descriptor are worth to a classifier.
+"""Section 6.5: how useful the features of a descriptor are to a classifier.
 
 A descriptor that has learned without labels is the feature extractor: its
 feature maps are max-pooled and concatenated (8,100 numbers for the paper's
 network), and logistic regression, one versus all, learns from them and from
-the labels of all training shapes or of a few. Beside them stand the same
-regression on raw voxels, on their principal components, and on the features
-of the same network before it has learned. Table 5.
+the labels of all training shapes or of a few. For comparison, the same
+regression uses raw voxels, their principal components, and the features of the
+same network before it has learned. Table 5.
 """
 
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import dataclasses
 import functools
 import math
+import os
 from typing import Any
 
 from absl import logging
@@ -33,21 +34,23 @@ from dnet_jax import features
 from dnet_jax import types
 from dnet_jax import uses
 from experiments import batches
+from experiments.files import figures
 from experiments.files import outputs
 from experiments.tasks import base
 from experiments.tasks import parts
 
 _COMPONENTS = 200  # Principal components of the baseline.
-# Regularisation, from which one is chosen: C of scikit-learn.
+# Strengths of regularisation to choose from: C of scikit-learn.
 _STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
 _FOLDS = 3
 _MAX_ITER = 1000
-# At which a fit ends: a coarse one tells the strengths apart. The last one is
-# exact, so that the order of its sums does not move the accuracy.
+# Tolerances at which a fit ends. A coarse one is enough to compare strengths;
+# the last fit is exact, so that its accuracy does not depend on the order of
+# sums.
 _TOLERANCE, _LAST_TOLERANCE = 1e-3, 1e-7
 _BATCH = 128  # Shapes.
 _COLUMNS = 2048  # Features that are multiplied at once.
-# A shape and its mirror image, left for right: most furniture is like it.
+# A shape and its left-right mirror image: most furniture is symmetric.
 _VIEWS = ((), (1,))
 
 
@@ -89,14 +92,14 @@ def extract(
       found[name] = pool_views(jnp.stack(views, axis=1))
     return found
 
-  # Two batches at a time: parts of a convolution run on one core only.
+  # Two batches at a time, since parts of a convolution use one core only.
   return batches.map_batches(
     lambda some: look(model, some), voxels, size=_BATCH, workers=2
   )
 
 
 def pool_views(x: types.Array) -> types.Array:
-  """Features that no flip changes: mean and maximum over the views.
+  """Features that do not change under flips: mean and maximum over the views.
 
   Args:
     x: `(n, views, features)`, the views a group of mirror images.
@@ -131,8 +134,8 @@ def _rotated(
   """Coordinates in the span of the shapes that are fitted.
 
   Regression with an l2 penalty finds a solution in the span of the training
-  shapes, so that nothing is lost by rotating into it. Of `x x^T = L L^T` the
-  rows of L are such coordinates, for less work than an orthonormal basis.
+  shapes, so that nothing is lost by rotating into it. With `x x^T = L L^T`, the
+  rows of L are such coordinates, with less work than an orthonormal basis.
 
   Args:
     products: `x x^T` of the features of these shapes, `(n, n)`.
@@ -151,14 +154,15 @@ def _rotated(
 
 
 def _margins(x, is_class, other, strengths, tol):
-  """How sure regressions of one class against the rest are of other shapes.
+  """Margins of other shapes, from regressions of one class against the rest.
 
-  All classes at once by L-BFGS. Its metric is a bound of the Hessian, at most 1
-  in its coordinates (Boehning and Lindsay 1988): a tenth of the steps.
+  All classes are fitted at once by L-BFGS, in coordinates in which a bound of
+  the Hessian is at most 1 (Boehning and Lindsay 1988). This needs a tenth of
+  the steps.
 
   Args:
     x: features `(n, d)`.
-    is_class: `(n, classes)` booleans, in each column of both kinds.
+    is_class: `(n, classes)` booleans; each column must have True and False.
     other: features `(m, d)`.
     strengths: C of each regression, increasing: each begins where the one
       before ended.
@@ -186,7 +190,8 @@ def _margins(x, is_class, other, strengths, tol):
       linalg.solve_triangular, metric, check_finite=False
     )
     inner = solve(x.T, trans='T')
-    # SciPy's, like those of L-BFGS: NumPy's threads wait for each other.
+    # SciPy's product, since L-BFGS uses SciPy's threads: NumPy's threads and
+    # these would wait for each other.
     gemm = linalg.get_blas_funcs('gemm', (inner,))
     scale = math.sqrt(strength * n / 4)
 
@@ -225,7 +230,7 @@ def _predict(x, labels, other, strengths, tol):
   Args:
     x: features `(n, d)` of the shapes that are fitted.
     labels: `(n,)`.
-    other: features `(m, d)` of those whose labels are asked for.
+    other: features `(m, d)` of the shapes whose labels are predicted.
     strengths: C, increasing.
     tol: see `_margins`.
 
@@ -250,9 +255,10 @@ def accuracy(
   """Test accuracy of logistic regression, one versus all.
 
   The features are standardised by the training shapes. The regularisation is
-  the one that is best in three-fold cross-validation among them; then all are
-  fitted. (One held-out part is too few: their near copies among the others
-  make it easy, and the best regularisations differ by less than its noise.)
+  the one that is best in three-fold cross-validation among them; then the
+  regression is fitted to all of them. (A single held-out part is too few: near
+  copies of it among the other shapes make it easy, and the best strengths
+  differ by less than its noise.)
 
   Args:
     x: features `(n, d)` of the training shapes.
@@ -290,7 +296,7 @@ def accuracy(
 
 
 def few(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-  """Indices of a share of the shapes, stratified, at least one of a class.
+  """Indices of a share of the shapes, stratified, at least one of each class.
 
   >>> few(np.repeat([0, 1], [100, 20]), 0.1, 0).shape
   (12,)
@@ -368,19 +374,25 @@ def untrained(model: dnet_jax.Model, seed: int) -> dnet_jax.Model:
   return dataclasses.replace(model, params={'descriptor': variables})
 
 
+def _picture(path):
+  return os.path.splitext(path)[0] + '.png'
+
+
 def probe(request: base.Request) -> dict[str, Any]:
   """Scores a model as a feature extractor: Table 5.
 
   Returns:
-    What is written to `evaluations/probe.json`, `_001`, ...
+    What is written to `evaluations/probe.json`, `_001`, ..., with a picture
+    of the same name.
 
   Raises:
-    FileExistsError: when the file to write to as well exists.
+    FileExistsError: when the file to write to as well, or its picture, exists.
     ValueError: for a model without a descriptor, or data without test shapes
       or with one class only.
   """
   if request.out is not None:
     voxel_file.refuse_existing(request.out)
+    voxel_file.refuse_existing(_picture(request.out))
   settings, model = request.config.probe, request.model
   data = parts.data(request.config)
   if not len(data.test) or len(data.classes) < 2:
@@ -423,7 +435,9 @@ def probe(request: base.Request) -> dict[str, Any]:
       draws=settings.draws,
     ),
   }
-  outputs.write_result(request.folder, 'probe', result, request.out)
+  path = outputs.write_result(request.folder, 'probe', result, request.out)
+  for name in filter(None, (path, request.out)):
+    figures.few_labels(_picture(name), result['scores'])
   for name, row in result['scores'].items():
     print(f'{name:30}{row["features"]:8}', end='')
     for value in row['accuracy'].values():
@@ -435,7 +449,7 @@ def probe(request: base.Request) -> dict[str, Any]:
 MODES = {
   'probe': base.Mode(
     probe,
-    'what its features are worth to logistic regression, Table 5',
+    'scores its features by logistic regression, Table 5',
     takes=('config', 'out'),
     fits=base.has_one_descriptor,
   )

@@ -24,8 +24,8 @@ from experiments.tasks import speed
 from experiments.tasks import synthesis
 
 _COLUMNS = 10
-_PAIRS = 20  # Whose interpolations are scored.
-_ARITHMETIC = 10  # Sums that are scored.
+_PAIRS = 20  # Number of pairs whose interpolations are scored.
+_ARITHMETIC = 10  # Number of sums that are scored.
 ALGORITHMS = ('cooperative', 'alternating_back_propagation')
 
 
@@ -91,7 +91,7 @@ def _learner(config, generator, learning_rate, constant=False):
 def _cooperation(config, voxels, descriptor, generator):
   """Algorithm 3."""
   parallel.check_divisible(**{'chains.num_chains': config.chains.num_chains})
-  energy_fn = networks.energy_fn(config, descriptor)
+  energy_fn = networks.energy_fn(config, descriptor, voxels.mean, voxels.scale)
   algorithm = dnet_jax.cooperative(
     energy_fn,
     parts.contrastive_learner(config, energy_fn),
@@ -136,7 +136,7 @@ def _back_propagation(config, voxels, generator, iterations):
     iterations,
     ('generator',),
     algorithm,
-    # Each mini-batch owns its z, so it has to come again.
+    # Each mini-batch owns its z, so the same ones must come in each epoch.
     parts.batch_of(config, voxels, shuffle=False),
     size,
     lambda step: 1.0,
@@ -162,7 +162,7 @@ def _interpolations(model, train, seed):
 
 
 def _transfer(model, settings, seed):
-  """Whether the part of a comes, and the rest of c stays."""
+  """Whether c + a - b gets the part of a, and keeps the rest of c."""
   z = latent.draw(model, settings.search, seed)
   voxels = latent.shapes(model, z)
   found = examples_of.find_examples(voxels, _ARITHMETIC)
@@ -198,7 +198,7 @@ def _transfer(model, settings, seed):
 
 
 def _rebuilt(request, data):
-  """Reconstruction of test shapes, beside what needs no model."""
+  """Reconstruction of test shapes, beside baselines without a model."""
   config, model = request.config, request.model
   test = data.test[: config.latent.num_reconstructed].astype(np.float32)
   seen = np.ones(test.shape, bool)

@@ -1,4 +1,4 @@
-"""Section 6.1: the classifier that says what shapes are, for Tables 1 to 3."""
+"""Section 6.1: the classifier that Tables 1 to 3 need."""
 
 import functools
 from typing import Any
@@ -66,14 +66,14 @@ def _network(config, sizes):
 def _batch(config, voxels):
   """`(step, rollbacks, rows) -> mini-batch`, each class equally often.
 
-  All rows are made, since one draw decides of all of them.
+  All rows are made, since one draw decides all of them.
   """
   settings, size = config.data, config.data.batch_size
   parallel.check_divisible(**{'data.batch_size': size})
   num_negatives = round(size * config.classifier.negative_share)
 
   def batch(step, rollbacks=0, rows=slice(None)):
-    del rollbacks  # Drawn anew in each step.
+    del rollbacks  # Every step draws a new mini-batch anyway.
     chosen = mini_batches.balanced_indices(
       voxels.train_labels, size, step, config.seed
     )
@@ -95,7 +95,7 @@ def _batch(config, voxels):
       )
     return {'y': shapes[rows], 'labels': labels[rows].astype(np.int32)}
 
-  batch(0)  # Raises here.
+  batch(0)  # Raises now what the first step would raise.
   return batch
 
 
@@ -127,7 +127,7 @@ def _experiment(
 
   batch = _batch(config, voxels)
   phase = parts.one_phase(config, voxels, ('classifier',), algorithm, batch)
-  # Moved shapes are no bits any more.
+  # Shapes that were moved are not stored as bits.
   scaled = functools.partial(
     datasets.to_network, mean=voxels.mean, scale=voxels.scale
   )
@@ -142,7 +142,7 @@ def _experiment(
 def _evaluate(
   request: base.Request, data: datasets.Dataset, folder: str
 ) -> dict[str, Any]:
-  """How good it is on test shapes, and on those that it held out."""
+  """Scores it on test shapes, and on training shapes that were held out."""
   del folder
   classifier = classifiers.make(request.model, request.card)
   labels = _labels(classifier, data)
@@ -177,11 +177,11 @@ def _labels(classifier, data):
 
 
 def classify(request: base.Request) -> dict[str, Any]:
-  """Says of which class shapes from outside are.
+  """Classifies shapes from outside.
 
   Returns:
     What is written to `evaluations/classes.json`, `_001`, ...: for each shape
-    the probabilities of the classes and that it is none of them.
+    the probabilities of the classes and of 'none'.
 
   Raises:
     FileNotFoundError, ValueError: for input that cannot be used.
@@ -212,7 +212,7 @@ def classify(request: base.Request) -> dict[str, Any]:
   }
   outputs.write_result(request.folder, 'classes', result, request.out)
   for shape in shapes:
-    # The likely ones first.
+    # The most probable classes first.
     likely = sorted(shape['probabilities'].items(), key=lambda x: -x[1])
     words = [f'{name} {p:.3f}' for name, p in likely[:3]]
     print(f'{shape["name"]}: {", ".join(words)}; none {shape["none"]:.3f}')
@@ -226,7 +226,7 @@ TASK = base.Task(
   {
     'classify': base.Mode(
       classify,
-      'of which class the shapes of --input are',
+      'classifies the shapes of --input',
       needs=('input',),
       takes=('config', 'out', *base.INPUT),
       fits=base.has_classifier,

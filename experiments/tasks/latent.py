@@ -28,7 +28,7 @@ _COLUMNS = 10
 
 
 def draw(model: dnet_jax.Model, num: int, seed: int) -> np.ndarray:
-  """Latent factors from their prior, `(num, d)`; the first are the same."""
+  """Latent factors from their prior, `(num, d)`; z_i does not depend on num."""
   return np.asarray(dnet_jax.draw_latent(jax.random.key(seed), model, num))
 
 
@@ -101,7 +101,7 @@ def _write(request, name, arrays, kinds, picture, given=None, **content):
 
 
 def _rows(sets: Mapping[str, np.ndarray]) -> dict[str, Any]:
-  """Rows of a picture in which shape i of each set is below the other's."""
+  """Rows of a picture: shape i of each set is below that of the one before."""
   split = [figures.rows(voxels, _COLUMNS) for voxels in sets.values()]
   rows = [row for some in zip(*split, strict=True) for row in some]
   return dict(rows=rows, row_labels=[*sets] * (len(rows) // len(sets)))
@@ -131,7 +131,7 @@ def interpolate(request: base.Request) -> str:
 
   Returns:
     The new folder; voxels.npz has `linear` and `spherical`, `(rows * columns,
-    D, H, W)`, row by row, and the ends, `z`; and `input`, if there is.
+    D, H, W)`, row by row, and the ends, `z`; and `input`, if it was given.
 
   Raises:
     FileNotFoundError, ValueError: for input that cannot be used.
@@ -213,8 +213,8 @@ def smoothness(rows: np.ndarray) -> dict[str, float]:
 def arithmetic(request: base.Request) -> str:
   """Adds a part vector z_a - z_b to another shape: Figure 7.
 
-  `latent.examples` are numbers of shapes as `generate` makes them of the same
-  seed; without them, those of `find_examples` among `latent.search` shapes.
+  `latent.examples` are numbers of the shapes that `generate` makes from the
+  same seed. Without them, `find_examples` looks among `latent.search` shapes.
 
   Returns:
     The new folder; voxels.npz has `voxels`, `(rows * 4, D, H, W)`: a, b, c and
@@ -229,7 +229,7 @@ def arithmetic(request: base.Request) -> str:
   if not found:
     raise ValueError(
       f'among latent.search = {settings.search} shapes no pair differs in one '
-      'half of the grid'
+      'half of the grid: raise latent.search'
     )
   given = np.stack([z[[a, b, c]] for a, b, c, _ in found])
   z = np.concatenate([given, examples_of.sums(z, found)[:, None]], axis=1)
@@ -252,7 +252,7 @@ def arithmetic(request: base.Request) -> str:
 
 
 def reconstruct(request: base.Request) -> str:
-  """Infers z of shapes from outside, maybe partly visible; rebuilds them.
+  """Infers z of input shapes, which may be partly visible, and rebuilds them.
 
   Returns:
     The new folder; voxels.npz has `voxels`, what was rebuilt, `input`,
@@ -299,19 +299,19 @@ def reconstruct(request: base.Request) -> str:
 MODES = {
   'generate': base.Mode(
     generate,
-    'shapes in one pass, Figure 5',
+    'makes shapes by the generator, in one pass, Figure 5',
     takes=('config', 'format'),
     fits=base.has_generator,
   ),
   'interpolate': base.Mode(
     interpolate,
-    'shapes between shapes, Figure 6, or between the two of --input',
+    'makes shapes between pairs, Figure 6, or between the two of --input',
     takes=('config', 'input', 'format', *base.INPUT),
     fits=base.has_generator,
   ),
   'arithmetic': base.Mode(
     arithmetic,
-    'a part of one shape on another, Figure 7',
+    'adds a part of one shape to another, Figure 7',
     takes=('config', 'format'),
     fits=base.has_generator,
   ),

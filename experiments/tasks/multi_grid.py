@@ -1,8 +1,8 @@
 """Section 6.6: multi-grid learning and sampling, Figure 8.
 
 From scratch, section 4.2, a sample begins at an average that is drawn from the
-model's histogram. From a given coarse shape it begins there, so that the model
-sharpens: a grid of 8^3 voxels comes back as 16^3 and 32^3.
+model's histogram. It can also begin at a given coarse shape, which the model
+then refines: a grid of 8^3 voxels gives grids of 16^3 and 32^3.
 """
 
 from collections.abc import Sequence
@@ -56,7 +56,10 @@ def _experiment(
   factors = parts.grid_factors(config)
   sizes = tuple(networks.descriptor_sizes(config, name) for name in names)
   nets = [networks.descriptor(config, one) for one in sizes]
-  energies = [networks.energy_fn(config, network) for network in nets]
+  energies = [
+    networks.energy_fn(config, network, voxels.mean, voxels.scale)
+    for network in nets
+  ]
   algorithm = dnet_jax.multi_grid(
     energies,
     [parts.contrastive_learner(config, energy_fn) for energy_fn in energies],
@@ -124,8 +127,8 @@ def samples(
 def sample(request: base.Request) -> str:
   """Writes samples of all grids, Figure 8, from scratch or of given shapes.
 
-  Voxels of a coarse grid of the model are taken as they are; of other voxels
-  and meshes the averages on its next to finest grid.
+  Voxels on a coarse grid of the model are used as they are; other voxels and
+  meshes are averaged on its second finest grid.
 
   Returns:
     The new folder, see `synthesis.write_samples`; and grids.png (Figure 8)
@@ -165,8 +168,8 @@ def sample(request: base.Request) -> str:
 def picture(path: str, grids: Sequence[np.ndarray]) -> None:
   """Figure 8: a row for each grid, coarse first, a column for each sample.
 
-  A block of a coarse grid that is half full of a thin shape is no 0.5, so
-  shapes coarser than the last grid are drawn at half of their largest voxel.
+  A thin shape fills less than half of a coarse block, so shapes coarser than
+  the last grid are drawn at half of their largest voxel.
 
   Args:
     path: of the picture (.png).
@@ -231,7 +234,7 @@ def _baseline(folder, num_steps, score, num_shapes, seed) -> dict[str, Any]:
 
 
 def _level(grid, occupancy) -> float:
-  """The number that a share `occupancy` of the voxels is above."""
+  """The threshold that a share `occupancy` of the voxels exceeds."""
   return float(np.quantile(grid, 1 - occupancy))
 
 
@@ -247,7 +250,7 @@ def _evaluate(
   del folder
   model, settings = request.model, request.config.evaluate
   num_shapes, seed = settings.num_shapes, settings.seed
-  # By voxel IoU, which means something on coarse grids too.
+  # By voxel IoU, which is also meaningful on coarse grids.
   score = functools.partial(scores.scores, surfaces=False)
   made, *more = (
     samples(model, num_shapes, seed) for seed in synthesis.draws(settings)
@@ -336,7 +339,7 @@ TASK = base.Task(
   {
     'sample': base.Mode(
       sample,
-      'new shapes on every grid, or finer ones of --input',
+      'makes new shapes on every grid, or refines those of --input',
       takes=('config', 'input', 'format', *base.INPUT),
       fits=lambda spec: bool(spec.grids),
     )

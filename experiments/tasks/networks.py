@@ -20,10 +20,10 @@ REFERENCES = ('gaussian', 'uniform')
 
 
 def choice(table: Any, name: str, field: str) -> Any:
-  """The entry of a table, or of a sequence the name itself.
+  """The entry of a mapping; of a sequence, the name itself.
 
   Raises:
-    ValueError: when there is none; says what there is.
+    ValueError: when there is no such name; the message lists the names.
   """
   if name not in table:
     raise ValueError(f'{field} must be one of {[*table]}, got {name!r}')
@@ -59,12 +59,12 @@ def generator_sizes(
 
 
 def dtype(config: ml_collections.ConfigDict) -> Any:
-  """Of the computation, `model.dtype`."""
+  """The dtype of the computation, `model.dtype`."""
   return choice(DTYPES, config.model.dtype, 'model.dtype')
 
 
 def precision(config: ml_collections.ConfigDict) -> str | None:
-  """Of the products of convolutions, `model.precision`."""
+  """The precision of the products of convolutions, `model.precision`."""
   name = choice(PRECISIONS, config.model.precision, 'model.precision')
   return None if name == 'default' else name
 
@@ -96,16 +96,44 @@ def generator(
   )
 
 
+def reference_means(
+  config: ml_collections.ConfigDict, mean: float, scale: float
+) -> tuple[float, ...]:
+  """`model.reference_means`, or empty and full voxels as the network sees them.
+
+  Args:
+    config: its `model` is read.
+    mean: of the data.
+    scale: likewise.
+
+  >>> config = ml_collections.ConfigDict({'model': {'reference_means': ()}})
+  >>> reference_means(config, 0.25, 2.0)
+  (-0.5, 1.5)
+  """
+  given = tuple(config.model.reference_means)
+  return given or (-mean * scale, (1 - mean) * scale)
+
+
 def energy_fn(
-  config: ml_collections.ConfigDict, network: dnet_jax.Descriptor
+  config: ml_collections.ConfigDict,
+  network: dnet_jax.Descriptor,
+  mean: float,
+  scale: float,
 ) -> Callable[[Any, Any], Any]:
-  """The energy of a descriptor, eq. (3), with the reference of the config."""
+  """The energy of a descriptor, eq. (3), with the reference of the config.
+
+  Args:
+    config: of the run.
+    network: the descriptor.
+    mean: of the data.
+    scale: likewise.
+  """
   settings = config.model
   std = settings.reference_std
   if choice(REFERENCES, settings.reference, 'model.reference') == 'uniform':
     std = None
   return dnet_jax.descriptor_energy(
-    network.apply, std, tuple(settings.reference_means)
+    network.apply, std, reference_means(config, mean, scale)
   )
 
 
@@ -119,7 +147,7 @@ def init_descriptor(
   key = jax.random.fold_in(jax.random.key(config.seed), 0)
   if grid:
     key = jax.random.fold_in(key, grid)
-  # No chain at all: parameters need shapes only, and compile faster so.
+  # An array without chains: only its shape matters, and it compiles faster.
   none = jnp.zeros((0, *shape))
   try:
     return jax.jit(network.init)(key, none)

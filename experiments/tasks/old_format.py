@@ -22,7 +22,7 @@ from experiments.tasks import networks
 from experiments.tasks import parts
 
 _FILE = 'model.npz'
-# By the algorithm of an old config.
+# The task of each algorithm in an old config.
 _TASKS = {
   'maximum_likelihood': 'synthesis',
   'contrastive_divergence': 'synthesis',
@@ -34,7 +34,7 @@ _TASKS = {
   'alternating_back_propagation': 'cooperative',
   'classify': 'evaluation_classifier',
 }
-# Where the steps of a task stand in a config.
+# The group of a config with the steps of each task.
 _GROUPS = {'recovery': 'recover', 'super_resolution': 'super_resolve'}
 _CHAINS = (
   'num_steps',
@@ -87,11 +87,11 @@ def convert_config(old: Mapping[str, Any]) -> dict[str, Any]:
   }
   conditioned = {name: sample[name] for name in _CHAINS if name in sample}
   if task in _GROUPS:
-    # Of a model that has learned this, chains move as in its evaluation.
+    # For the task that it has learned, chains move as in its evaluation.
     config[_GROUPS[task]] = conditioned | {
       name: fresh[name] for name in _CHAINS if name in fresh
     }
-    # It has never made new shapes: as today's configs of these tasks do.
+    # It has no settings for new shapes: use those of today's configs.
     sample |= {'start': 'noise', 'num_steps': 200, 'noise_steps': 100}
   if task == 'synthesis':
     sample |= fresh | {'start': 'noise'}
@@ -103,7 +103,7 @@ def convert_config(old: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _known(config, known):
-  """The fields that there still are."""
+  """The fields that still exist."""
   return {
     name: _known(x, known[name]) if isinstance(x, Mapping) else x
     for name, x in config.items()

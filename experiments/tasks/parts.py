@@ -32,6 +32,7 @@ CORRUPTIONS = {
   'random_box': corruptions.random_box,
   'half_space': corruptions.half_space,
 }
+ONE_VIEW, MIXTURE = 'one_view', 'mixture'
 
 
 # Chains and learning.
@@ -70,18 +71,19 @@ def optimizer(
   """Adam with clipping, at a rate that is constant and then a cosine.
 
   Args:
-    config: its `optimizer` has clipping, schedule, and what is not given.
+    config: its `optimizer` has clipping, the schedule, and the values of
+      arguments that are not given.
     learning_rate: of the constant part.
     b1: of Adam.
     b2: of Adam.
     weight_decay: of AdamW; 0: Adam.
-    constant: True: the rate never falls.
+    constant: True: the rate stays constant.
   """
   settings = config.optimizer
   rest = config.train.num_iterations - settings.constant_iterations
   rate = settings.learning_rate if learning_rate is None else learning_rate
-  # Also where it never falls: a schedule has a state, which has to be there
-  # when the run goes on with more iterations.
+  # Even a constant rate is a schedule: its state must exist in the checkpoint
+  # when the run is continued with more iterations.
   schedule = optax.constant_schedule(rate)
   if rest > 0 and not constant:
     falling = optax.cosine_decay_schedule(rate, rest, settings.final_fraction)
@@ -124,24 +126,50 @@ def temperature_at(
   return temperature * factors
 
 
-def corruption(kind: str, fraction: float) -> corruptions.Corruption:
-  """What a recovery hides: `corruption.kind` and `corruption.fraction`."""
-  if kind == 'mixture':
+def corruption(
+  kind: str, fraction: float, level: float = 0.5
+) -> corruptions.Corruption:
+  """The corruption of a recovery: which voxels it hides.
+
+  Args:
+    kind: `corruption.kind`.
+    fraction: `corruption.fraction`.
+    level: above it a voxel is full.
+  """
+  if kind == ONE_VIEW:
+    return corruptions.one_view(level)
+  if kind == MIXTURE:
     return corruptions.mixture(
       [
         corruptions.random_voxels(fraction),
         corruptions.random_box(),
         corruptions.half_space(),
+        corruptions.one_view(level),
       ]
     )
   return networks.choice(CORRUPTIONS, kind, 'corruption.kind')(fraction)
 
 
-def fill(config: ml_collections.ConfigDict) -> Callable[..., Any] | None:
-  """Where the hidden voxels of a recovery begin; see `recovery_start`."""
-  std = config.corruption.fill_std
+def fill(
+  config: ml_collections.ConfigDict,
+  components: dnet_jax.Components | None = None,
+) -> Callable[..., Any] | None:
+  """Where the hidden voxels of a recovery begin; see `recovery_start`.
+
+  Args:
+    config: its `corruption` is read.
+    components: for `corruption.components_std`.
+
+  Raises:
+    ValueError: for a negative standard deviation.
+  """
+  std, around = config.corruption.fill_std, config.corruption.components_std
   if std < 0:
     raise ValueError(f'corruption.fill_std must be >= 0, got {std}')
+  if components is not None:
+    return lambda y, visible, mean: dnet_jax.completed(
+      y, visible, components, around, std or None
+    )
   if not std:
     return None
   return lambda y, visible, mean: corruptions.local_average(
@@ -171,15 +199,15 @@ def grid_factors(config: ml_collections.ConfigDict) -> tuple[int, ...]:
 def data(
   config: ml_collections.ConfigDict, *, packed: bool = False
 ) -> datasets.Dataset:
-  """Loads the data of `config.data`; says which where it is not named.
+  """Loads the data of `config.data`; logs which, if `data.path` is empty.
 
   Args:
     config: its `data` is read.
     packed: whether binary shapes stay bits, see `datasets.load`.
 
   Raises:
-    FileNotFoundError: where there is no such file; says what to do.
-    ValueError: for a file that does not hold what is asked for.
+    FileNotFoundError: where there is no such file; the message says what to do.
+    ValueError: for a file that does not hold the data of the config.
   """
   settings = config.data
   path = settings.path
@@ -211,7 +239,7 @@ def data(
 def data_or_none(
   config: ml_collections.ConfigDict,
 ) -> datasets.Dataset | None:
-  """The data of a config, or None where it is not there; says so."""
+  """The data of a config; None, with a warning, where it is missing."""
   try:
     return data(config)
   except (FileNotFoundError, ValueError) as error:
@@ -223,38 +251,60 @@ def batch_of(
   config: ml_collections.ConfigDict,
   voxels: datasets.Dataset,
   shuffle: bool = True,
+  among: np.ndarray | None = None,
 ) -> Callable[..., np.ndarray]:
   """`(step, rollbacks=0, rows=all) -> (rows, D, H, ...)`, as they are stored.
 
   `datasets.prepare` makes of them what a network sees.
 
+  Args:
+    config: of the run.
+    voxels: its data.
+    shuffle: whether their order is random.
+    among: indices of the training shapes that are taken; None: all.
+
   Raises:
-    ValueError: for a batch size that data or devices cannot give.
+    ValueError: for a batch size that is larger than the data, or that cannot
+      be split evenly over the devices.
   """
   parallel.check_divisible(**{'data.batch_size': config.data.batch_size})
 
   def batch(step, rollbacks=0, rows=slice(None)):
     chosen = mini_batches.batch_indices(
-      len(voxels.train),
+      len(voxels.train) if among is None else len(among),
       config.data.batch_size,
       step,
       config.seed,
       shuffle,
       rollbacks,
     )
+    if among is not None:
+      chosen = among[np.array(chosen)]
     return datasets.stored(voxels.train, np.array(chosen[rows]))
 
-  batch(0, 0, slice(1))  # Raises here.
+  batch(0, 0, slice(1))  # Raises now what the first step would raise.
   return batch
 
 
 # The model.
 
 
+def _recovery_start(settings):
+  if settings.components_std:
+    return 'components_and_average' if settings.fill_std else 'components'
+  return 'local_average' if settings.fill_std else 'mean'
+
+
+def _stds(settings):
+  # 0 stands for the library's default.
+  given = {x: settings[x] for x in ('components_std', 'anchor_std')}
+  return {name: std for name, std in given.items() if std}
+
+
 def uses(
   config: ml_collections.ConfigDict,
 ) -> tuple[tuple[tuple[str, dnet_jax.Use], ...], dict[str, Any]]:
-  """How a model of this config is used: the program's part, and the numbers."""
+  """How a model of this config is used: each `Use`, and its numbers."""
   chains, sample = config.chains, config.sample
   last = temperature_at(config, config.train.num_iterations - 1)
   grid_heat = sample.temperature * np.asarray(last, np.float32)
@@ -281,19 +331,30 @@ def uses(
   found = {
     'synthesize': (
       use(sample, sample.start),
-      numbers(sample, start_std=sample.start_std or chains.start_std),
+      numbers(
+        sample,
+        start_std=sample.start_std or chains.start_std,
+        start_spread=sample.start_spread or chains.start_spread,
+      ),
     ),
     'recover': (
       use(
         config.recover,
-        'local_average' if config.corruption.fill_std else 'mean',
+        _recovery_start(config.corruption),
         hold=config.corruption.hold,
       ),
-      numbers(config.recover, fill_std=config.corruption.fill_std or 1.0),
+      numbers(
+        config.recover,
+        fill_std=config.corruption.fill_std or 1.0,
+        **_stds(config.corruption),
+      ),
     ),
     'super_resolve': (
-      use(config.super_resolve, 'repeat'),
-      numbers(config.super_resolve),
+      use(
+        config.super_resolve,
+        'components' if config.super_resolve.components_std else 'repeat',
+      ),
+      numbers(config.super_resolve, **_stds(config.super_resolve)),
     ),
     'reconstruct': (
       dnet_jax.Use(
@@ -316,12 +377,17 @@ def uses(
 def with_settings(
   model: dnet_jax.Model, config: ml_collections.ConfigDict
 ) -> dnet_jax.Model:
-  """The model, to be used as a config says and not as its own one says."""
+  """The model with the settings of a config in place of its own."""
   how, numbers = uses(config)
+  extras = dict(model.extras) | {'settings': numbers}
+  if 'components' in extras:
+    own = dict(extras['components'])
+    own['neighbours'] = np.float32(
+      config.components.neighbours or len(own['coordinates'])
+    )
+    extras['components'] = own
   return dataclasses.replace(
-    model,
-    spec=model.spec._replace(uses=how),
-    extras=dict(model.extras) | {'settings': numbers},
+    model, spec=model.spec._replace(uses=how), extras=extras
   )
 
 
@@ -355,25 +421,38 @@ def model_parts(
     'mean': np.float32(mean),
     'scale': np.float32(scale),
     'reference_std': np.float32(settings.reference_std),
-    'reference_means': np.array(settings.reference_means, np.float32),
+    'reference_means': np.array(
+      networks.reference_means(config, float(mean), float(scale)), np.float32
+    ),
     'settings': numbers,
   }
   return spec, extras
 
 
 def components(
-  config: ml_collections.ConfigDict, voxels: datasets.Dataset
+  config: ml_collections.ConfigDict,
+  voxels: datasets.Dataset,
+  among: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-  """Principal components of the training shapes, `config.components`."""
+  """Principal components of the training shapes, `config.components`.
+
+  Args:
+    config: its `components` is read.
+    voxels: the data.
+    among: indices of some of the training shapes; None: all.
+  """
+  shapes, settings = np.asarray(voxels.train), config.components
+  if among is not None:
+    shapes = shapes[among]
   return summaries.principal_components(
-    datasets.to_network(np.asarray(voxels.train), voxels.mean, voxels.scale),
-    config.components.number,
-    config.components.groups,
+    datasets.to_network(shapes, voxels.mean, voxels.scale),
+    settings.number,
+    settings.neighbours,
   )
 
 
 def fixed_key(config: ml_collections.ConfigDict) -> jax.Array:
-  """The key of the shapes that a run shows: the same ones each time."""
+  """The key of the shapes that a run shows, so that they are the same ones."""
   return jax.random.fold_in(jax.random.key(config.seed), 4)
 
 

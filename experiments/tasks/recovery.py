@@ -1,9 +1,8 @@
-"""Section 6.2: recovery of what is hidden. Table 4, Figure 3.
+"""Section 6.2: recovery of hidden voxels. Table 4, Figure 3.
 
 Voxels are `(n, D, H, W)` in [0, 1] here.
 """
 
-from collections.abc import Sequence
 import dataclasses
 import functools
 import os
@@ -29,8 +28,8 @@ from experiments.tasks import base
 from experiments.tasks import conditioned
 from experiments.tasks import parts
 
-# Of scans: principal components where hidden voxels begin, and what they are
-# trusted to leave open of a voxel, where empty ones are known and where not.
+# For scans: number of principal components at which hidden voxels begin, and
+# standard deviations of a voxel around them, with and without known empty ones.
 _COMPONENTS = 120
 _WITH_CAMERA, _WITHOUT = 0.7, 4.0
 
@@ -38,38 +37,43 @@ _WITH_CAMERA, _WITHOUT = 0.7, 4.0
 def _experiment(
   config: ml_collections.ConfigDict, voxels: datasets.Dataset
 ) -> base.Experiment:
+  settings = config.corruption
+  known = conditioned.known(config, voxels, settings.components_std)
   return conditioned.experiment(
     config,
     voxels,
     dnet_jax.recovery,
+    known,
     corrupt=parts.corruption(
-      config.corruption.kind, config.corruption.fraction
+      settings.kind,
+      settings.fraction,
+      (0.5 - voxels.mean) * voxels.scale,
     ),
-    hold=config.corruption.hold,
-    fill=parts.fill(config),
+    hold=settings.hold,
+    fill=parts.fill(config, known.components),
+    anchor_std=settings.anchor_std or None,
   )
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2, 3))
-def _corrupted(keys, kind, fraction, grid):
-  # The hidden share of the voxels shapes the program.
-  return parts.corruption(kind, fraction)(keys, (*grid, 1))
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _corrupted(keys, voxels, kind, fraction):
+  # The share of hidden voxels is static: it determines the program.
+  return parts.corruption(kind, fraction)(keys, voxels[..., None])
 
 
 def corrupted(
-  config: ml_collections.ConfigDict, grid: Sequence[int], n: int, seed: int
+  config: ml_collections.ConfigDict, voxels: np.ndarray, seed: int
 ) -> np.ndarray:
-  """What `config.corruption` leaves visible of n shapes: `(n, D, H, W)`.
+  """Which voxels `config.corruption` leaves visible: `(n, D, H, W)`.
 
   Args:
     config: its `corruption` is read.
-    grid: `(D, H, W)`.
-    n: how many.
+    voxels: `(n, D, H, W)` in [0, 1].
     seed: of the corruption.
   """
-  keys = dnet_jax.chain_keys(jax.random.key(seed), n)
+  keys = dnet_jax.chain_keys(jax.random.key(seed), len(voxels))
   settings = config.corruption
-  visible = _corrupted(keys, settings.kind, settings.fraction, tuple(grid))
+  visible = _corrupted(keys, voxels, settings.kind, settings.fraction)
   return np.asarray(visible)[..., 0]
 
 
@@ -115,19 +119,27 @@ def _evaluate(
   config, settings = request.config, request.config.evaluate
   options = config.corruption.to_dict()
   voxels = conditioned.test_shapes(request, data)
-  grid = voxels.shape[1:]
-  visible = corrupted(config, grid, len(voxels), settings.seed)
+  visible = corrupted(config, voxels, settings.seed)
   recovered = recover_voxels(request.model, voxels, visible, settings.seed)
-  some = min(len(voxels), len(data.train))
+  begun = recover_voxels(
+    request.model,
+    voxels,
+    visible,
+    settings.seed,
+    num_steps=0,
+    noise_steps=0,
+    refinement_steps=0,
+  )
+  some = np.asarray(data.train[: len(voxels)], np.float32)
   guesses = baselines.recovery(
     voxels,
     visible,
     data.train,
-    corrupted(config, grid, some, settings.seed + 1),
+    corrupted(config, some, settings.seed + 1),
   )
   table = {
     name: scores.recovery_scores(y, voxels, visible)
-    for name, y in ({'model': recovered} | guesses).items()
+    for name, y in ({'model': recovered, 'start': begun} | guesses).items()
   }
   if (options['kind'], options['fraction']) == ('random_voxels', 0.7):
     errors = paper.RECOVERY_ERRORS.get(config.data.category, ())
@@ -144,8 +156,8 @@ def with_components(
 ) -> dnet_jax.Model:
   """The model with principal components of its data: its own, or new ones.
 
-  Where the data is not there they are those of the embedded furniture. A model
-  of which there is no furniture either stays as it is.
+  If the data is missing, the embedded furniture takes its place. Where that
+  does not have the category either, the model is returned as it is.
   """
   if 'components' in model.extras:
     return model
@@ -158,7 +170,7 @@ def with_components(
   if data is None or data.train.shape[1:] != model.spec.grid:
     return model
   logging.info(
-    'What is hidden of scans begins at principal components of %s.',
+    'Hidden voxels of scans begin at principal components of %s.',
     data.source,
   )
   found = summaries.principal_components(
@@ -187,12 +199,12 @@ def complete_scans(
   if 'components' not in model.extras:
     logging.warning(
       'The model keeps no principal components of its data, and the data is '
-      'not there (--config.data.path): what is hidden begins at a local '
-      'average, and large parts of scans will be wrong.'
+      'missing (--config.data.path): hidden voxels begin at a local average, '
+      'and large parts of scans will be wrong.'
     )
     return recover_voxels(model, voxels, seen, seed, start='local_average')
   recovered = np.empty_like(voxels)
-  # Where no voxel is known to be empty, those that are full say less.
+  # Full voxels alone say less about the shape than full and empty ones.
   empty = (seen & (voxels < 0.5)).any(axis=(1, 2, 3))
   for rows, std in ((empty, _WITH_CAMERA), (~empty, _WITHOUT)):
     if rows.any():
@@ -229,10 +241,11 @@ def picture_scans(path: str, given: np.ndarray, made: np.ndarray) -> None:
 
 
 def recover(request: base.Request) -> str:
-  """Recovers shapes from outside, of which a part is hidden.
+  """Recovers input shapes, of which a part is hidden.
 
-  Of a scan that is all but its surface and, with a camera, the space in front
-  of it; of a whole shape what `--visible` says, or else what the config says.
+  In a scan everything is hidden except its surface and, with a camera, the
+  space in front of it. In a whole shape `--visible` says what is hidden, or
+  without it the config.
 
   Returns:
     The new folder, `recoveries/<name of input>`, `_001`, ...: voxels.npz
@@ -247,7 +260,7 @@ def recover(request: base.Request) -> str:
   given = inputs.read(source, grid, limit=settings.num_samples, partial=True)
   voxels, n = given.voxels, len(given.names)
   scans = np.array([one is not None for one in given.seen])
-  seen = corrupted(config, grid, n, settings.seed).copy()
+  seen = corrupted(config, voxels, settings.seed).copy()
   if request.visible is not None:
     scans[:] = False
     seen = masks.read(request.visible, n)
@@ -265,7 +278,7 @@ def recover(request: base.Request) -> str:
     'settings': config.recover.to_dict() | {'seed': settings.seed},
   }
   if request.visible is None and not scans.all():
-    # The whole shape is known, and what was hidden of it is the truth.
+    # The whole shape is known, so the result can be scored.
     record['corruption'] = config.corruption.to_dict()
     record['scores'] = scores.recovery_scores(
       recovered[~scans], voxels[~scans], seen[~scans]

@@ -1,4 +1,4 @@
-"""Seconds of a shape: of a compiled function, the least of a few calls."""
+"""Seconds per shape of a compiled function: the fastest of a few calls."""
 
 from collections.abc import Callable
 import time
@@ -13,7 +13,7 @@ from dnet_jax.uses import base as uses
 def seconds(
   function: Callable[..., Any], *args: Any, repetitions: int = 3
 ) -> float:
-  """Seconds of a call, compiled before: the least of a few."""
+  """Seconds of a call that is compiled already: the fastest of a few."""
   jax.block_until_ready(function(*args))
   times = []
   for _ in range(repetitions):
@@ -26,7 +26,7 @@ def seconds(
 def of_generator(
   model: dnet_jax.Model, num_steps: int, num: int
 ) -> dict[str, float]:
-  """Seconds of a shape from the generator, refined, and from noise.
+  """Seconds per shape: from the generator, refined, and from noise.
 
   Args:
     model: with a generator.

@@ -35,9 +35,23 @@ def _experiment(
   config: ml_collections.ConfigDict, voxels: datasets.Dataset
 ) -> base.Experiment:
   _check_factor(config.factor, voxels.train.shape[1:])
+  settings = config.super_resolve
+  known = conditioned.known(config, voxels, settings.components_std)
   return conditioned.experiment(
-    config, voxels, dnet_jax.super_resolution, factor=config.factor
+    config,
+    voxels,
+    dnet_jax.super_resolution,
+    known,
+    factor=config.factor,
+    guess=_guess(config.factor, known.components, settings.components_std),
+    anchor_std=settings.anchor_std or None,
   )
+
+
+def _guess(factor, components, std):
+  if components is None:
+    return None
+  return lambda y_low: dnet_jax.expected_details(y_low, factor, components, std)
 
 
 def super_resolve_voxels(
@@ -52,7 +66,8 @@ def super_resolve_voxels(
     **arguments: of `dnet_jax.super_resolve`.
 
   Returns:
-    `(n, D, H, W)`; its block averages are `low`. Not clipped.
+    `(n, D, H, W)`, not clipped; its block averages are `low`, except for a
+    multi-grid model.
   """
   keys = dnet_jax.chain_keys(jax.random.key(seed), len(low))
   return batches.map_batches(
@@ -69,15 +84,20 @@ def _evaluate(
   config, settings = request.config, request.config.evaluate
   voxels, factor = conditioned.test_shapes(request, data), config.factor
   low = baselines.downscale(voxels, factor)
-  made = {
-    'model': super_resolve_voxels(
-      request.model, low, settings.seed, refinement_steps=0
-    )
-  }
+  made = {'model': super_resolve_voxels(request.model, low, settings.seed)}
   use, _ = uses.settings(request.model, 'super_resolve')
   if use.refinement_steps:
-    made['model, refined'] = super_resolve_voxels(
-      request.model, low, settings.seed
+    made['model, not refined'] = super_resolve_voxels(
+      request.model, low, settings.seed, refinement_steps=0
+    )
+  if use.start != 'repeat':
+    made['start'] = super_resolve_voxels(
+      request.model,
+      low,
+      settings.seed,
+      num_steps=0,
+      noise_steps=0,
+      refinement_steps=0,
     )
   guesses = baselines.super_resolution(low, factor, data.train)
   table = {

@@ -40,6 +40,7 @@ def _components(config, voxels):
   return dnet_jax.component_source(
     dnet_jax.Components(**jax.tree.map(jnp.asarray, found)),
     config.chains.start_std,
+    config.chains.start_spread,
   )
 
 
@@ -105,7 +106,7 @@ def _experiment(
   shape = (*voxels.train.shape[1:], 1)
   sizes = networks.descriptor_sizes(config, config.model.network)
   network = networks.descriptor(config, sizes)
-  energy_fn = networks.energy_fn(config, network)
+  energy_fn = networks.energy_fn(config, network, voxels.mean, voxels.scale)
   learner = parts.contrastive_learner(config, energy_fn)
   algorithm, batch, first_chains = make(config, voxels, energy_fn, learner)
   spec, extras = parts.model_parts(
@@ -220,7 +221,7 @@ def write_samples(
   Args:
     request: of the mode; its `config.sample` is recorded.
     voxels: `(n, D, H, W)`.
-    given: what they were made of.
+    given: the input that they were made from.
     more: writes further files to the folder.
 
   Returns:
@@ -289,11 +290,16 @@ def _evaluate(
   del folder  # Nothing is drawn.
   model, settings = request.model, request.config.evaluate
   sets = {}
-  there = min(len(model.extras.get('chains', ())), settings.num_shapes)
+  count = min(settings.num_shapes, len(data.test))
+  there = min(len(model.extras.get('chains', ())), count)
   if there > 1:
     sets['persistent'] = [persistent(model, there)]
-  count = min(settings.num_shapes, len(data.test))
   sets['fresh'] = [synthesize(model, count, seed) for seed in draws(settings)]
+  if steps := settings.more_steps:
+    sets[f'fresh, {steps} steps'] = [
+      synthesize(model, count, seed, num_steps=steps)
+      for seed in draws(settings)
+    ]
   return scored(request, data, sets)
 
 
@@ -307,7 +313,7 @@ def scored(
   data: datasets.Dataset,
   sets: dict[str, Sequence[np.ndarray]],
 ) -> dict[str, Any]:
-  """What is written of sets of shapes: Tables 1 to 3, and distances.
+  """The result for sets of shapes, as it is written: Tables 1 to 3, distances.
 
   Args:
     request: of the mode.
@@ -332,7 +338,7 @@ TASK = base.Task(
   {
     'sample': base.Mode(
       sample,
-      'new shapes: voxels, pictures, meshes',
+      'makes new shapes: voxels, pictures, meshes',
       takes=('config', 'format'),
       fits=lambda spec: base.has_descriptor(spec) or base.has_generator(spec),
     )

@@ -244,7 +244,7 @@ def test_fractions_stay_unless_a_threshold_is_given(tmp_path):
       tmp_path / 'x.npz', tmp_path / kind, to=kind, progress=False
     )
     assert outcome.notes == [
-      f'1 shapes of fractions were cut at 0.5, since {kind} holds 0 and 1'
+      f'1 shapes of fractions were thresholded at 0.5: {kind} holds 0 and 1'
     ]
     file = next((tmp_path / kind).rglob(f'*.{kind}'))
     np.testing.assert_array_equal(
@@ -276,7 +276,7 @@ def test_different_grids_need_a_size(tmp_path):
   np.save(tmp_path / 'a.npy', shape(8))
   np.save(tmp_path / 'b.npy', shape(10))
   with pytest.raises(
-    ValueError, match='different grids, say which with --size'
+    ValueError, match='different grids, choose one with --size'
   ):
     run(tmp_path, tmp_path / 'x.npz')
   run(tmp_path, tmp_path / 'x.npz', size=10)
@@ -315,7 +315,7 @@ HEAD = b'#binvox 1\ndim 4 4 %d\ntranslate 0 0 0\nscale 1\ndata\n'
     ('npy', GOOD['npy'][:-4], 'not a readable npy file'),
     ('npy', bytes_of(np.array([{}])), 'not a readable npy file'),
     ('npy', bytes_of(np.zeros((3, 3))), r'shape \(3, 3\)'),
-    ('npy', bytes_of(np.zeros((0, 3, 3, 3))), 'not of a shape'),
+    ('npy', bytes_of(np.zeros((0, 3, 3, 3))), 'not a shape'),
     ('npy', bytes_of(np.full((3, 3, 3), 'a')), 'not of numbers'),
     ('npy', bytes_of(np.full((3, 3, 3), np.nan)), 'holds the value nan'),
     (
@@ -587,7 +587,7 @@ def test_marks_of_doubt_are_kept(tmp_path):
 
 def test_nothing_sound(tmp_path):
   (tmp_path / 'a.npy').write_bytes(b'x')
-  with pytest.raises(ValueError, match='holds no sound shape; first reason: '):
+  with pytest.raises(ValueError, match='holds no usable shape; first reason: '):
     run(tmp_path, tmp_path / 'x.npz')
 
 

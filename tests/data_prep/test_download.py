@@ -350,7 +350,7 @@ def test_a_length_that_lies_does_not_pass_the_bound(tmp_path):
   true, false = (10**6).to_bytes(4, 'little'), (10).to_bytes(4, 'little')
   assert data.count(true) == 2  # before the member and in the directory.
   path.write_bytes(data.replace(true, false))
-  with pytest.raises(ValueError, match='no sound zip file'):
+  with pytest.raises(ValueError, match='not a valid zip file'):
     download.unzip(path, tmp_path / 'out', max_bytes=1000, progress=False)
   assert not tree(tmp_path / 'out')
 
@@ -359,11 +359,11 @@ def test_damaged_zip_files(tmp_path):
   path = archive(tmp_path / 'x.zip', GOOD)
   data = bytearray(path.read_bytes())
   (tmp_path / 'short.zip').write_bytes(data[:-30])
-  with pytest.raises(ValueError, match='no sound zip file'):
+  with pytest.raises(ValueError, match='not a valid zip file'):
     download.unzip(tmp_path / 'short.zip', tmp_path / 'out', progress=False)
   data[data.index(b'a.off') + 5] ^= 255
   (tmp_path / 'bits.zip').write_bytes(data)
-  with pytest.raises(ValueError, match='no sound zip file'):
+  with pytest.raises(ValueError, match='not a valid zip file'):
     download.unzip(tmp_path / 'bits.zip', tmp_path / 'out', progress=False)
   assert not tree(tmp_path / 'out')
 
@@ -373,7 +373,7 @@ def test_a_name_twice(tmp_path):
   with zipfile.ZipFile(tmp_path / 'x.zip', 'w') as file:
     file.writestr('a', 'one')
     file.writestr('a', 'two')
-  with pytest.raises(ValueError, match='holds a name twice'):
+  with pytest.raises(ValueError, match='holds two files of the same name'):
     download.unzip(tmp_path / 'x.zip', tmp_path / 'out', progress=False)
 
 
@@ -403,7 +403,7 @@ def test_command(server, tmp_path):
   assert tree(tmp_path / 'out') == {'ModelNet10.zip': server.data, **GOOD}
   result = command(*arguments, f'--out={tmp_path}/out', f'--sha256={digest}')
   assert result.returncode == 0, result.stderr
-  assert 'as asked' in result.stdout
+  assert 'as expected' in result.stdout
   result = command(*arguments, f'--out={tmp_path}/out', '--sha256=' + '0' * 64)
   assert result.returncode == 1
   assert 'Traceback' not in result.stderr

@@ -169,7 +169,7 @@ def test_command_draws_a_picture_once(path):
   stamp = path.with_suffix('.png').stat().st_mtime_ns
   result = command(path)
   assert result.returncode == 0
-  assert 'is not drawn again' in result.stdout
+  assert 'is not overwritten' in result.stdout
   assert path.with_suffix('.png').stat().st_mtime_ns == stamp
   result = command(path, f'--picture={path.with_suffix(".png")}')
   assert result.returncode == 1

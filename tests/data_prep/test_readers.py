@@ -333,7 +333,7 @@ def test_gzip(name, expected):
 
 def test_what_gzip_makes_large_is_not_read(monkeypatch):
   monkeypatch.setattr(mesh_files, '_MOST_BYTES', 100)
-  with pytest.raises(ValueError, match='more than the 100 that are read'):
+  with pytest.raises(ValueError, match='more than the limit of 100'):
     read('x.off.gz', gzip.compress(FILES['plain.off'].encode()))
 
 
@@ -552,13 +552,13 @@ BROKEN = {
   'half_count.off': ('OFF\n3.5 1 0\n', 'line 2: 3.5 is not a number of ver'),
   'no_faces.off': ('OFF\n3 0 0\n0 0 0\n1 0 0\n0 1 0\n', 'cloud of 3 points'),
   'five.off': (off('5OFF\n'), 'not an OFF file'),
-  'nd.off': (off('nOFF\n5\n'), 'nOFF of other than 3 dimensions'),
+  'nd.off': (off('nOFF\n5\n'), 'nOFF must have 3 dimensions'),
   'cut_faces.off': (off()[:-60], 'truncated'),
   'cut_corners.off': (off()[:120], 'truncated: 8 vertices and 12 faces'),
   'cut_row.off': (off()[: -len(LAST)], 'truncated: face 11 of 12 has 0 of'),
   'cut_quads.off': (off(faces=QUADS)[:-4], 'truncated: face 5 of 6 has 2 of'),
   'cut_binary.off': (binary_off()[:-4], 'truncated: face 5 is not whole'),
-  'few_counts.off': (off(counts=(8, 11, 0)), 'line 22: it goes on after the 8'),
+  'few_counts.off': (off(counts=(8, 11, 0)), 'line 22: there is more'),
   'many_counts.off': (off(counts=(8, 13, 0)), 'truncated: 13 faces'),
   'huge_counts.off': (off(counts=(10**9, 12, 0)), 'truncated: 1000000000 ver'),
   'short_corner.off': (
@@ -587,7 +587,7 @@ BROKEN = {
   'beyond_quad.off': (off(faces=[*QUADS, [0, 1, 2, 99]]), 'line 17: index 99'),
   'odd_rest.off': (
     off(faces=QUADS, colour=[1, 2]),
-    'line 11: after the 4 corners of face 0 come 2 numbers',
+    'line 11: 2 numbers follow the 4 corners of face 0',
   ),
   'word.off': (edit('plain.off', LAST, '3 0 x 1'), "line 22: 'x' is not"),
   'comment_word.off': (
@@ -595,7 +595,7 @@ BROKEN = {
     "line 24: '1e' is not a number",
   ),
   'binary_beyond.off': (binary_off([*QUADS, [0, 1, 8]]), 'index 8 out of'),
-  'binary_coff.off': (b'COFF BINARY\n123', 'binary COFF is not read'),
+  'binary_coff.off': (b'COFF BINARY\n123', 'binary COFF is not supported'),
   'zero.obj': (obj(start=0), 'line 16: index 0, but the first vertex is 1'),
   'beyond.obj': (obj(start=2), 'index 9 out of range: there are 8 vertices'),
   'before.obj': (obj(start=-9), 'line 16: index -9 out of range'),
@@ -613,8 +613,8 @@ BROKEN = {
   'cut_text.ply': (ply()[:-9], 'truncated: 12 of element face'),
   'cut_list.ply': (ply()[:-12], 'truncated'),
   'cut_head.ply': (ply()[:40], 'truncated: its header has no end'),
-  'more.ply': (ply(order='<') + b'abc', 'it goes on for 3 bytes'),
-  'more_text.ply': (ply() + b'\n1', 'line 35: it goes on after all'),
+  'more.ply': (ply(order='<') + b'abc', 'there are 3 more bytes'),
+  'more_text.ply': (ply() + b'\n1', 'line 35: there is more after the last'),
   'beyond.ply': (ply(order='<', faces=[[0, 1, 8]]), 'index 8 out of range'),
   'negative.ply': (ply([[0, 1, -1]]), 'index -1 out of range'),
   'half.ply': (ply([[0, 1, 0.5]]), 'index 0.5 is not a whole number'),
@@ -629,7 +629,7 @@ BROKEN = {
     TEXT_STL + TEXT_STL[: TEXT_STL.rindex('endfacet') + 8],
     'truncated: it has 1 endsolid for 2 solid',
   ),
-  'more.stl': (STL + STL[84:184], 'it goes on for 100 bytes after the 12'),
+  'more.stl': (STL + STL[84:184], 'there are 100 more bytes after the 12'),
   'words.stl': (TEXT_STL.replace('vertex ', 'vertex x', 1), 'is not a number'),
   'two.stl': (TEXT_STL.replace('vertex', 'vertex 1', 1), 'line 4: a vertex'),
   'apart.stl': (
@@ -650,9 +650,9 @@ BROKEN = {
   'none.xyz': ('# nothing\n', 'no points'),
   'cloud.xyz': ('1 2 3\n', 'no faces: it is a cloud of 1 points'),
   'short.glb': (own_buffer()[:-30], 'truncated: .* bytes promised'),
-  'one.glb': (b'glTF' + struct.pack('<II', 1, 20) + bytes(8), 'GLB version 1'),
-  'one.gltf': (gltf(asset={'version': '1.0'})[0], "glTF version '1.0'"),
-  'list.gltf': ('[1, 2]', 'its JSON is no object'),
+  'one.glb': (b'glTF' + struct.pack('<II', 1, 20) + bytes(8), 'GLB version'),
+  'one.gltf': (gltf(asset={'version': '1.0'})[0], "glTF version is '1.0'"),
+  'list.gltf': ('[1, 2]', 'its JSON is not an object'),
   'nothing.gltf': ('{"asset": {"version": "2.0"}}', 'no faces'),
   'bad_node.gltf': (gltf(node=[{'mesh': 3}])[0], 'mesh 3 out of range'),
   'circle.gltf': (gltf(node=[{'children': [0]}])[0], 'node 0 is part of'),
@@ -679,7 +679,7 @@ BROKEN = {
     gltf(accessors=[
       {'bufferView': 0, 'componentType': 5126, 'count': 8, 'type': 'VEC3'},
       {'bufferView': 1, 'componentType': 5123, 'count': 8, 'type': 'SCALAR'},
-    ])[0], '8 corners of triangles, not by threes'),
+    ])[0], 'multiple of 3 corners, got 8'),
 }  # fmt: skip
 
 

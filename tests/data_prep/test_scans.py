@@ -114,11 +114,12 @@ def test_the_command_makes_a_scan(tmp_path):
     assert len(faces) == (0 if more == '--cloud' else 2 * 6 * 6)
 
 
+@pytest.mark.slow
 def test_commands_that_cannot_be(tmp_path):
   BOX.export(tmp_path / 'box.stl')
   mesh, out = f'--mesh={tmp_path}/box.stl', f'--out={tmp_path}/a.ply'
   for arguments, message in (
-    ([out, '--camera=5,0,0'], 'give --mesh or --furniture'),
+    ([out, '--camera=5,0,0'], 'give either --mesh or --furniture'),
     ([mesh, out, '--camera=5,0'], '--camera must be x,y,z'),
     ([mesh, out, '--camera=0,0,0'], 'within the bounding box'),
     ([mesh, f'--out={tmp_path}/a.stl', '--camera=5,0,0'], 'must end in .ply'),

@@ -158,7 +158,7 @@ GRID = (2, 8, 8, 8)
     ({'labels_train': None}, 'no key labels_train'),
     ({'names_train': None}, 'no key names_train'),
     ({'classes': np.array([1, 2])}, 'classes must be one or more names'),
-    ({'classes': np.array(['a', 'a'])}, 'a name twice'),
+    ({'classes': np.array(['a', 'a'])}, 'classes must differ'),
     ({'voxels_train': np.zeros((2, 8, 8))}, r'must be \(n, D, H, W\)'),
     ({'voxels_train': np.zeros((2, 8, 0, 8))}, r'must be \(n, D, H, W\)'),
     ({'voxels_train': np.full(GRID, np.nan)}, 'shape 0 .* holds nan'),

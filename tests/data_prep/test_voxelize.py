@@ -643,7 +643,7 @@ def test_kill_and_resume_gives_the_same_bytes(tree, tmp_path):
   stamps = {path: path.stat().st_mtime_ns for path in done}
   result = command(*arguments, '--num_workers=1', '--size=128')
   assert result.returncode == 0, result.stderr
-  assert 'of 40 meshes are done, going on' in result.stdout
+  assert 'of 40 meshes are done, resuming' in result.stdout
   assert stamps
   assert out.read_bytes() == whole.read_bytes()
   assert not partial.exists()
@@ -716,12 +716,12 @@ def test_strict_stops_and_keeps_what_is_done(broken_tree, tmp_path):
   out = tmp_path / 'x.npz'
   result = command(f'--meshes={broken_tree}', f'--out={out}', '--strict')
   assert result.returncode == 1
-  assert 'stopped, as strict asks' in result.stderr
+  assert 'stopped by --strict' in result.stderr
   assert 'box/train/' in result.stderr
   assert not out.exists()
   meshes = trees.find_shapes(broken_tree)
   # Still strict, the resumed command stops at once; else it ends well.
-  with pytest.raises(ValueError, match='stopped, as strict asks'):
+  with pytest.raises(ValueError, match='stopped by --strict'):
     groups.convert(meshes, {32: out}, strict=True, progress=False)
   skipped = groups.convert(meshes, {32: out}, progress=False).skipped
   assert len(skipped) == len(BROKEN)
@@ -808,7 +808,7 @@ def test_shapes_with_holes_are_named_and_marked(tmp_path):
   assert result.returncode == 0, result.stderr
   assert 'passed over: 1 .txt' in result.stdout
   assert '1 meshes were doubtful:' in result.stderr
-  assert 'box/train/b: at 64^3 it has holes, behind which' in result.stderr
+  assert 'box/train/b: at 64^3 it has holes; ' in result.stderr
   small, large = (voxel_file.read(tmp_path / f'{n}.npz') for n in (16, 64))
   assert small.doubtful['train'].tolist() == [False, False]
   assert large.doubtful['train'].tolist() == [False, True]
@@ -840,7 +840,7 @@ def test_clouds_of_points_are_surfaces(tmp_path):
   outcome = groups.convert(shapes, {16: tmp_path / 'x.npz'}, progress=False)
   assert [reason for _, reason in outcome.skipped] == [
     'no faces: it is a cloud of 642 points, which have no inside '
-    '(--surface_only takes the voxels that hold them)'
+    '(--surface_only keeps the voxels that hold them)'
   ]
   outcome = groups.convert(
     shapes, {16: tmp_path / 'y.npz'}, solid=False, progress=False
@@ -873,7 +873,7 @@ def test_a_second_run_is_kept_away(tree, tmp_path):
   partial = tmp_path / 'x.npz.partial'
   with (
     groups._locked(partial, {16: out}),
-    pytest.raises(BlockingIOError, match='another process is at work in'),
+    pytest.raises(BlockingIOError, match='another process is writing to'),
   ):
     groups.convert(meshes, {16: out}, progress=False)
   assert not partial.exists()
@@ -953,11 +953,11 @@ def test_ctrl_c_ends_in_one_line_and_goes_on(tmp_path):
   assert process.returncode == 130
   assert 'Traceback' not in errors
   last = errors.replace('\r', '\n').strip().splitlines()[-1]
-  assert last == 'stopped: the same command goes on from here'
+  assert last == 'stopped: the same command resumes from here'
   assert not out.exists()
   result = command(*arguments, '--num_workers=1')
   assert result.returncode == 0, result.stderr
-  assert 'of 120 meshes are done, going on' in result.stdout
+  assert 'of 120 meshes are done, resuming' in result.stdout
   assert sorted(os.listdir(tmp_path)) == ['meshes', 'x.npz']
 
 

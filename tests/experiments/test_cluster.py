@@ -152,7 +152,7 @@ def test_when_one_dies_the_other_stops_and_names_it(tmp_path, victim):
   assert statuses[survivor] == 1, outputs[survivor]
   pid = running[victim].pid
   assert f'error: process {victim} (host ' in outputs[survivor]
-  assert f'pid {pid}) of 2 has ended without a word' in outputs[survivor]
+  assert f'pid {pid}) of 2 has ended without notice' in outputs[survivor]
   # What it has saved is whole.
   assert checkpoints.about(workdir)[0] >= 2
 
@@ -176,21 +176,22 @@ def _moves(workdir, begun, first):
   return len(rows(workdir)) != begun or first.poll() is not None
 
 
-def test_killed_at_twenty_random_moments_nothing_is_lost(tmp_path):
+def test_killed_at_random_moments_nothing_is_lost(tmp_path, kills):
+  """With `--kills=20` it takes ten minutes."""
   iterations, every = 400, 5
   whole, killed = tmp_path / 'whole', tmp_path / 'killed'
   processes.run(2, *command(whole, iterations, every))
-  rng, last, kills = random.Random(0), 0, 0
+  rng, last, done = random.Random(0), 0, 0
   for attempt in itertools.count():
-    assert attempt < 60
+    assert attempt < 3 * kills
     running = processes.start(2, command(killed, iterations, every))
-    if kills < 20:
+    if done < kills:
       # Who is killed before all have met is waited for, for five minutes.
       begun, first = len(rows(killed)), running[0]
       processes.wait_for(functools.partial(_moves, killed, begun, first))
       time.sleep(rng.uniform(0, 1.5))
       victim = rng.choice(running)
-      kills += victim.poll() is None
+      done += victim.poll() is None
       victim.kill()
     statuses, outputs = processes.wait(running)
     found = checkpoints.about(killed)
@@ -199,9 +200,12 @@ def test_killed_at_twenty_random_moments_nothing_is_lost(tmp_path):
     last = step
     if statuses == [0, 0]:
       break
-    # Dead, or told so in a sentence.
-    assert {*statuses} <= {1, -signal.SIGKILL}, '\n'.join(outputs)
-  assert kills == 20 and last == iterations
+    # Dead, or told so in a sentence. Where the first process dies, JAX's own
+    # client may end the other by SIGABRT before it can be told.
+    aborts = {-signal.SIGABRT} if statuses[0] == -signal.SIGKILL else set()
+    ended = {1, -signal.SIGKILL} | aborts
+    assert {*statuses} <= ended, '\n'.join(outputs)
+  assert done == kills and last == iterations
   folder = os.listdir(killed / 'checkpoints')
   assert not [name for name in folder if 'corrupt' in name]
   runs.assert_same(whole, killed)

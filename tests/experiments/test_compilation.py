@@ -69,6 +69,7 @@ def _calls_of(compiled, name):
   return [text for text in compiled if f'jit({name})' in text]
 
 
+@pytest.mark.slow
 def test_the_counter_sees_a_function_that_is_made_anew(compiled):
   # Negative control: as many functions as calls.
   def scan(x):
@@ -99,7 +100,9 @@ def test_recovering_120_shapes_in_batches_compiles_once(workdir_of, compiled):
   rng = np.random.default_rng(0)
   voxels = (rng.random((120, 8, 8, 8)) < 0.5).astype(np.float32)
   for seed in (0, 1):
-    visible = recovery.corrupted(tiny.recovery(), (8, 8, 8), 120, seed)
+    visible = recovery.corrupted(
+      tiny.recovery(), np.zeros((120, 8, 8, 8)), seed
+    )
     recovery.recover_voxels(model, voxels, visible, seed)
   assert len(_calls_of(compiled, '_recover')) == 1
   assert len(_calls_of(compiled, '_corrupted')) == 1

@@ -74,9 +74,12 @@ def test_every_config_makes_its_experiment(name, argument, monkeypatch):
   if kinds == 1:
     config.data.category = 'chair'
   config.data.path = datasets.FURNITURE
-  config.data.furniture_shapes = max(-(-config.data.batch_size // kinds), 2)
+  needed = config.data.batch_size
+  if config.corruption.components_std or config.super_resolve.components_std:
+    needed = round(needed / config.components.share)
+  config.data.furniture_shapes = max(-(-needed // kinds), 2)
   if config.components.number:
-    config.components.number = config.components.groups = 1
+    config.components.number = 1
   # Only what shapes the program: a descriptor of the paper has millions.
   for maker in ('init_descriptor', 'init_generator'):
     make = getattr(networks, maker)
@@ -152,3 +155,23 @@ def test_unknown_field_is_refused():
   config = test_config.get_config().lock()
   with pytest.raises((AttributeError, KeyError), match='num_stepz'):
     config.chains.num_stepz = 3
+
+
+def test_components_are_at_most_a_third_of_the_shapes():
+  # Training shapes of ModelNet10.
+  shapes = {
+    'bathtub': 105,
+    'bed': 499,
+    'chair': 875,
+    'desk': 200,
+    'dresser': 195,
+    'monitor': 463,
+    'night_stand': 199,
+    'sofa': 663,
+    'table': 387,
+    'toilet': 342,
+  }
+  shapes['all'] = sum(shapes.values())
+  assert synthesis.COMPONENTS.keys() == shapes.keys()
+  for category, number in synthesis.COMPONENTS.items():
+    assert 3 * number <= shapes[category], category

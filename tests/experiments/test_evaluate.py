@@ -32,15 +32,33 @@ def test_evaluate_tells_real_from_noise(folder_of, tmp_path, capsys):
   assert tiny.content(tmp_path, 'result.json') == result
 
 
-def test_persistent_chains_may_be_fewer_than_are_asked_for(folder_of):
-  config = tiny.synthesis(**{'evaluate.num_shapes': 10})
+@pytest.mark.slow
+def test_persistent_chains_may_be_fewer_than_are_asked_for(folder_of, tmp_path):
+  path = str(tmp_path / 'own.npz')
+  voxel_file.save(
+    path, furniture.make_furniture(size=8, num_train=12, num_test=12)
+  )
+  config = tiny.synthesis(
+    **{'data.path': path, 'evaluate.num_shapes': 10, 'evaluate.draws': 1}
+  )
   request = tiny.request(folder_of('synthesis'), config)
   table = evaluate.evaluate(request)['scores']
+  assert table['fresh']['shapes'] == 10
   assert (
-    table['persistent']['shapes'] == 8 == len(request.model.extras['chains'])
+    table['persistent']['shapes'] == len(request.model.extras['chains']) < 10
   )
-  # As many as there are test shapes.
-  assert table['fresh']['shapes'] == len(parts.data(config).test) < 10
+
+
+@pytest.mark.slow
+def test_sets_are_no_larger_than_the_test_set(folder_of):
+  config = tiny.synthesis(**{'evaluate.num_shapes': 10})
+  table = evaluate.evaluate(tiny.request(folder_of('synthesis'), config))[
+    'scores'
+  ]
+  test_shapes = len(parts.data(config).test)
+  assert test_shapes < 10
+  for row in ('fresh', 'persistent', 'training shapes', 'test shapes'):
+    assert table[row]['shapes'] == test_shapes
 
 
 @pytest.mark.slow
@@ -98,8 +116,11 @@ def test_copies_are_nearer_than_all_but_a_twentieth_of_the_test_shapes():
 def test_scores_are_means_over_draws(folder_of):
   request = tiny.request(folder_of('synthesis'))
   settings = request.config.evaluate
-  both = evaluate.evaluate(request)['scores']['fresh']
+  table = evaluate.evaluate(request)['scores']
+  both = table['fresh']
   assert both.pop('draws') == settings.draws == 2
+  # Of training shapes too, so that they compare.
+  assert table['training shapes']['draws'] == 2
   each = []
   for seed in (settings.seed, settings.seed + 1):
     config = request.config.copy_and_resolve_references()
@@ -112,6 +133,17 @@ def test_scores_are_means_over_draws(folder_of):
     np.testing.assert_allclose(
       value, np.mean([x[name] for x in each]), atol=1e-6
     )
+
+
+def test_a_row_of_more_steps(folder_of):
+  request = tiny.request(folder_of('synthesis'))
+  own = dict(request.model.spec.uses)['synthesize'].num_steps
+  request.config.evaluate.more_steps = own
+  table = evaluate.evaluate(request)['scores']
+  assert table[f'fresh, {own} steps'] == table['fresh']
+  request.config.evaluate.more_steps = own + 3
+  table = evaluate.evaluate(request)['scores']
+  assert table[f'fresh, {own + 3} steps'] != table['fresh']
 
 
 def test_evaluate_shapes_of_a_file_with_a_classifier(folder_of, tmp_path):

@@ -118,6 +118,19 @@ def test_a_model_without_a_card_is_exported_and_used(folder_of, tmp_path):
   np.testing.assert_allclose(voxels, expected, atol=1e-5)
 
 
+def test_settings_of_uses_that_are_typed_are_exported(workdir_of, tmp_path):
+  asked = ['--mode=export', f'--workdir={workdir_of("synthesis")}']
+  out = tmp_path / 'model'
+  assert tiny.run(*asked, f'--out={out}', '--config.sample.num_steps=7') == 0
+  assert dict(dnet_jax.load(out).spec.uses)['synthesize'].num_steps == 7
+  config = json.loads((out / 'card.json').read_text())['config']
+  assert config['sample']['num_steps'] == 7
+  # Of training the card says what was so.
+  other = f'--out={tmp_path / "other"}'
+  assert tiny.run(*asked, other, '--config.model.network=medium') == 2
+  assert not (tmp_path / 'other').exists()
+
+
 def test_nothing_is_overwritten(workdir_of, folder_of, tmp_path):
   folder = folder_of('synthesis')
   before = {name: os.stat(f'{folder}/{name}') for name in os.listdir(folder)}

@@ -47,6 +47,7 @@ POISONED = (
 )
 
 
+@pytest.mark.slow
 def test_a_lower_rate_saves_a_run_that_diverges(tmp_path, capfd):
   # Other random numbers alone do not.
   line = f'{POISONED} --config.limits.rate_factor='
@@ -178,6 +179,7 @@ def test_what_changes_no_result_may_differ(elsewhere):
   assert fields == {*settings}
 
 
+@pytest.mark.slow
 def test_what_divergence_advises_can_be_done_in_the_same_workdir(
   tmp_path, capfd
 ):
@@ -233,6 +235,7 @@ def small_disk(folder):
     subprocess.run(['umount', str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_sentence_with_the_path(tmp_path, capfd):
   disk = tmp_path / 'disk'
   with small_disk(disk) as resize:

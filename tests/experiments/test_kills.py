@@ -74,7 +74,7 @@ def _kill_once(workdir, iterations, rng, every_moment):
 
 @pytest.mark.parametrize(
   ('kills', 'iterations'),
-  [(1, 10), pytest.param(50, 40, marks=pytest.mark.slow)],
+  [(1, 10), pytest.param(4, 20, marks=pytest.mark.slow)],
 )
 def test_killed_at_random_moments_it_ends_as_undisturbed(
   tmp_path, kills, iterations

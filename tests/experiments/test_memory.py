@@ -33,9 +33,9 @@ def test_this_machine_has_some_room():
     ((2, 30), {}, r'chains\.at_once=8 \(of 24 chains and 12 shapes'),
     # No three equal parts.
     ((2, 30), {'shapes': 8}, r'chains\.at_once=6 '),
-    ((2, 30), {'at_once': False}, r'fewer chains\.num_chains'),
-    ((2, 3000), {}, r'fewer chains\.num_chains'),
-    ((13, 1), {}, 'take more devices, or set fewer'),
+    ((2, 30), {'at_once': False}, r'lower chains\.num_chains'),
+    ((2, 3000), {}, r'lower chains\.num_chains'),
+    ((13, 1), {}, 'use more devices, or lower'),
   ],
 )
 def test_a_step_that_does_not_fit_is_refused_with_advice(needs, fields, advice):

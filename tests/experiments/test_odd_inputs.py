@@ -101,7 +101,7 @@ def refused(answer, message):
   errors = [line for line in said if line.startswith('error: ')]
   assert len(errors) == 1 and errors[0] == said[-1], said
   assert message in errors[0], errors
-  assert 'fault of the program' not in errors[0], errors
+  assert 'bug in the program' not in errors[0], errors
   assert not new
 
 
@@ -321,7 +321,11 @@ def test_scans(mode, kind, models, tmp_path, capsys, monkeypatch):
 def test_scans_are_refused_by_name(mode, models, tmp_path, capsys, monkeypatch):
   sheet = b'OFF 4 2 0 0 0 0 1 0 0 1 1 0 0 1 0 3 0 1 2 3 0 2 3'
   for name, data, message in (
-    ('a.xyz', b'0 0 0\n1 1 1', 'cloud of 2 points, of which a part is hidden'),
+    (
+      'a.xyz',
+      b'0 0 0\n1 1 1',
+      'cloud of 2 points, and a part of the shape is hidden',
+    ),
     ('a.off', sheet, 'no inside, so it is a scan'),
     ('a.npy', odd.npy(np.eye(3)), 'cloud of 3 points'),
   ):

@@ -42,6 +42,7 @@ def four_devices(tmp_path_factory):
   return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('mode', MODES)
 def test_four_devices_give_the_run_of_one(mode, four_devices, one_device):
   with np.load(os.path.join(four_devices, f'{mode}.npz')) as file:

@@ -79,7 +79,16 @@ _USES = {
 }
 
 
-@pytest.mark.parametrize('folder', FOLDERS, ids=lambda folder: folder.name)
+def _first_of_each_task():
+  seen = set()
+  for folder in FOLDERS:
+    task = folder.name.rpartition('_')[0]
+    marks = [pytest.mark.slow] if task in seen else []
+    seen.add(task)
+    yield pytest.param(folder, id=folder.name, marks=marks)
+
+
+@pytest.mark.parametrize('folder', [*_first_of_each_task()])
 def test_a_pretrained_model_is_used(folder):
   model, card = dnet_jax.load(folder), models.read_card(folder)
   task = card['config']['task']

@@ -155,7 +155,10 @@ def test_scores_beside_the_paper(tmp_path):
 
 def test_what_is_no_result_is_said(tmp_path, capsys):
   path = tmp_path / 'x.json'
-  for content, message in (('[1]', 'no JSON object'), ('{', 'no results file')):
+  for content, message in (
+    ('[1]', 'no JSON object'),
+    ('{', 'not a results file'),
+  ):
     path.write_text(content)
     assert tiny.run('report', path) == 1
     assert message in capsys.readouterr().err

@@ -87,9 +87,10 @@ def test_the_others_name_who_was_killed(run, victim):
   for text in texts:
     (line,) = text.splitlines()
     assert line.startswith(f'error: {name}')
-    assert f'pid {some[victim].pid}) of 3 has ended without a word' in line
+    assert f'pid {some[victim].pid}) of 3 has ended without notice' in line
 
 
+@pytest.mark.slow
 def test_who_is_silent_is_lost(run):
   some = run(patience=3)
   # As a machine is that has lost its network.

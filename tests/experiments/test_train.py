@@ -403,6 +403,7 @@ def test_a_run_that_is_taken_up_has_the_settings_of_use_of_now(tmp_path, whole):
   runs.assert_equal(learned.params, models.open_model(str(whole))[0].params)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_taken_up_needs_no_model_to_begin_with(tmp_path, whole):
   first = shutil.copytree(whole, tmp_path / 'first')
   config = _config(**{'train.init_from': str(first)})

@@ -92,13 +92,31 @@ def test_results_reach_their_cells():
       'category': 'all',
       'scores': sets(inception_score=7.125, inception_std=0.5),
     },
+    # Persistent chains of the run before it, as a file of shapes.
+    'synthesis_sofa_paper': {
+      'table': 'synthesis',
+      'category': 'sofa',
+      'scores': {
+        'shapes': {'class_probability': 0.625, 'one_nn_accuracy': 0.5},
+        'training shapes': {'one_nn_accuracy': 0.375},
+      },
+    },
     'recovery_chair': {
       'table': 'recovery',
       'category': 'chair',
       'scores': {
-        'model': {'error': 0.02, 'error_binary': 0.01},
+        'model': {
+          'error': 0.02,
+          'error_binary': 0.01,
+          'error_surface': 0.05,
+        },
         'mean': {'error': 0.08},
       },
+    },
+    'recovery_sofa': {
+      'table': 'recovery',
+      'category': 'sofa',
+      'scores': {'model': {'error': 0.04, 'error_binary': 0.03}},
     },
     'classification': {
       'table': 'classification',
@@ -152,6 +170,17 @@ def test_results_reach_their_cells():
   values = {row[0]: row[column] for row in rows}
   assert values['sofa'] == '0.2500' and values['chair'] == '–'
   assert values['mean'] == '0.5000'
+  sofa = next(row for row in rows if row[0] == 'sofa')
+  assert sofa[header.index('before')] == '0.6250'
+  header, *rows = cells(tables.new_shapes(results))
+  sofa = next(row for row in rows if row[0] == 'sofa')
+  assert sofa[header.index('1-NN accuracy, before')] == '0.500'
+  assert sofa[header.index('class probability, fresh')] == '0.250'
+  assert rows[-1][0] == 'mean of ten'
+  # One row for each set that was made; the file's real shapes are elsewhere.
+  rows = [row[:2] for row in cells(tables.distances(results))[1:]]
+  assert ['`synthesis_sofa_paper`', 'shapes'] in rows
+  assert ['`synthesis_sofa_paper`', 'training shapes'] not in rows
   assert '0.7500' in tables.classification_error(results)
   assert '7.125 ± 0.500' in tables.inception(results)
   header, *rows = cells(tables.recovery(results))
@@ -160,6 +189,12 @@ def test_results_reach_their_cells():
   )
   assert chair['ours'] == '0.0200 / 0.0100'
   assert chair['mean'] == '0.0800 / –'
+  assert chair['near the surface'] == '0.0500'
+  assert chair['*paper, 3 layers*'] == '0.0118'
+  *_, last = (dict(zip(header, row, strict=True)) for row in rows)
+  assert last['ours'] == '0.0300 / 0.0200'
+  # The paper's own mean of its ten categories.
+  assert last['*paper, 3 layers*'] == '0.0092'
   name = 'evaluation_classifier'
   classifier = {name: results[name]}
   assert cells(tables.classification(classifier))[1][-1] == '93.0'
@@ -229,7 +264,7 @@ def test_files_become_tables_and_stale_ones_are_found(tmp_path):
   )
   found = tables.read(str(results))
   text = tables.fill(readme.read_text(), found)
-  assert '3.000 ± 0.000' in text and 'old' not in text
+  assert '| 3.000 |' in text and 'old' not in text
   assert text.startswith('before\n') and text.endswith('\nafter\n')
   assert tables.fill(text, found) == text
   with pytest.raises(SystemExit, match=r'experiments\.evaluation\.tables'):

@@ -261,7 +261,7 @@ def test_flags_of_voxels_are_not_for_meshes(tmp_path):
 
 def test_a_comma_too_many(tmp_path):
   BOX.export(tmp_path / 'a.off')
-  with pytest.raises(ValueError, match='no name at one of its commas'):
+  with pytest.raises(ValueError, match='a name is missing beside a comma'):
     read(f'{tmp_path}/a.off,')
 
 

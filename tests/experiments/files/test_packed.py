@@ -91,6 +91,7 @@ def test_a_broken_folder_is_told(tmp_path):
     voxel_file.read(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_of_a_folder_is_that_of_its_file(tmp_path, files):
   for name in ('shapes', 'shapes.npz'):
     config = runs.config(
@@ -119,7 +120,7 @@ def test_batches_are_made_ahead_and_in_order():
   assert max(made) == (2, 1) and {(0, 0), (1, 0), (0, 1)} < {*made}
 
 
-# 50,000 shapes of 64^3.
+# More shapes of 64^3 than may be in memory, though packed.
 
 
 def _large(folder, number):
@@ -193,12 +194,12 @@ def _measure(path):
 
 
 @pytest.mark.slow
-def test_50000_shapes_take_little_more_memory_than_500(tmp_path):
+def test_20000_shapes_take_little_more_memory_than_500(tmp_path):
   # A step as fast as it is outside tests.
   slower = ('JAX_DISABLE_MOST_OPTIMIZATIONS', 'XLA_FLAGS')
   env = {k: v for k, v in os.environ.items() if k not in slower}
   found = {}
-  for number in (500, 50_000):
+  for number in (500, 20_000):
     _large(tmp_path / str(number), number)
     done = subprocess.run(
       [sys.executable, __file__, str(tmp_path / str(number))],
@@ -209,9 +210,9 @@ def test_50000_shapes_take_little_more_memory_than_500(tmp_path):
     )
     found[number] = json.loads(done.stdout.splitlines()[-1])
     print(number, found[number])
-  assert found[50_000]['peak'] - found[500]['peak'] < 0.3 * 2**30
+  assert found[20_000]['peak'] - found[500]['peak'] < 0.3 * 2**30
   # Even if it were not made during the step before.
-  assert found[50_000]['input'] < 0.05 * found[50_000]['step']
+  assert found[20_000]['input'] < 0.05 * found[20_000]['step']
 
 
 if __name__ == '__main__':

@@ -147,7 +147,7 @@ def test_binvox_of_a_turned_mesh_and_of_one_far_away(tmp_path, caplog, turn, x):
     str(tmp_path), given.voxels, ('binvox',), to_input=given.to_input
   ).paths
   # A turn by 30 degrees is none of axes.
-  assert ('not by quarters' in caplog.text) == (turn == 30)
+  assert ('turns by 90 degrees' in caplog.text) == (turn == 30)
   found = inputs.read(inputs.Source(path), (32, 32, 32))
   centre = np.argwhere(found.voxels[0]).mean(axis=0)
   middle = (found.to_input[0] @ (*centre, 1))[:3]

@@ -139,7 +139,7 @@ def test_requests_that_cannot_be(server):
   token = {'token': page.token}
   for path, body, status, message in (
     ('/none', '{}', 404, 'there is no /none'),
-    ('/undo', '[', 400, 'no JSON'),
+    ('/undo', '[', 400, 'must be JSON'),
     ('/undo', '[]', 400, 'JSON object'),
     ('/undo', '{"token": "x"}', 410, 'load it again'),
     ('/undo', ' ' * 20_000, 413, 'at most 16384 bytes'),
@@ -178,9 +178,10 @@ def test_a_request_without_a_length_is_refused(server):
     assert b' 411 ' in connection.recv(1 << 16).splitlines()[0]
 
 
+@pytest.mark.slow
 def test_a_port_in_use_is_said(server, folder_of):
   port = server.server_address[1]
-  with pytest.raises(OSError, match=f'port {port} is in use: take another'):
+  with pytest.raises(OSError, match=f'port {port} is in use: use another'):
     servers.serve(server.RequestHandlerClass.studio, port)
   with pytest.raises(OSError, match='port must be'):
     servers.serve(server.RequestHandlerClass.studio, 70_000)

@@ -34,7 +34,9 @@ def _begin(kind, *folders, **overrides):
     kind, **_SHORT | overrides, **{'train.init_from': init_from}
   )
   experiment = tasks.TASKS[config.task].experiment(config, parts.data(config))
-  return experiment.params(), beginnings.params(config, experiment)
+  begun, began = beginnings.params(config, experiment)
+  assert len(began) == len(folders)
+  return experiment.params(), begun
 
 
 @pytest.mark.parametrize('name', ['descriptor', 'exported'])
@@ -79,10 +81,22 @@ def test_training_begins_there(folder, tmp_path):
     **{'train.init_from': str(folder / 'exported')},
   )
   model = train.train(config, str(tmp_path / 'run'))
-  whole, _ = models.open_model(str(folder / 'exported'))
+  whole, theirs = models.open_model(str(folder / 'exported'))
   runs.assert_equal(
     dict(model.params['descriptor']), dict(whole.params['descriptor'])
   )
+  # The card says so, also that of a model which began with this one.
+  _, card = models.open_model(str(tmp_path / 'run'))
+  (words,) = card['began']
+  assert words.startswith(f'{theirs["name"]}: 1 iterations, ')
+  assert words.endswith(f' s, on {theirs["device"]}, {theirs["date"]}')
+  config.train.init_from = str(tmp_path / 'run')
+  train.train(config, str(tmp_path / 'next'))
+  _, card = models.open_model(str(tmp_path / 'next'))
+  (later,) = card['began']
+  assert later.endswith(f'(began with {words})')
+  export.export(str(tmp_path / 'next'), str(tmp_path / 'out'))
+  assert words in (tmp_path / 'out' / 'README.md').read_text('utf-8')
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import os
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 import pytest
 from sklearn import datasets as sk_datasets
 from sklearn import linear_model
@@ -210,7 +211,11 @@ def test_probe_writes_a_result(workdir, tmp_path, capsys, two_strengths):
   out = str(tmp_path / 'classification.json')
   result = classification.probe(tiny.request(workdir, config, out=out))
   assert tiny.content(tmp_path, 'classification.json') == result
-  assert 'probe.json' in os.listdir(os.path.join(workdir, 'evaluations'))
+  written = os.listdir(os.path.join(workdir, 'evaluations'))
+  assert {'probe.json', 'probe.png'} <= {*written}
+  with Image.open(tmp_path / 'classification.png') as image:
+    # Lines of six colours on white, not an empty frame.
+    assert len(image.convert('RGB').getcolors(1 << 20)) > 6
   assert {*result['scores']} == {
     'ours',
     'ours, finer pooling',
@@ -228,7 +233,10 @@ def test_probe_writes_a_result(workdir, tmp_path, capsys, two_strengths):
   assert sizes['ours'] == sizes['the same network, untrained']
   assert sizes['ours'] < sizes['ours, finer pooling']
   assert sizes['ours, pooled over mirror images'] == 2 * sizes['ours']
-  with pytest.raises(FileExistsError, match='classification'):
+  with pytest.raises(FileExistsError, match=r'classification\.json'):
+    classification.probe(tiny.request(workdir, config, out=out))
+  os.remove(out)
+  with pytest.raises(FileExistsError, match=r'classification\.png'):
     classification.probe(tiny.request(workdir, config, out=out))
   config.data.category = 'chair'
   with pytest.raises(ValueError, match='chair of the'):

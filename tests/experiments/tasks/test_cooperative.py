@@ -272,6 +272,7 @@ def test_evaluation_scores_generated_and_refined_shapes(workdir, tmp_path):
   assert 0 <= result['reconstruction']['iou'] <= 1
 
 
+@pytest.mark.slow
 def test_a_generator_alone_generates_and_rebuilds(tmp_path):
   config = tiny.cooperative(
     algorithm='alternating_back_propagation',

@@ -95,7 +95,7 @@ def test_prediction_is_a_softmax_with_and_without_none(folder):
 
 
 def test_not_every_model_is_a_classifier(folder_of):
-  with pytest.raises(ValueError, match=r'evaluation_classifier; this is.*desc'):
+  with pytest.raises(ValueError, match=r'evaluation_classifier, got.*desc'):
     classifiers.load(folder_of('synthesis'))
 
 

@@ -105,6 +105,7 @@ def test_evaluation(folder, workdir, tmp_path):
     evaluate.evaluate(tiny.request(folder, config))
 
 
+@pytest.mark.slow
 def test_evaluation_beside_a_baseline(folder, folder_of):
   config = tiny.multi_grid(
     **{

@@ -11,11 +11,15 @@ from data_prep import furniture
 from data_prep import scans
 import dnet_jax
 from experiments import evaluate
+from experiments import train
 from experiments.evaluation import paper
 from experiments.evaluation import scores
+from experiments.files import datasets
 from experiments.files import inputs
+from experiments.tasks import conditioned
 from experiments.tasks import parts
 from experiments.tasks import recovery
+from tests import runs
 from tests.experiments import tiny
 
 
@@ -110,9 +114,19 @@ def test_scores_by_hand():
   visible[:, :, :2] = True
   guess = np.where(visible, y, 0.6).astype(np.float32)
   found = scores.recovery_scores(guess, y, visible)
-  assert found == {'error': 0.5, 'error_binary': 0.5, 'iou': 0.66667}
-  perfect = {'error': 0.0, 'error_binary': 0.0, 'iou': 1.0}
+  # Next to the surface are the second plane, which is right, and the third.
+  assert found == {
+    'error': 0.5,
+    'error_binary': 0.5,
+    'error_surface': 0.5,
+    'iou': 0.66667,
+  }
+  perfect = dict.fromkeys(found, 0.0) | {'iou': 1.0}
   assert scores.recovery_scores(y, y, visible) == perfect
+  # The first plane is not next to it.
+  first = np.where(np.arange(4)[:, None, None] == 0, 0, y)
+  found = scores.recovery_scores(first, y, visible)
+  assert found['error_binary'] == 0.25 and found['error_surface'] == 0.0
 
 
 def test_evaluation_is_a_row_of_table_4(workdir, tmp_path):
@@ -120,7 +134,9 @@ def test_evaluation_is_a_row_of_table_4(workdir, tmp_path):
   result = evaluate.evaluate(tiny.request(workdir, out=out))
   assert result['table'] == 'recovery' and result['test_shapes'] == 3
   methods = {'mean shape', 'nearest training shape', 'local average'}
-  assert methods | {'model', *paper.RECOVERY_METHODS} <= {*result['scores']}
+  assert methods | {'model', 'start', *paper.RECOVERY_METHODS} <= {
+    *result['scores']
+  }
   assert tiny.content(tmp_path, 'result.json')['scores'] == result['scores']
   assert {*result['budget']} == {'iterations', 'seconds', 'device'}
   assert 'evaluation.png' in os.listdir(os.path.join(workdir, 'evaluations'))
@@ -130,7 +146,7 @@ def test_fill_begins_near_the_truth():
   y = np.zeros((1, 8, 8, 8, 1), np.float32)
   y[:, :4] = 1
   visible = dnet_jax.random_voxels(0.7)(
-    dnet_jax.chain_keys(jax.random.key(0), 1), y.shape[1:]
+    dnet_jax.chain_keys(jax.random.key(0), 1), y
   )
   assert parts.fill(tiny.recovery()) is None
   fill = parts.fill(tiny.recovery(**{'corruption.fill_std': 1.0}))
@@ -139,6 +155,66 @@ def test_fill_begins_near_the_truth():
   assert error < 0.2
   with pytest.raises(ValueError, match='-1'):
     parts.fill(tiny.recovery(**{'corruption.fill_std': -1.0}))
+
+
+def test_hidden_voxels_begin_at_components_of_other_shapes(tmp_path):
+  config = tiny.recovery(
+    **{
+      'components.number': 240,
+      'components.share': 0.4,
+      'corruption.components_std': 0.3,
+      'corruption.fill_std': 0.7,
+      'corruption.anchor_std': 0.4,
+    }
+  )
+  data = parts.data(config)
+  experiment = recovery.TASK.experiment(config, data)
+  # The model keeps the components of all, and begins at them.
+  config.components.number = len(data.train) // 3
+  expected = parts.components(config, data)
+  runs.assert_equal(dict(experiment.extras['components']), expected)
+  uses = dict(experiment.spec.uses)
+  assert uses['recover'].start == 'components_and_average'
+  settings = experiment.extras['settings']['recover']
+  np.testing.assert_allclose(settings['components_std'], 0.3)
+  np.testing.assert_allclose(settings['anchor_std'], 0.4)
+  # Mini-batches are of a part of the shapes; the others alone are behind the
+  # fill.
+  (phase,) = experiment.phases
+  learned, others = conditioned.parted(config, len(data.train))
+  assert len(learned) == round(0.4 * len(data.train))
+  assert sorted([*learned, *others]) == [*range(len(data.train))]
+  known = {x.tobytes() for x in datasets.stored(data.train, learned)}
+  for step in range(4):
+    assert {x.tobytes() for x in phase.batch(step, 0)} <= known
+  config.components.number = max(len(others) // 3, 1)
+  some = parts.components(config, data, others)
+  visible = recovery.corrupted(config, data.train[:1], 0)[..., None]
+  y = datasets.to_network(data.train[learned[:1]], data.mean, data.scale)
+  components = dnet_jax.Components(**some)
+  found = parts.fill(config, components)(y, visible, 0.0)
+  begun = dnet_jax.completed(y, visible, components, 0.3)
+  local = dnet_jax.corruptions.local_average(y - begun, visible, 0.7, 0.0)
+  np.testing.assert_allclose(found, begun + local, atol=1e-6)
+  # It learns, and the run is used.
+  train.train(config, str(tmp_path / 'run'))
+  result = evaluate.evaluate(tiny.request(str(tmp_path / 'run')))['scores']
+  assert result['model'] != result['start']
+
+
+def test_too_few_shapes_to_part():
+  config = tiny.recovery(
+    **{'components.number': 2, 'corruption.components_std': 0.3}
+  )
+  config.data.batch_size = len(parts.data(config).train)
+  with pytest.raises(ValueError, match=r'at most \d+, the share 0.5'):
+    recovery.TASK.experiment(config, parts.data(config))
+
+
+def test_components_have_to_be_there():
+  config = tiny.recovery(**{'corruption.components_std': 0.3})
+  with pytest.raises(ValueError, match=r'components\.number'):
+    recovery.TASK.experiment(config, parts.data(config))
 
 
 # Scans.

@@ -5,10 +5,13 @@ import os
 import numpy as np
 import pytest
 
+import dnet_jax
 from experiments import evaluate
 from experiments import train
 from experiments.evaluation import baselines
 from experiments.evaluation import scores
+from experiments.files import datasets
+from experiments.tasks import conditioned
 from experiments.tasks import parts
 from experiments.tasks import super_resolution
 from tests.experiments import tiny
@@ -112,13 +115,58 @@ def test_evaluation_compares_with_baselines(refining, tmp_path):
   table = result['scores']
   assert {*table} == {
     'model',
-    'model, refined',
+    'model, not refined',
     'block repeat',
     'trilinear',
     'nearest training shape',
     'mean shape',
   }
   assert table['block repeat']['error'] > 0
-  assert table['model'] != table['model, refined']
+  assert table['model'] != table['model, not refined']
   assert tiny.content(tmp_path, 'result.json')['scores'] == table
   assert 'evaluation.png' in os.listdir(os.path.join(refining, 'evaluations'))
+
+
+@pytest.mark.slow
+def test_it_begins_at_components_of_other_shapes(tmp_path):
+  config = tiny.super_resolution(
+    **{
+      'components.number': 3,
+      'components.share': 0.4,
+      'super_resolve.components_std': 0.2,
+      'super_resolve.anchor_std': 0.5,
+    }
+  )
+  workdir = str(tmp_path / 'run')
+  train.train(config, workdir)
+  request = tiny.request(workdir)
+  model = request.model
+  assert dict(model.spec.uses)['super_resolve'].start == 'components'
+  numbers = model.extras['settings']['super_resolve']
+  np.testing.assert_allclose(
+    [numbers['components_std'], numbers['anchor_std']], [0.2, 0.5]
+  )
+  data = parts.data(config)
+  low = baselines.downscale(data.test[:3].astype(np.float32), config.factor)
+  begun = super_resolution.super_resolve_voxels(model, low, 0, num_steps=0)
+  components = dnet_jax.Components(**model.extras['components'])
+  y_low = datasets.to_network(low, data.mean, data.scale)
+  expected = dnet_jax.from_low_resolution(
+    y_low,
+    config.factor,
+    lambda y: dnet_jax.expected_details(y, config.factor, components, 0.2),
+  )
+  np.testing.assert_allclose(
+    datasets.to_network(begun, data.mean, data.scale),
+    expected.position,
+    atol=1e-5,
+  )
+  # Nearer to the truth than blocks are.
+  table = evaluate.evaluate(request)['scores']
+  assert table['start']['error'] < table['block repeat']['error']
+  assert table['model'] != table['start']
+  # Learning begins at those of the shapes that it does not learn from.
+  (phase,) = super_resolution.TASK.experiment(config, data).phases
+  learned, _ = conditioned.parted(config, len(data.train))
+  known = {x.tobytes() for x in datasets.stored(data.train, learned)}
+  assert {x.tobytes() for x in phase.batch(0, 0)} <= known

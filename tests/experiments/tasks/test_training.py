@@ -47,12 +47,13 @@ def _config(kind, path, **overrides):
   return runs.config(kind, **settings | overrides)
 
 
-# Which differ from maximum likelihood by where their chains begin; and the
-# second of two phases alone.
+# Which differ from maximum likelihood by where their chains begin; the second
+# of two phases alone; and two phases, of which more is asked below.
 _LIKE_ANOTHER = (
   'contrastive_divergence',
   'persistent_contrastive_divergence',
   'cooperative',
+  'two_phases',
 )
 
 

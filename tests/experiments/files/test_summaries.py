@@ -1,0 +1,46 @@
+"""What a model keeps of its data."""
+
+import numpy as np
+import pytest
+
+from experiments.files import summaries
+
+
+def test_principal_components_are_those_of_the_covariance():
+  rng = np.random.default_rng(0)
+  y = rng.normal(size=(30, 2, 3, 2, 1)) * np.arange(1, 3)[:, None, None, None]
+  found = summaries.principal_components(y, 4)
+  rows = y.reshape(30, -1)
+  mean = rows.mean(0)
+  values, vectors = np.linalg.eigh(np.cov(rows.T, ddof=0))
+  expected = vectors[:, ::-1][:, :4]
+  directions = found['directions'].reshape(4, -1)
+  np.testing.assert_allclose(found['mean'].ravel(), mean, atol=1e-5)
+  # Up to signs.
+  np.testing.assert_allclose(
+    np.abs(directions @ expected), np.eye(4), atol=1e-4
+  )
+  coordinates = found['coordinates']
+  np.testing.assert_allclose(
+    coordinates, (rows - mean) @ directions.T, atol=1e-4
+  )
+  np.testing.assert_allclose(
+    coordinates.T @ coordinates / 30, np.diag(values[::-1][:4]), atol=1e-4
+  )
+  assert all(x.dtype == np.float32 for x in found.values())
+
+
+def test_neighbours_are_all_others_or_as_many_as_are_asked_for():
+  y = np.random.default_rng(0).normal(size=(9, 2, 2, 2, 1))
+  assert summaries.principal_components(y, 2)['neighbours'] == 8
+  assert summaries.principal_components(y, 2, 5)['neighbours'] == 5
+  # One shape alone has no other.
+  alone = summaries.principal_components(y[:1], 1)
+  assert np.isfinite(alone['coordinates']).all()
+
+
+@pytest.mark.parametrize('number', [0, 4])
+def test_no_more_components_than_a_third_of_the_shapes(number):
+  y = np.random.default_rng(0).normal(size=(9, 2, 2, 2, 1))
+  with pytest.raises(ValueError, match=f'9, divided by 3; got {number}'):
+    summaries.principal_components(y, number)
