@@ -53,14 +53,15 @@ class Source(NamedTuple):
 
 
 class ChainMemory(NamedTuple):
-  """Persistent chains.
+  """Persistent chains, and what new chains are drawn from.
 
   Attributes:
-    positions: `(slots, chains, D, H, W, C)`, or `(slots, chains, d)`.
-    source: arrays of the `Source` from which they restart.
+    positions: `(slots, chains, D, H, W, C)`, or `(slots, chains, d)`. None
+      where all chains start anew in each iteration.
+    source: arrays of the `Source` from which chains start or restart.
   """
 
-  positions: types.Array
+  positions: types.Array | None
   source: types.PyTree = ()
 
 
@@ -120,6 +121,8 @@ def component_source(
 
 
 def _check_slot(memory, slot):
+  if memory.positions is None:
+    raise ValueError('this memory has no chains, only what they start from')
   slots = len(memory.positions)
   x = types.known(slot)
   if x is not None and not 0 <= x < slots:

@@ -262,7 +262,7 @@ def _check_memory(run, phase, devices, state, batch):
   config, count = run.config, jax.device_count()
   shapes = phase.batch_size // count
   chains = shapes
-  if state.memory is not None:
+  if state.memory is not None and state.memory.positions is not None:
     chains = state.memory.positions.shape[1] // count
   memory.check(
     memory.estimate(lowered.compile()),

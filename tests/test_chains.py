@@ -3,6 +3,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import dnet_jax
@@ -276,6 +277,53 @@ def test_what_chains_restart_from_is_no_constant_of_the_program(name):
   np.testing.assert_allclose(second, source.draw(again, doubled), atol=1e-5)
   assert np.abs(second - first).max() > 0.1
   assert len(traces) == 1
+
+
+@pytest.mark.parametrize('name', ['recovery', 'super_resolution'])
+def test_what_a_guess_needs_is_no_constant_of_the_step(name):
+  """It belongs to the state: other arrays, the same program."""
+
+  def energy_fn(theta, y):
+    return ((y - theta) ** 2).sum((-4, -3, -2, -1)) / 2
+
+  # Signs that no average of blocks shows.
+  signs = jnp.broadcast_to(1.0 - 2 * (jnp.arange(SHAPE[2]) % 2)[:, None], SHAPE)
+  own = {
+    'recovery': {
+      'corrupt': lambda keys, y: jnp.zeros(y.shape, bool),
+      'fill': lambda y, visible, mean, level: jnp.full_like(y, level),
+    },
+    'super_resolution': {
+      'factor': 2,
+      'guess': lambda low, level: level * jnp.stack([signs] * len(low)),
+    },
+  }
+  algorithm = getattr(dnet_jax, name)(
+    energy_fn,
+    dnet_jax.make_learner(dnet_jax.contrastive_loss(energy_fn), optax.sgd(0.1)),
+    dnet_jax.make_sampler(num_steps=0, step_size=0.1),
+    arrays=jnp.asarray(2.0),
+    **own[name],
+  )
+  traces = []
+
+  @jax.jit
+  def step(state):
+    traces.append(1)
+    return algorithm.step(
+      jax.random.key(1), state, jnp.ones((3, *SHAPE)), dnet_jax.Schedule()
+    )
+
+  state = algorithm.init(jax.random.key(0), {'descriptor': jnp.zeros(())})
+  with pytest.raises(ValueError, match='no chains'):
+    dnet_jax.read_chains(state.memory, 0)
+  after, metrics = step(state)
+  other = state._replace(memory=state.memory._replace(source=jnp.asarray(-3.0)))
+  _, others = step(other)
+  assert len(traces) == 1
+  levels = (2.0, 3.0) if name == 'recovery' else (1 + 2.0, 1 + 3.0)
+  assert (float(metrics['chain_max']), float(others['chain_max'])) == levels
+  assert float(after.memory.source) == 2.0
 
 
 def test_a_memory_may_begin_at_data():

@@ -34,7 +34,8 @@ class State(NamedTuple):
   Attributes:
     learners: one for each network, by name: 'descriptor', 'grid_1' ...,
       'generator', 'classifier'.
-    memory: chains that are kept between iterations, or None.
+    memory: chains that are kept between iterations, and arrays of which new
+      ones are made; None: neither.
     iteration: how many iterations are done.
   """
 
@@ -235,6 +236,7 @@ def from_batch(
   learner: learning.Learner,
   sampler: chains.Sampler,
   start_fn: Callable[..., tuple[starts.Start, Callable[[Any], Any]]],
+  arrays: types.PyTree = None,
 ) -> Algorithm:
   """Learns from chains that start anew at the mini-batch in each iteration.
 
@@ -242,28 +244,33 @@ def from_batch(
     energy_fn: `energy(params, y) -> (*chains,)`.
     learner: with `contrastive_loss(energy_fn)`.
     sampler: moves the chains.
-    start_fn: `(keys, batch) -> (start, finish)`; `finish` is applied to the
-      chains after their last step.
+    start_fn: `(keys, batch, arrays) -> (start, finish)`; `finish` is applied
+      to the chains after their last step.
+    arrays: what `start_fn` needs beside the mini-batch. They belong to the
+      state, so that large ones are not compiled into a step.
   """
 
   def init(key, params):
     del key  # Chains start at the data.
-    return begin({'descriptor': learner}, params)
+    kept = None if arrays is None else chains.ChainMemory(None, arrays)
+    return begin({'descriptor': learner}, params, kept)
 
   def step(key, state, batch, schedule):
     key_start, key_chains = jax.random.split(key)
     keys = sampler.keys(key_start, len(batch))
+    given = None if state.memory is None else state.memory.source
     descriptor, _, metrics = analysis_by_synthesis(
       key_chains,
       state.learners['descriptor'],
       batch,
       len(batch),
-      lambda some: start_fn(some(keys), some(batch)),
+      lambda some: start_fn(some(keys), some(batch), given),
       schedule,
       energy_fn=energy_fn,
       learner=learner,
       sampler=sampler,
     )
-    return State({'descriptor': descriptor}, None, state.iteration + 1), metrics
+    learners = {'descriptor': descriptor}
+    return State(learners, state.memory, state.iteration + 1), metrics
 
   return Algorithm(init, step, axes())

@@ -19,6 +19,7 @@ def recovery(
   corrupt: corruptions.Corruption,
   hold: bool = True,
   fill: Callable[..., types.Array] | None = None,
+  arrays: types.PyTree = None,
   anchor_std: float | types.Array | None = None,
 ) -> base.Algorithm:
   """Algorithm 4: learns to fill hidden voxels from the visible ones, eq. (16).
@@ -34,7 +35,10 @@ def recovery(
     hold: True: visible voxels are held at every step (the text of 6.2);
       False: all move, and the visible ones are put back at the end (the
       authors' code).
-    fill: where hidden voxels begin, see `recovery_start`.
+    fill: where hidden voxels begin, see `recovery_start`; with `arrays` it
+      takes them as a fourth argument.
+    arrays: of `fill`, such as principal components; they belong to the state,
+      so that large ones are not compiled into a step.
     anchor_std: standard deviation of a Gaussian around the filled shape, which
       keeps chains near it; None: no Gaussian. See `anchored_energy`.
 
@@ -58,11 +62,12 @@ def recovery(
   (1, True)
   """
 
-  def start_fn(keys, batch):
+  def start_fn(keys, batch, arrays):
     visible = corrupt(keys, batch)
-    return starts.recovery_start(batch, visible, hold, fill, anchor_std)
+    begin = _with(fill, arrays)
+    return starts.recovery_start(batch, visible, hold, begin, anchor_std)
 
-  return base.from_batch(energy_fn, learner, sampler, start_fn)
+  return base.from_batch(energy_fn, learner, sampler, start_fn, arrays)
 
 
 def super_resolution(
@@ -71,7 +76,8 @@ def super_resolution(
   sampler: chains.Sampler,
   *,
   factor: int,
-  guess: Callable[[types.Array], types.Array] | None = None,
+  guess: Callable[..., types.Array] | None = None,
+  arrays: types.PyTree = None,
   anchor_std: float | types.Array | None = None,
 ) -> base.Algorithm:
   """Algorithm 5: learns the details that block averages leave open, eq. (16).
@@ -81,7 +87,9 @@ def super_resolution(
     learner: with `contrastive_loss(energy_fn)`.
     sampler: moves the chains, see `make_sampler`.
     factor: ratio d of the sides of the high and the low resolution.
-    guess: where chains begin, see `from_low_resolution`.
+    guess: where chains begin, see `from_low_resolution`; with `arrays` it takes
+      them as a second argument.
+    arrays: of `guess`, as for `recovery`.
     anchor_std: standard deviation of a Gaussian around the guess, which keeps
       chains near it; None: no Gaussian. See `anchored_energy`.
 
@@ -105,10 +113,18 @@ def super_resolution(
   (1, True)
   """
 
-  def start_fn(keys, batch):
+  def start_fn(keys, batch, arrays):
     del keys  # Nothing is random: the low resolution is given.
     low = grids.downscale(batch, factor)
-    start = starts.from_low_resolution(low, factor, guess, anchor_std)
+    begin = _with(guess, arrays)
+    start = starts.from_low_resolution(low, factor, begin, anchor_std)
     return start, lambda y_syn: y_syn
 
-  return base.from_batch(energy_fn, learner, sampler, start_fn)
+  return base.from_batch(energy_fn, learner, sampler, start_fn, arrays)
+
+
+def _with(function, arrays):
+  """The function with its last argument given, if there are arrays."""
+  if function is None or arrays is None:
+    return function
+  return lambda *y: function(*y, arrays)

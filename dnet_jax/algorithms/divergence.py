@@ -43,5 +43,5 @@ def contrastive_divergence(
     energy_fn,
     learner,
     sampler,
-    lambda keys, batch: (starts.from_data(batch), lambda y_syn: y_syn),
+    lambda keys, batch, _: (starts.from_data(batch), lambda y_syn: y_syn),
   )

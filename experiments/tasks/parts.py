@@ -152,13 +152,14 @@ def corruption(
 
 def fill(
   config: ml_collections.ConfigDict,
-  components: dnet_jax.Components | None = None,
 ) -> Callable[..., Any] | None:
   """Where the hidden voxels of a recovery begin; see `recovery_start`.
 
+  With `corruption.components_std` it takes principal components as a fourth
+  argument; see `dnet_jax.recovery`.
+
   Args:
     config: its `corruption` is read.
-    components: for `corruption.components_std`.
 
   Raises:
     ValueError: for a negative standard deviation.
@@ -166,8 +167,8 @@ def fill(
   std, around = config.corruption.fill_std, config.corruption.components_std
   if std < 0:
     raise ValueError(f'corruption.fill_std must be >= 0, got {std}')
-  if components is not None:
-    return lambda y, visible, mean: dnet_jax.completed(
+  if around:
+    return lambda y, visible, mean, components: dnet_jax.completed(
       y, visible, components, around, std or None
     )
   if not std:

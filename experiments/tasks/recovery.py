@@ -50,7 +50,8 @@ def _experiment(
       (0.5 - voxels.mean) * voxels.scale,
     ),
     hold=settings.hold,
-    fill=parts.fill(config, known.components),
+    fill=parts.fill(config),
+    arrays=known.components,
     anchor_std=settings.anchor_std or None,
   )
 

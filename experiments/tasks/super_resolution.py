@@ -43,15 +43,18 @@ def _experiment(
     dnet_jax.super_resolution,
     known,
     factor=config.factor,
-    guess=_guess(config.factor, known.components, settings.components_std),
+    guess=_guess(config.factor, settings.components_std),
+    arrays=known.components,
     anchor_std=settings.anchor_std or None,
   )
 
 
-def _guess(factor, components, std):
-  if components is None:
+def _guess(factor, std):
+  if not std:
     return None
-  return lambda y_low: dnet_jax.expected_details(y_low, factor, components, std)
+  return lambda y_low, components: dnet_jax.expected_details(
+    y_low, factor, components, std
+  )
 
 
 def super_resolve_voxels(

@@ -192,7 +192,7 @@ def test_hidden_voxels_begin_at_components_of_other_shapes(tmp_path):
   visible = recovery.corrupted(config, data.train[:1], 0)[..., None]
   y = datasets.to_network(data.train[learned[:1]], data.mean, data.scale)
   components = dnet_jax.Components(**some)
-  found = parts.fill(config, components)(y, visible, 0.0)
+  found = parts.fill(config)(y, visible, 0.0, components)
   begun = dnet_jax.completed(y, visible, components, 0.3)
   local = dnet_jax.corruptions.local_average(y - begun, visible, 0.7, 0.0)
   np.testing.assert_allclose(found, begun + local, atol=1e-6)
