@@ -57,6 +57,7 @@ from dnet_jax.energy import posterior_energy
 from dnet_jax.energy import score
 from dnet_jax.grids import downscale
 from dnet_jax.grids import pyramid
+from dnet_jax.grids import trilinear
 from dnet_jax.grids import upscale
 from dnet_jax.kernels import Kernel
 from dnet_jax.kernels import langevin
@@ -217,6 +218,7 @@ __all__ = [
   'super_resolve',
   'synthesize',
   'teaching_loss',
+  'trilinear',
   'types',
   'unsmoothed',
   'upscale',

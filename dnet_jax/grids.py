@@ -6,6 +6,7 @@ Sections 4.2 and 6.3 of the paper. Both maps act on the last four axes of
 
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 
 from dnet_jax import types
@@ -69,6 +70,33 @@ def upscale(y_low: types.Array, factor: int) -> types.Array:
   for axis in (-4, -3, -2):
     y_low = jnp.repeat(y_low, factor, axis=axis)
   return y_low
+
+
+def trilinear(y_low: types.Array, factor: int) -> types.Array:
+  """Enlarges by linear interpolation between the centres of blocks.
+
+  Beyond the outermost centres it is constant. Block averages are only near to
+  those of `y_low`.
+
+  Args:
+    y_low: shapes `(*chains, D, H, W, C)`.
+    factor: side d of a block.
+
+  Returns:
+    Shapes `(*chains, D * d, H * d, W * d, C)`.
+
+  Raises:
+    ValueError: when `factor` is not positive.
+
+  >>> y = trilinear(jnp.array([0.0, 1.0]).reshape(1, 2, 1, 1, 1), 2)
+  >>> y[0, :, 0, 0, 0].tolist()
+  [0.0, 0.25, 0.75, 1.0]
+  """
+  if factor < 1:
+    raise ValueError(f'factor must be positive, got {factor}')
+  *chains, d, h, w, c = y_low.shape
+  shape = (*chains, d * factor, h * factor, w * factor, c)
+  return jax.image.resize(y_low, shape, 'linear')
 
 
 def pyramid(y: types.Array, factors: Sequence[int]) -> tuple[types.Array, ...]:

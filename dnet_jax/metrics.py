@@ -368,30 +368,86 @@ def chamfer_distances(
   >>> chamfer_distances(y, y).tolist()
   [[0.0, 0.5], [0.5, 0.0]]
   """
-  if a.ndim != 4 or b.ndim != 4 or a.shape[1:] != b.shape[1:]:
-    raise ValueError(
-      'Chamfer distances need shapes (n, D, H, W) on one grid, got '
-      f'{a.shape} and {b.shape}'
-    )
+  a, b = _two_sets(a, b)
   sides = a.shape[1:]
   farthest = float(sum((side - 1) ** 2 for side in sides))
-
-  def prepare(y):
-    points = surface(y, threshold)
-    # One shape at a time: the transform compares all voxels of a line.
-    distance = _rows(jax.lax.map(squared_distance_transform, points))
-    number = points.sum(axis=(1, 2, 3))
-    weight = _rows(points) / jnp.maximum(number, 1)[:, None]
-    return jnp.minimum(distance, farthest), weight, number == 0
-
-  distance_a, weight_a, empty_a = prepare(jnp.asarray(a))
-  distance_b, weight_b, empty_b = prepare(jnp.asarray(b))
+  distance_a, weight_a, empty_a = _surfaces(a, threshold)
+  distance_b, weight_b, empty_b = _surfaces(b, threshold)
+  distance_a, distance_b = (
+    jnp.minimum(x, farthest) for x in (distance_a, distance_b)
+  )
   there = jnp.matmul(weight_a, distance_b.T, precision='highest')
   back = jnp.matmul(distance_a, weight_b.T, precision='highest')
   one_empty = empty_a[:, None] | empty_b[None]
   two_empty = empty_a[:, None] & empty_b[None]
   distance = jnp.where(one_empty, 2 * farthest, there + back)
   return jnp.where(two_empty, 0.0, distance) / max(sides) ** 2
+
+
+def f_scores(
+  a: types.Array,
+  b: types.Array,
+  distance: float = 1.0,
+  threshold: float = 0.5,
+) -> types.Array:
+  """F-scores of surfaces: of the shares that lie near to the other surface.
+
+  Tatarchenko et al. (CVPR 2019): the harmonic mean of the share of the points
+  of a that are within a distance of b, and of the share of those of b that are
+  within that distance of a. Points are the centres of all surface voxels.
+
+  Args:
+    a: shapes `(n, D, H, W)`.
+    b: shapes `(m, D, H, W)`.
+    distance: in voxels.
+    threshold: voxels above it are occupied.
+
+  Returns:
+    `(n, m)` in [0, 1]. An empty shape has 0 with any other, and 1 with another
+    empty one.
+
+  Raises:
+    ValueError: when the grids differ.
+
+  >>> y = jnp.zeros((2, 4, 4, 4)).at[0, 0, 0, 0].set(1).at[1, 0, 0, :3].set(1)
+  >>> f_scores(y, y).round(3).tolist()
+  [[1.0, 0.8], [0.8, 1.0]]
+  """
+  a, b = _two_sets(a, b)
+  distance_a, weight_a, empty_a = _surfaces(a, threshold)
+  distance_b, weight_b, empty_b = _surfaces(b, threshold)
+  near_a, near_b = (
+    (x <= distance**2).astype(jnp.float32) for x in (distance_a, distance_b)
+  )
+  precision = jnp.matmul(weight_a, near_b.T, precision='highest')
+  recall = jnp.matmul(near_a, weight_b.T, precision='highest')
+  total = precision + recall
+  score = 2 * precision * recall / jnp.where(total > 0, total, 1.0)
+  return jnp.where(empty_a[:, None] & empty_b[None], 1.0, score)
+
+
+def _two_sets(a, b):
+  """Two sets of shapes on one grid."""
+  if a.ndim != 4 or b.ndim != 4 or a.shape[1:] != b.shape[1:]:
+    raise ValueError(
+      'distances of surfaces need shapes (n, D, H, W) on one grid, got '
+      f'{a.shape} and {b.shape}'
+    )
+  return jnp.asarray(a), jnp.asarray(b)
+
+
+def _surfaces(y, threshold):
+  """Of each voxel the squared distance to the surface; weights of its points.
+
+  Returns:
+    Distances and weights `(n, D H W)`, and which shapes have no surface.
+  """
+  points = surface(y, threshold)
+  # One shape at a time: the transform compares all voxels of a line.
+  distance = _rows(jax.lax.map(squared_distance_transform, points))
+  number = points.sum(axis=(1, 2, 3))
+  weight = _rows(points) / jnp.maximum(number, 1)[:, None]
+  return distance, weight, number == 0
 
 
 def jensen_shannon_divergence(

@@ -350,8 +350,9 @@ def from_low_resolution(
   Args:
     y_low: shapes `(*chains, D, H, W, C)`.
     factor: ratio d of the sides of the high and the low resolution.
-    guess: a function from the low to the high resolution; None: `C^-`. The
-      result is corrected so that its block averages are `y_low`.
+    guess: a function from the low to the high resolution; None: `C^-`. Its
+      block averages are corrected to `y_low`: what they miss is interpolated,
+      and what is then missing is added to whole blocks.
     anchor_std: standard deviation of a Gaussian around the start; see `Start`.
 
   >>> from_low_resolution(jnp.ones((1, 2, 2, 2, 1)), 2).position.shape
@@ -361,6 +362,7 @@ def from_low_resolution(
   missing = y_low
   if guess is not None:
     y = guess(y_low)
+    y += grids.trilinear(y_low - grids.downscale(y, factor), factor)
     missing = y_low - grids.downscale(y, factor)
   return Start(
     y + grids.upscale(missing, factor),

@@ -213,6 +213,15 @@ def surface(shape):
   return np.array(points, float).reshape(-1, 3)
 
 
+def f_score(a, b, distance):
+  """Of two shapes, both not empty; the distance is in voxels."""
+  p, q = surface(a), surface(b)
+  squared = ((p[:, None] - q[None]) ** 2).sum(-1)
+  precision = (squared.min(1) <= distance**2).mean()
+  recall = (squared.min(0) <= distance**2).mean()
+  return 2 / (1 / precision + 1 / recall) if precision * recall else 0.0
+
+
 def chamfer(a, b):
   """Of two shapes, both not empty; the longest side is 1."""
   p, q = surface(a) / max(a.shape), surface(b) / max(b.shape)

@@ -1,6 +1,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import ndimage
 
 import dnet_jax
 from tests import reference
@@ -22,12 +23,27 @@ def test_downscale_and_upscale_are_c_and_its_pseudo_inverse():
   np.testing.assert_allclose(high, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize('factor', [1, 2, 4])
+def test_trilinear_is_that_of_scipy(factor):
+  low = np.random.default_rng(0).normal(size=(3, *SIDES, 2)).astype(np.float32)
+  expected = ndimage.zoom(
+    low,
+    (1, factor, factor, factor, 1),
+    order=1,
+    mode='nearest',
+    grid_mode=True,
+  )
+  got = dnet_jax.trilinear(jnp.asarray(low), factor)
+  np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize('chains', [(), (2,), (2, 3)])
 def test_chains_are_any_leading_axes(chains):
   y = jnp.arange(float(np.prod(chains) * 64)).reshape(*chains, 4, 4, 4, 1)
   low = dnet_jax.downscale(y, 2)
   assert low.shape == (*chains, 2, 2, 2, 1)
   assert dnet_jax.upscale(low, 2).shape == y.shape
+  assert dnet_jax.trilinear(low, 2).shape == y.shape
   np.testing.assert_array_equal(
     dnet_jax.downscale(dnet_jax.upscale(low, 2), 2), low
   )
@@ -57,6 +73,8 @@ def test_sides_that_do_not_divide_are_refused():
     dnet_jax.downscale(y, 0)
   with pytest.raises(ValueError, match='factor'):
     dnet_jax.upscale(y, 0)
+  with pytest.raises(ValueError, match='positive, got 0'):
+    dnet_jax.trilinear(y, 0)
   with pytest.raises(ValueError, match='factor 3'):
     dnet_jax.pyramid(y, (3, 2))
   with pytest.raises(ValueError, match='D, H, W, C'):

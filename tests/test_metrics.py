@@ -23,6 +23,7 @@ JITTED = types.SimpleNamespace(
   surface=jax.jit(metrics.surface),
   squared_distance_transform=jax.jit(metrics.squared_distance_transform),
   chamfer_distances=jax.jit(metrics.chamfer_distances),
+  f_scores=jax.jit(metrics.f_scores, static_argnames='distance'),
   jensen_shannon_divergence=jax.jit(metrics.jensen_shannon_divergence),
 )
 
@@ -205,6 +206,27 @@ def test_chamfer_distances_against_brute_force():
   assert both[0, 0] == 0 and (both[0, 1:] > expected.max()).all()
   with pytest.raises(ValueError, match=r'\(4, 5, 6, 4\)'):
     JITTED.chamfer_distances(a[:, :4], b)
+
+
+@pytest.mark.parametrize('distance', [0.0, 1.0, 1.5])
+def test_f_scores_against_brute_force(distance):
+  rng = np.random.default_rng(4)
+  a = rng.random((3, 5, 6, 4)) < 0.05
+  b = rng.random((4, 5, 6, 4)) < 0.4
+  b[0], b[1] = a[1], False
+  b[1, 4, 5, 3] = True
+  assert a.any((1, 2, 3)).all()
+  expected = reference.pairwise(
+    lambda x, y: reference.f_score(x, y, distance), a, b
+  )
+  found = JITTED.f_scores(a, b, distance=distance)
+  np.testing.assert_allclose(found, expected, atol=1e-6)
+  assert found[1, 0] == 1 and (expected < 1).any()
+  empty = np.zeros((1, 5, 6, 4))
+  both = JITTED.f_scores(empty, np.concatenate([empty, b]), distance=distance)
+  np.testing.assert_array_equal(both, [[1, 0, 0, 0, 0]])
+  with pytest.raises(ValueError, match=r'\(4, 5, 6, 4\)'):
+    JITTED.f_scores(a[:, :4], b)
 
 
 def test_jensen_shannon_divergence_against_scipy():

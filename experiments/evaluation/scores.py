@@ -18,6 +18,7 @@ from experiments.files import datasets
 # Compiled as a whole. Outside jit, its loop would be compiled in every call.
 _iou = jax.jit(metrics.iou)
 _chamfer = jax.jit(metrics.chamfer_distances)
+_f_scores = jax.jit(metrics.f_scores)
 _jensen_shannon = jax.jit(metrics.jensen_shannon_divergence)
 # Scores against the test shapes, which mean nothing for the test shapes.
 _AGAINST_TEST = (
@@ -337,7 +338,7 @@ def _surface(voxels):
 def super_resolution_scores(
   y: np.ndarray, voxels: np.ndarray
 ) -> dict[str, float]:
-  """Mean absolute difference, real-valued and thresholded, IoU, Chamfer.
+  """Mean absolute difference, real-valued and thresholded, IoU, surfaces.
 
   Args:
     y: `(n, D, H, W)`.
@@ -345,7 +346,7 @@ def super_resolution_scores(
 
   Returns:
     Means over shapes; `chamfer` as `metrics.chamfer_distances`, a thousand
-    times.
+    times; `f_score` of surfaces within one voxel.
   """
   y = np.clip(y, 0, 1)
   voxels = np.asarray(voxels, np.float32)
@@ -357,6 +358,9 @@ def super_resolution_scores(
       'chamfer_1000': [
         1000 * _chamfer(a[None], b[None])
         for a, b in zip(y, voxels, strict=True)
+      ],
+      'f_score': [
+        _f_scores(a[None], b[None]) for a, b in zip(y, voxels, strict=True)
       ],
     }
   )
