@@ -33,7 +33,7 @@ def export(
   workdir: str,
   out: str,
   *,
-  num_chains: int = 20,
+  num_chains: int = 10,
   weights: str = 'float16',
   changed: tuple[dnet_jax.Model, dict[str, Any]] | None = None,
 ) -> None:

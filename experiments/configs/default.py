@@ -277,6 +277,7 @@ def get_config() -> ml_collections.ConfigDict:
   evaluate.draws = 5
   # Langevin steps of a further row of fresh shapes; 0: no such row.
   evaluate.more_steps = 0
+  evaluate.more_draws = 2  # of `draws`, in that row: it takes longer
   evaluate.seed = 0  # seed of the first draw; the others take the next numbers
   evaluate.splits = 10  # splits of the inception score
   evaluate.classifier = ''  # a workdir or saved model; '': none

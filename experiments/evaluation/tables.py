@@ -30,24 +30,41 @@ _REAL = ('training shapes', 'test shapes')
 PAGES = ('README.md', 'docs/results.md', 'docs/speed.md')
 
 
-def _elsewhere(result):
-  """Sets of a file of shapes that the model it came from has in its own row."""
-  if 'shapes' not in result['scores']:
-    return ()
-  return (*_REAL, 'mean shape', 'noise')
+# What the name of a result ends with: that of the run of a saved model, and
+# that of the persistent chains of the run before it, as a file of shapes.
+_RUN, _BEFORE = '_run', '_paper'
+
+
+def _sets(results):
+  """Name of the result, name of the set, and scores, of all shapes made.
+
+  A saved model keeps a few of its persistent chains. Those of its run stand for
+  them, where there is a result of the run. Real shapes of both are the same.
+  """
+  for name, result in cells.of(results, 'synthesis'):
+    beside = name.endswith((_RUN, _BEFORE))
+    for kind, row in result['scores'].items():
+      real = kind in (*_REAL, 'mean shape', 'noise')
+      few = kind == 'persistent' and f'{name}{_RUN}' in results
+      if not (few or (beside and real)):
+        yield name, kind, row
+
+
+def _persistent(results, name):
+  """The name of the result that has a model's persistent chains."""
+  return f'{name}{_RUN}' if f'{name}{_RUN}' in results else name
 
 
 def inception(results: cells.Results) -> str:
   """Table 1."""
   rows = []
-  for name, result in cells.of(results, 'synthesis'):
-    for kind, row in result['scores'].items():
-      if 'inception_score' in row and kind not in _elsewhere(result):
-        score = f'{row["inception_score"]:.3f}'
-        if row['inception_std']:
-          score += f' ± {row["inception_std"]:.3f}'
-        number = f'{row["shapes"]:.0f}'
-        rows.append([f'{kind}, `{name}`', number, score])
+  for name, kind, row in _sets(results):
+    if 'inception_score' in row:
+      score = f'{row["inception_score"]:.3f}'
+      if row['inception_std']:
+        score += f' ± {row["inception_std"]:.3f}'
+      number = f'{row["shapes"]:.0f}'
+      rows.append([f'{kind}, `{name}`', number, score])
   rows += [[f'*{k}*', '', v] for k, v in paper.INCEPTION_SCORES.items()]
   return cells.markdown(['method', 'shapes', 'inception score'], rows)
 
@@ -65,8 +82,12 @@ def _by_category(results, printed, metric):
   )
   for category, theirs in printed.items():
     name = f'synthesis_{category}'
-    values = [cells.score(results, f'{name}_paper', 'shapes', metric)]
-    values += [cells.score(results, name, kind, metric) for kind in kinds]
+    sources = {'persistent': _persistent(results, name)}
+    values = [cells.score(results, f'{name}{_BEFORE}', 'shapes', metric)]
+    values += [
+      cells.score(results, sources.get(kind, name), kind, metric)
+      for kind in kinds
+    ]
     values += theirs
     rows.append([category, *map(cells.number, values)])
     for column, value in zip(columns, values, strict=True):
@@ -80,25 +101,36 @@ def _by_category(results, printed, metric):
 
 
 def new_shapes(results: cells.Results) -> str:
-  """Fresh and persistent shapes of each category beside real ones."""
+  """Fresh and persistent shapes of each category beside real ones.
+
+  'more steps' is the set 'fresh, N steps', of `evaluate.more_steps`.
+  """
+  more = next((kind for _, kind, _ in _sets(results) if 'steps' in kind), '')
+  own, before, run = '', _BEFORE, _RUN
   columns = (
-    ('1-NN accuracy, before', '_paper', 'shapes', 'one_nn_accuracy'),
-    ('persistent', '', 'persistent', 'one_nn_accuracy'),
-    ('fresh', '', 'fresh', 'one_nn_accuracy'),
-    ('training shapes', '', 'training shapes', 'one_nn_accuracy'),
-    ('coverage, fresh', '', 'fresh', 'coverage'),
-    ('training shapes', '', 'training shapes', 'coverage'),
-    ('class probability, fresh', '', 'fresh', 'class_probability'),
-    ('test shapes', '', 'test shapes', 'class_probability'),
-    ('copy rate, before', '_paper', 'shapes', 'copy_rate'),
-    ('persistent', '', 'persistent', 'copy_rate'),
-    ('fresh', '', 'fresh', 'copy_rate'),
+    ('1-NN accuracy, before', before, 'shapes', 'one_nn_accuracy'),
+    ('persistent', run, 'persistent', 'one_nn_accuracy'),
+    ('fresh', own, 'fresh', 'one_nn_accuracy'),
+    (more or 'more steps', own, more, 'one_nn_accuracy'),
+    ('training shapes', own, 'training shapes', 'one_nn_accuracy'),
+    ('coverage, fresh', own, 'fresh', 'coverage'),
+    (more or 'more steps', own, more, 'coverage'),
+    ('training shapes', own, 'training shapes', 'coverage'),
+    ('class probability, fresh', own, 'fresh', 'class_probability'),
+    (more or 'more steps', own, more, 'class_probability'),
+    ('test shapes', own, 'test shapes', 'class_probability'),
+    ('copy rate, before', before, 'shapes', 'copy_rate'),
+    ('persistent', run, 'persistent', 'copy_rate'),
+    ('fresh', own, 'fresh', 'copy_rate'),
+    (more or 'more steps', own, more, 'copy_rate'),
   )
+
+  def value(name, source, kind, metric):
+    name = _persistent(results, name) if source == run else f'{name}{source}'
+    return cells.score(results, name, kind, metric)
+
   rows = {
-    category: [
-      cells.score(results, f'synthesis_{category}{suffix}', kind, metric)
-      for _, suffix, kind, metric in columns
-    ]
+    category: [value(f'synthesis_{category}', *of) for _, *of in columns]
     for category in (*paper.CLASS_PROBABILITIES, 'all')
   }
   ten = [rows[category] for category in paper.CLASS_PROBABILITIES]
@@ -252,17 +284,16 @@ def distances(results: cells.Results) -> str:
     'rejected': 'rejected',
   }
   rows = []
-  for name, result in cells.of(results, 'synthesis'):
-    for kind, scores in result['scores'].items():
-      if kind in (*_elsewhere(result), 'test shapes', 'mean shape', 'noise'):
-        continue
-      values = []
-      for metric in columns:
-        value = scores.get(metric)
-        if metric == 'mmd_chamfer' and value is not None:
-          value *= 1000
-        values.append(cells.number(value, 2))
-      rows.append([f'`{name}`', kind, *values])
+  for name, kind, scores in _sets(results):
+    if kind in ('test shapes', 'mean shape', 'noise'):
+      continue
+    values = []
+    for metric in columns:
+      value = scores.get(metric)
+      if metric == 'mmd_chamfer' and value is not None:
+        value *= 1000
+      values.append(cells.number(value, 2))
+    rows.append([f'`{name}`', kind, *values])
   return cells.markdown(['result', 'shapes', *columns.values()], rows)
 
 

@@ -222,6 +222,7 @@ _RULES = {
     'seed': _SEED,
     'splits': _POSITIVE,
     'more_steps': _NOT_NEGATIVE,
+    'more_draws': _POSITIVE,
     'baseline_steps': _NOT_NEGATIVE,
   },
   'probe': {

@@ -298,7 +298,7 @@ def _evaluate(
   if steps := settings.more_steps:
     sets[f'fresh, {steps} steps'] = [
       synthesize(model, count, seed, num_steps=steps)
-      for seed in draws(settings)
+      for seed in draws(settings)[: settings.more_draws]
     ]
   return scored(request, data, sets)
 

@@ -141,9 +141,12 @@ def test_a_row_of_more_steps(folder_of):
   request.config.evaluate.more_steps = own
   table = evaluate.evaluate(request)['scores']
   assert table[f'fresh, {own} steps'] == table['fresh']
+  assert table['fresh']['draws'] == 2
   request.config.evaluate.more_steps = own + 3
+  request.config.evaluate.more_draws = 1
   table = evaluate.evaluate(request)['scores']
   assert table[f'fresh, {own + 3} steps'] != table['fresh']
+  assert 'draws' not in table[f'fresh, {own + 3} steps']
 
 
 def test_evaluate_shapes_of_a_file_with_a_classifier(folder_of, tmp_path):

@@ -101,6 +101,15 @@ def test_results_reach_their_cells():
         'training shapes': {'one_nn_accuracy': 0.375},
       },
     },
+    # The run of the saved model, with more persistent chains.
+    'synthesis_sofa_run': {
+      'table': 'synthesis',
+      'category': 'sofa',
+      'scores': {
+        'persistent': {'one_nn_accuracy': 0.5625},
+        'training shapes': {'one_nn_accuracy': 0.375},
+      },
+    },
     'recovery_chair': {
       'table': 'recovery',
       'category': 'chair',
@@ -175,12 +184,16 @@ def test_results_reach_their_cells():
   header, *rows = cells(tables.new_shapes(results))
   sofa = next(row for row in rows if row[0] == 'sofa')
   assert sofa[header.index('1-NN accuracy, before')] == '0.500'
+  assert sofa[header.index('persistent')] == '0.562'
   assert sofa[header.index('class probability, fresh')] == '0.250'
   assert rows[-1][0] == 'mean of ten'
   # One row for each set that was made; the file's real shapes are elsewhere.
   rows = [row[:2] for row in cells(tables.distances(results))[1:]]
   assert ['`synthesis_sofa_paper`', 'shapes'] in rows
-  assert ['`synthesis_sofa_paper`', 'training shapes'] not in rows
+  assert ['`synthesis_sofa_run`', 'persistent'] in rows
+  assert ['`synthesis_sofa`', 'persistent'] not in rows
+  for beside in ('paper', 'run'):
+    assert [f'`synthesis_sofa_{beside}`', 'training shapes'] not in rows
   assert '0.7500' in tables.classification_error(results)
   assert '7.125 ± 0.500' in tables.inception(results)
   header, *rows = cells(tables.recovery(results))
