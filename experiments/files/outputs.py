@@ -11,6 +11,7 @@ import errno
 import glob
 import itertools
 import json
+import logging as standard_logging
 import os
 import shutil
 import sys
@@ -44,6 +45,15 @@ def device() -> str:
   if processes > 1:
     text += f', {jax.local_device_count()} in each of {processes} processes'
   return text
+
+
+def plain_log() -> None:
+  """Makes lines of the log have no dates; of libraries only errors come."""
+  logging.set_verbosity(logging.INFO)
+  formatter = standard_logging.Formatter('%(message)s')
+  logging.get_absl_handler().setFormatter(formatter)
+  for name in ('jax', 'orbax', 'matplotlib', 'trimesh'):
+    standard_logging.getLogger(name).setLevel(standard_logging.ERROR)
 
 
 def tell_devices() -> None:
