@@ -230,13 +230,18 @@ def write_shapes(
         ).faces
     if split['meshes']:
       record.setdefault('faces', {})[kind or 'voxels'] = list(faces)
-      logging.info(
-        '%s meshes of %s faces%s',
-        len(faces) - faces.count(0),
-        ', '.join(f'{n:,}' for n in faces if n) or 'no',
-        f' ({kind})' if kind else '',
-      )
+      logging.info('%s%s', _in_words(faces), f' ({kind})' if kind else '')
     if 0 in faces:
       empty = [i for i, n in enumerate(faces) if not n]
       logging.warning('Shapes without a surface: %s %s', kind, empty)
   write(os.path.join(folder, 'record.json'), record)
+
+
+def _in_words(faces):
+  """How many meshes there are, and how many faces they have."""
+  some = sorted(n for n in faces if n)
+  if not some:
+    return 'No meshes'
+  if len(some) == 1:
+    return f'1 mesh of {some[0]:,} faces'
+  return f'{len(some)} meshes of {some[0]:,} to {some[-1]:,} faces'
