@@ -71,6 +71,11 @@ def _write(request, score, card):
   outputs.write_result(request.folder, 'evaluation', result, request.out)
   if 'scores' in result:
     _print(result['scores'])
+  elif 'categories' in result:
+    # Of a classifier.
+    rows = {'all': result} | result['categories']
+    names = ('accuracy', 'probability')
+    _print({row: {x: rows[row][x] for x in names} for row in rows})
   return result
 
 
