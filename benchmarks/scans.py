@@ -20,6 +20,7 @@ from data_prep import scans
 from experiments.evaluation import scores
 from experiments.files import figures
 from experiments.files import models
+from experiments.files import outputs
 from experiments.tasks import base
 from experiments.tasks import parts
 from experiments.tasks import recovery
@@ -65,6 +66,7 @@ def main(argv: Sequence[str]) -> int:
   if len(argv) > 1:
     raise app.UsageError(f'arguments without a flag: {argv[1:]}')
   values = flags.FLAGS
+  outputs.plain_log()
   model, card = models.open_model(values.workdir)
   config = models.full_config(card['config'])
   if values.data:

@@ -138,6 +138,7 @@ def main(argv: Sequence[str]) -> int:
   if len(argv) > 1:
     raise app.UsageError(f'arguments without a flag: {argv[1:]}')
   values = flags.FLAGS
+  outputs.plain_log()
   if values.out and os.path.lexists(values.out):
     # Checked before minutes of learning, not after.
     raise FileExistsError(f'{values.out} exists and is not overwritten')

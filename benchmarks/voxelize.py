@@ -20,6 +20,7 @@ from absl import app
 from absl import flags
 import numpy as np
 
+from data_prep import command
 from data_prep import groups
 from data_prep import mesh_files
 from data_prep import trees
@@ -96,10 +97,14 @@ def main(argv: Sequence[str]) -> int:
   return 0
 
 
-if __name__ == '__main__':
+def define_flags() -> None:
+  """Defines the flags of the command; not on import, where they could clash."""
   flags.DEFINE_string('meshes', None, 'Zip file or folder of meshes.')
   flags.DEFINE_integer('limit', 200, 'How many meshes, chosen at random.', 1)
   flags.DEFINE_list('size', ['32', '64'], 'Voxels a side.')
   flags.DEFINE_integer('num_workers', 0, 'Time the command, too, if not 0.', 0)
   flags.mark_flags_as_required(['meshes'])
-  app.run(main)
+
+
+if __name__ == '__main__':
+  command.run(main, define_flags)

@@ -168,10 +168,15 @@ def find(
   shapes.sort()
   for one, other in itertools.pairwise(shapes):
     if one[:3] == other[:3] and not same_names:
+      advice = (
+        f'--tree={tree!r} does not fit these files'
+        if tree
+        else "a pattern such as --tree='{class}/{name}/*.obj' says where the "
+        'name is'
+      )
       raise ValueError(
         f'two shapes are called {"/".join(one[:3])}: '
-        f'{one.member or one.path} and {other.member or other.path}; a pattern '
-        "such as --tree='{class}/{name}/*.obj' says where the name is"
+        f'{one.member or one.path} and {other.member or other.path}; {advice}'
       )
   return Found(shapes, dict(sorted(passed_over.items())))
 

@@ -364,7 +364,7 @@ def _from_hub(text):
     import huggingface_hub
   except ImportError as error:
     raise ImportError(
-      f"{text} needs the package huggingface_hub: pip install 'dnet_jax[hub]'"
+      f'{text} needs a package: pip install huggingface_hub'
     ) from error
   try:
     folder = huggingface_hub.snapshot_download(

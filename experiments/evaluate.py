@@ -71,16 +71,24 @@ def _write(request, score, card):
   outputs.write_result(request.folder, 'evaluation', result, request.out)
   if 'scores' in result:
     _print(result['scores'])
+  elif 'categories' in result:
+    # Of a classifier.
+    rows = {'all': result} | result['categories']
+    names = ('accuracy', 'probability')
+    _print({row: {x: rows[row][x] for x in names} for row in rows})
   return result
 
 
 def _print(table):
-  """Prints scores, one set a column."""
-  rows = list(dict.fromkeys(name for row in table.values() for name in row))
-  print(f'{"":24}' + ''.join(f'{name:>16}' for name in table))
+  """Prints scores: sets are columns, or rows where there are more of them."""
+  names = list(dict.fromkeys(name for row in table.values() for name in row))
+  rows = [['', *table]]
+  for name in names:
+    values = (scores.get(name) for scores in table.values())
+    rows.append([name, *('' if v is None else f'{v:.4f}' for v in values)])
+  if len(table) > len(names):
+    rows = [*map(list, zip(*rows, strict=True))]
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
   for row in rows:
-    values = (scores.get(row) for scores in table.values())
-    print(
-      f'{row:24}'
-      + ''.join(f'{"" if v is None else format(v, ".4f"):>16}' for v in values)
-    )
+    cells = [x.rjust(width) for x, width in zip(row, widths, strict=True)]
+    print('  '.join([row[0].ljust(widths[0]), *cells[1:]]).rstrip())

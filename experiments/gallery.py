@@ -19,6 +19,7 @@ import dnet_jax
 from experiments.configs import arguments
 from experiments.files import figures
 from experiments.files import models
+from experiments.files import outputs
 from experiments.tasks import synthesis
 
 
@@ -76,6 +77,7 @@ def main(argv: Sequence[str]) -> None:
   """Draws what the flags ask for."""
   if argv[1:]:
     raise app.UsageError(f'no arguments but flags are taken, got {argv[1:]}')
+  outputs.plain_log()
   given, rows = flags.FLAGS, {}
   try:
     for folder in given.models:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import contextlib
 import errno
 import json
-import logging as standard_logging
 import os
 import sys
 import traceback
@@ -43,7 +42,8 @@ except ModuleNotFoundError as error:
     raise
   # The library alone is installed.
   raise SystemExit(
-    f"error: {error.name} is missing: pip install 'dnet_jax[experiments]'"
+    f'error: {error.name} is missing; in the folder of the repository: pip '
+    "install '.[experiments]'"
   ) from error
 
 # Modes that run without an open model.
@@ -100,7 +100,7 @@ def run(argv: Sequence[str]) -> int:
     and where some shapes of a folder were skipped; 128 plus the signal's number
     for a run that was stopped.
   """
-  _plain_log()
+  outputs.plain_log()
   try:
     _run(argv)
   except signals.Stopped as stopped:
@@ -140,15 +140,6 @@ def sentence(error: BaseException) -> str:
     f'{type(error).__name__}: {text}; this is a bug in the program: --debug '
     'shows where'
   )
-
-
-def _plain_log():
-  """Lines of the log without dates; of libraries only errors."""
-  logging.set_verbosity(logging.INFO)
-  formatter = standard_logging.Formatter('%(message)s')
-  logging.get_absl_handler().setFormatter(formatter)
-  for name in ('jax', 'orbax', 'matplotlib', 'trimesh'):
-    standard_logging.getLogger(name).setLevel(standard_logging.ERROR)
 
 
 def _run(argv):

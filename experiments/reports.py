@@ -16,6 +16,7 @@ from absl import logging
 
 from experiments import report
 from experiments.files import models
+from experiments.files import outputs
 from experiments.files import workdirs
 from experiments.pages import markup
 from experiments.pages import samples
@@ -78,6 +79,7 @@ def main(argv: Sequence[str]) -> None:
   """Writes the reports that do not exist yet, and the gallery."""
   if argv[1:]:
     raise app.UsageError(f'no arguments but flags are taken, got {argv[1:]}')
+  outputs.plain_log()
   folders = _MODELS.value
   if folders is None:
     folders = sorted(map(os.path.dirname, glob.glob('pretrained/*/spec.json')))

@@ -27,6 +27,7 @@ def main(argv: Sequence[str]) -> None:
   """Serves the page until Ctrl-C."""
   if argv[1:]:
     raise app.UsageError(f'no arguments but flags are taken, got {argv[1:]}')
+  outputs.plain_log()
   try:
     model, card = models.open_model(_WORKDIR.value)
     config = models.full_config(card.get('config', {}))

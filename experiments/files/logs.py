@@ -184,7 +184,9 @@ def open_writer(
     stamp = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
     head = {'time': stamp, 'step': int(step), 'kind': kind}
     append(events_file, head | _encode(row))
-    details = ', '.join(f'{name} {value}' for name, value in row.items())
+    details = ', '.join(
+      f'{name} {_words(value)}' for name, value in row.items()
+    )
     text = f'step {step}: {kind.replace("_", " ")}'
     say(f'{text} ({details})' if details else text)
 
@@ -312,6 +314,11 @@ def _keep_rows(path, keep):
     file.flush()
     os.fsync(file.fileno())
   os.replace(partial, path)
+
+
+def _words(value):
+  """A value of an event, for a line of the log."""
+  return '; '.join(map(str, value)) if isinstance(value, list) else value
 
 
 def _plain(value):

@@ -119,8 +119,8 @@ def batch_indices(
   """
   if not 1 <= batch_size <= num_shapes:
     raise ValueError(
-      f'data.batch_size must be from 1 to the number of training shapes, '
-      f'{num_shapes}; got {batch_size}'
+      f'--config.data.batch_size must be from 1 to {num_shapes}, the number '
+      f'of training shapes; got {batch_size}'
     )
   num_batches = num_shapes // batch_size
   epoch, position = divmod(step, num_batches)

@@ -11,6 +11,7 @@ import errno
 import glob
 import itertools
 import json
+import logging as standard_logging
 import os
 import shutil
 import sys
@@ -44,6 +45,15 @@ def device() -> str:
   if processes > 1:
     text += f', {jax.local_device_count()} in each of {processes} processes'
   return text
+
+
+def plain_log() -> None:
+  """Makes lines of the log have no dates; of libraries only errors come."""
+  logging.set_verbosity(logging.INFO)
+  formatter = standard_logging.Formatter('%(message)s')
+  logging.get_absl_handler().setFormatter(formatter)
+  for name in ('jax', 'orbax', 'matplotlib', 'trimesh'):
+    standard_logging.getLogger(name).setLevel(standard_logging.ERROR)
 
 
 def tell_devices() -> None:
@@ -220,13 +230,18 @@ def write_shapes(
         ).faces
     if split['meshes']:
       record.setdefault('faces', {})[kind or 'voxels'] = list(faces)
-      logging.info(
-        '%s meshes of %s faces%s',
-        len(faces) - faces.count(0),
-        ', '.join(f'{n:,}' for n in faces if n) or 'no',
-        f' ({kind})' if kind else '',
-      )
+      logging.info('%s%s', _in_words(faces), f' ({kind})' if kind else '')
     if 0 in faces:
       empty = [i for i, n in enumerate(faces) if not n]
       logging.warning('Shapes without a surface: %s %s', kind, empty)
   write(os.path.join(folder, 'record.json'), record)
+
+
+def _in_words(faces):
+  """How many meshes there are, and how many faces they have."""
+  some = sorted(n for n in faces if n)
+  if not some:
+    return 'No meshes'
+  if len(some) == 1:
+    return f'1 mesh of {some[0]:,} faces'
+  return f'{len(some)} meshes of {some[0]:,} to {some[-1]:,} faces'

@@ -99,7 +99,7 @@ def check_config(
     raise ValueError(
       f'{workdir} belongs to a run with another config; use another workdir, '
       'set these fields back, or continue with the new values by '
-      '--accept_changes (old -> new):\n  ' + '\n  '.join(refused)
+      f'--accept_changes (old -> new): {", ".join(refused)}'
     )
   return allowed
 

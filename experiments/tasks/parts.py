@@ -221,8 +221,9 @@ def data(
     # A saved model names the file without its folder.
     path = f'data/{path}'
   if path != datasets.FURNITURE and not os.path.exists(path):
+    looked = path if os.path.dirname(path) else f'{path} or data/{path}'
     raise FileNotFoundError(
-      f'there is no data at {path}: point --config.data.path at a voxel file '
+      f'there is no data at {looked}: point --config.data.path at a voxel file '
       "(docs/data.md says how to make one of ModelNet10), or at 'furniture', "
       'which needs no file'
     )

@@ -164,9 +164,10 @@ def persistent(model: dnet_jax.Model, num_shapes: int) -> np.ndarray:
   """
   chains = model.extras.get('chains', ())
   if not 1 <= num_shapes <= len(chains):
+    other = f'num_samples={len(chains)}' if len(chains) else 'start=noise'
     raise ValueError(
       f'sample.num_samples = {num_shapes}, but the model keeps {len(chains)} '
-      "persistent chains; use --config.sample.start='noise'"
+      f'persistent chains; use --config.sample.{other}'
     )
   return datasets.to_voxels(
     chains[:num_shapes],

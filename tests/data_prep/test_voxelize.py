@@ -494,6 +494,13 @@ def test_two_meshes_of_one_name(tmp_path):
   (tmp_path / 'a.obj').write_bytes(FILES['x.obj'])
   with pytest.raises(ValueError, match=r'two shapes are called .*/train/a'):
     trees.find_shapes(tmp_path)
+  # A pattern that was given is not advised.
+  for name in ('b.off', 'c.off'):
+    path = tmp_path / 'tree' / 'chair' / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(OFF)
+  with pytest.raises(ValueError, match='does not fit these files'):
+    trees.find(tmp_path / 'tree', tree='{class}/{name}/*.off')
 
 
 # The whole command.

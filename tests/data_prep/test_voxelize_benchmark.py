@@ -40,3 +40,19 @@ def test_benchmark(tmp_path):
   assert set(numbers['shapes_a_second']) == {'16', '32'}
   assert numbers['shapes_a_second']['32'] > 0
   assert 20 < numbers['peak_mib'] < 4000
+
+
+def test_no_meshes_are_one_sentence(tmp_path):
+  result = subprocess.run(
+    [
+      *(sys.executable, '-m', 'benchmarks.voxelize'),
+      f'--meshes={tmp_path}/none.zip',
+    ],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert result.returncode == 1
+  assert result.stderr.startswith('error: no shapes at ')
+  assert len(result.stderr.splitlines()) == 1

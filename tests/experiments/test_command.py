@@ -481,4 +481,4 @@ def test_a_missing_extra_is_named(tmp_path, missing):
   assert done.returncode == 1
   (line,) = done.stderr.splitlines()
   assert line.startswith(f'error: {missing}')
-  assert "pip install 'dnet_jax[experiments]'" in line
+  assert line.endswith("pip install '.[experiments]'")

@@ -194,3 +194,20 @@ def test_voxel_files_are_scored_by_their_test_split(tmp_path):
     scores.read_shapes(path, 'all'), data.voxels['test']
   )
   assert len(scores.read_shapes(path, 'chair')) == 2
+
+
+def test_scores_are_printed_apart(capsys):
+  few = {'model': {'error': 0.5}, 'nearest training shape': {'iou': 1.0}}
+  evaluate._print(few)
+  assert capsys.readouterr().out.splitlines() == [
+    '        model  nearest training shape',
+    'error  0.5000',
+    'iou                            1.0000',
+  ]
+  evaluate._print(few | {'paper': {'error': 0.25}})
+  assert capsys.readouterr().out.splitlines() == [
+    '                         error     iou',
+    'model                   0.5000',
+    'nearest training shape          1.0000',
+    'paper                   0.2500',
+  ]

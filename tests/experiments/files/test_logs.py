@@ -214,6 +214,7 @@ def test_a_bar_on_a_terminal(tmp_path, capsys):
   w.metrics(2, {'energy_gap': -12.5})
   w.metrics(3, {'energy_gap': -13.5})
   w.event(3, 'resume')
+  w.event(3, 'changed_config', fields=['a: 1 -> 2', 'b: 3 -> 4'])
   w.close()
   shown = capsys.readouterr().err
   assert '2/4' in shown
@@ -221,6 +222,7 @@ def test_a_bar_on_a_terminal(tmp_path, capsys):
   assert 'energy gap -13.5' in shown
   assert 'ETA 0:00:00' in shown
   assert 'step 3: resume' in shown
+  assert 'changed config (fields a: 1 -> 2; b: 3 -> 4)' in shown
 
 
 def test_inactive_writes_nothing(tmp_path):

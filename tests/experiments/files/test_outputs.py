@@ -58,3 +58,15 @@ def test_processes_at_once_get_folders_of_their_own(tmp_path):
       )
     )
   assert len({*paths}) == 20 and len(os.listdir(tmp_path)) == 20
+
+
+@pytest.mark.parametrize(
+  ('faces', 'words'),
+  [
+    ((0,), 'No meshes'),
+    ((0, 1234), '1 mesh of 1,234 faces'),
+    ((2000, 0, 12), '2 meshes of 12 to 2,000 faces'),
+  ],
+)
+def test_meshes_in_words(faces, words):
+  assert outputs._in_words(faces) == words

@@ -22,9 +22,12 @@ def folder(folder_of):
   return folder_of('evaluation_classifier')
 
 
-def test_it_knows_the_furniture_and_rejects_negatives(folder, tmp_path):
+def test_it_knows_the_furniture_and_rejects_negatives(folder, tmp_path, capsys):
   out = str(tmp_path / 'classifier.json')
   result = evaluate.evaluate(tiny.request(folder, out=out))
+  first, whole, *_ = capsys.readouterr().out.splitlines()
+  assert first.split() == ['accuracy', 'probability']
+  assert whole.split()[:2] == ['all', f'{result["accuracy"]:.4f}']
   assert tiny.content(tmp_path, 'classifier.json') == result
   classes = len(result['card']['classes'])
   confusion = np.array(result['confusion'])

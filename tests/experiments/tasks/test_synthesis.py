@@ -124,3 +124,15 @@ def test_a_model_without_its_data_can_be_sampled(workdir, caplog):
   assert 'neighbours.png' not in os.listdir(folder)
   assert 'samples.png' in os.listdir(folder)
   assert 'nowhere.npz' in caplog.text
+
+
+def test_more_persistent_chains_than_a_model_keeps(model):
+  kept = len(model.extras['chains'])
+  with pytest.raises(ValueError, match=rf'num_samples={kept}$'):
+    synthesis.persistent(model, kept + 1)
+  extras = {k: v for k, v in model.extras.items() if k != 'chains'}
+  bare = dnet_jax.Model(model.spec, model.params, extras)
+  with pytest.raises(
+    ValueError, match=r'keeps 0 .*--config\.sample\.start=noise'
+  ):
+    synthesis.persistent(bare, 1)
