@@ -375,7 +375,7 @@ def main(argv: Sequence[str]) -> None:
     _job()
   out = flags.FLAGS.out
   if out and os.path.exists(out):
-    raise app.UsageError(f'{out} exists and is not overwritten')
+    raise SystemExit(f'error: {out} exists and is not overwritten')
   load = os.getloadavg()
   result = {
     'command': 'python -m benchmarks.scaling',

@@ -181,17 +181,24 @@ def main(argv: Sequence[str]) -> int:
   seconds = time.monotonic() - start
   count, skipped = len(found.shapes), outcome.skipped
   print(
-    f'{", ".join(outs.values())}: {count - len(skipped)} shapes of '
-    f'{count} meshes in {seconds:.1f} s'
+    f'{", ".join(outs.values())}: {_count(count - len(skipped), "shape")} of '
+    f'{_count(count, "mesh", "es")} in {seconds:.1f} s'
   )
   if found.passed_over:
     print(trees.passed_over_line(found))
   for what, entries in (('doubtful', outcome.doubtful), ('skipped', skipped)):
     if entries:
-      print(f'{len(entries)} meshes were {what}:', file=sys.stderr)
+      were = 'was' if len(entries) == 1 else 'were'
+      meshes = _count(len(entries), 'mesh', 'es')
+      print(f'{meshes} {were} {what}:', file=sys.stderr)
       for name, reason in entries:
         print(f'  {name}: {reason}', file=sys.stderr)
   return 2 if skipped else 0
+
+
+def _count(number, name, plural='s'):
+  """A number of things, in words."""
+  return f'{number} {name}{"" if number == 1 else plural}'
 
 
 if __name__ == '__main__':

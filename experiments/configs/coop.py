@@ -13,7 +13,7 @@ generator's rate of 0.0003, all generated shapes were the same after 20
 iterations, and the energy gap grew without end. After the first phase, shapes
 stay different only if the generator learns far more slowly than the descriptor.
 With rates of 0.0003 and 0.0005 `distance_generated` fell from 12,000 to 3,900
-within 25 iterations (`distance_observed` is 10,500); with 0.00003 and 0.001 it
+within 25 iterations (`distance_observed` is 10,400); with 0.00003 and 0.001 it
 was 8,500 after 1,000. The descriptor's reference has two means, for empty and
 full voxels.
 """

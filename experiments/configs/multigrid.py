@@ -6,7 +6,7 @@ and then, for Figure 8 (samples/grids/grids.png in the workdir):
 
 python -m experiments.main --workdir=runs/multigrid_sofa --mode=sample
 
-A category alone has grids of 4, 8, 16 and 32 and takes about ten minutes of one
+A category alone has grids of 4, 8, 16 and 32 and takes ten minutes of one quiet
 CPU core for sofas; docs/results.md has its numbers. `,paper` has the grids,
 layers and numbers of section 6.6, up to 64^3, and needs a GPU. As in 6.1, its
 step of 0.3 means 0.3^2 in eq. (7), and Adam keeps the rate of 6.1; `,text` has

@@ -707,7 +707,7 @@ def test_broken_meshes_are_reported_and_skipped(broken_tree, tmp_path):
   out = tmp_path / 'x.npz'
   result = command(f'--meshes={broken_tree}', f'--out={out}')
   assert result.returncode == 2, result.stderr
-  assert f'1 shapes of {len(BROKEN) + 1} meshes' in result.stdout
+  assert f'1 shape of {len(BROKEN) + 1} meshes' in result.stdout
   report = result.stderr.split('meshes were skipped:')[1]
   for name, (_, message) in BROKEN.items():
     line = next(
@@ -814,7 +814,7 @@ def test_shapes_with_holes_are_named_and_marked(tmp_path):
   )
   assert result.returncode == 0, result.stderr
   assert 'passed over: 1 .txt' in result.stdout
-  assert '1 meshes were doubtful:' in result.stderr
+  assert '1 mesh was doubtful:' in result.stderr
   assert 'box/train/b: at 64^3 it has holes; ' in result.stderr
   small, large = (voxel_file.read(tmp_path / f'{n}.npz') for n in (16, 64))
   assert small.doubtful['train'].tolist() == [False, False]
