@@ -410,7 +410,7 @@ def f_scores(
     ValueError: when the grids differ.
 
   >>> y = jnp.zeros((2, 4, 4, 4)).at[0, 0, 0, 0].set(1).at[1, 0, 0, :3].set(1)
-  >>> f_scores(y, y).round(3).tolist()
+  >>> [[round(float(x), 3) for x in row] for row in f_scores(y, y)]
   [[1.0, 0.8], [0.8, 1.0]]
   """
   a, b = _two_sets(a, b)

@@ -25,7 +25,7 @@ _LEVELS = 15  # Of a voxel in a file, not counting 0: an odd divisor of 255.
 # Values farther from 0.5 than this are shown as empty or full.
 _SOFT = 1 / 3
 _MOST_POINTS = 300  # Of a curve.
-_CHART = (380, 190, 48, 24)  # Width, height, and margins left and below.
+_CHART = (380, 190, 58, 24)  # Width, height, and margins left and below.
 
 
 def asset(name: str) -> str:
@@ -230,7 +230,7 @@ def _chart(points):
     marks.append(
       f'<line class="grid" x1="{left}" x2="{width - 8}" y1="{v:.1f}" '
       f'y2="{v:.1f}"/><text x="{left - 4}" y="{v + 4:.1f}" '
-      f'text-anchor="end">{value:.3g}</text>'
+      f'text-anchor="end">{_tick(value)}</text>'
     )
   for value, anchor in ((first, 'start'), (last, 'end')):
     u, _ = place(value, low)
@@ -242,6 +242,17 @@ def _chart(points):
     f'<svg viewBox="0 0 {width} {height}" role="img">{"".join(marks)}'
     f'<path d="{path}"/></svg>'
   )
+
+
+def _tick(value):
+  """A number beside an axis, short enough for the margin.
+
+  >>> [_tick(x) for x in (0.0392, -132.04, 17300.0, 2.5e6)]
+  ['0.0392', '-132', '17,300', '2.5e+06']
+  """
+  if 1000 <= abs(value) < 100_000:
+    return f'{value:,.0f}'
+  return f'{value:.3g}'
 
 
 def as_json(content: Any) -> str:

@@ -102,6 +102,7 @@ def test_scores_by_hand():
     'error_binary': 0.0,
     'iou': 1.0,
     'chamfer_1000': 0.0,
+    'f_score': 1.0,
   }
   shifted = scores.super_resolution_scores(np.roll(y, 1, axis=1), y)
   assert shifted['error'] == 0.5 and shifted['iou'] == 0.33333
