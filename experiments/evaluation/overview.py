@@ -1,4 +1,4 @@
-"""README's tables: a line for each task, the saved models, a line of speed."""
+"""README's tables: a line for each task, and the saved models."""
 
 import glob
 import json
@@ -34,25 +34,6 @@ def cards(folder: str) -> dict[str, Any]:
       'report': 'report.html' in beside,
     }
   return found
-
-
-def speed_summary(results: cells.Results) -> str:
-  """README's line: the score of 6.1 beside PyTorch."""
-  for result in results.values():
-    for row in result.get('networks', []):
-      seconds = row['seconds']
-      ours = seconds.get('ours', {}).get('score')
-      torch = seconds.get('torch', {}).get('score')
-      if row['network'] == 'paper_3_layer' and ours and torch:
-        machine = result['machine']
-        return (
-          "The score of the paper's network, one for each Langevin step, "
-          f'takes {ours:.2f} s for {row["chains"]} chains of '
-          f'{row["grid"]}^3 on {machine["cores"]} cores of {machine["cpu"]}, '
-          f'{torch / ours:.1f} times as fast as PyTorch '
-          f'{machine["torch"].split("+")[0]} ({machine["date"][:10]}).'
-        )
-  return '–'
 
 
 def _all_of(values):

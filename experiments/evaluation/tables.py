@@ -22,6 +22,7 @@ from absl import flags
 from experiments.evaluation import cells
 from experiments.evaluation import overview
 from experiments.evaluation import paper
+from experiments.evaluation import speed
 
 # Sets of shapes of a result, our own first.
 _OURS = ('persistent', 'fresh')
@@ -105,28 +106,29 @@ def new_shapes(results: cells.Results) -> str:
 
   'more steps' is the set 'fresh, N steps', of `evaluate.more_steps`.
   """
-  more = next((kind for _, kind, _ in _sets(results) if 'steps' in kind), '')
-  own, before, run = '', _BEFORE, _RUN
+  kinds = (kind for _, kind, _ in _sets(results))
+  more = next((kind for kind in kinds if kind.endswith('steps')), 'more steps')
+  own = ''
   columns = (
-    ('1-NN accuracy, before', before, 'shapes', 'one_nn_accuracy'),
-    ('persistent', run, 'persistent', 'one_nn_accuracy'),
+    ('1-NN accuracy, before', _BEFORE, 'shapes', 'one_nn_accuracy'),
+    ('persistent', _RUN, 'persistent', 'one_nn_accuracy'),
     ('fresh', own, 'fresh', 'one_nn_accuracy'),
-    (more or 'more steps', own, more, 'one_nn_accuracy'),
+    (more, own, more, 'one_nn_accuracy'),
     ('training shapes', own, 'training shapes', 'one_nn_accuracy'),
     ('coverage, fresh', own, 'fresh', 'coverage'),
-    (more or 'more steps', own, more, 'coverage'),
+    (more, own, more, 'coverage'),
     ('training shapes', own, 'training shapes', 'coverage'),
     ('class probability, fresh', own, 'fresh', 'class_probability'),
-    (more or 'more steps', own, more, 'class_probability'),
+    (more, own, more, 'class_probability'),
     ('test shapes', own, 'test shapes', 'class_probability'),
-    ('copy rate, before', before, 'shapes', 'copy_rate'),
-    ('persistent', run, 'persistent', 'copy_rate'),
+    ('copy rate, before', _BEFORE, 'shapes', 'copy_rate'),
+    ('persistent', _RUN, 'persistent', 'copy_rate'),
     ('fresh', own, 'fresh', 'copy_rate'),
-    (more or 'more steps', own, more, 'copy_rate'),
+    (more, own, more, 'copy_rate'),
   )
 
   def value(name, source, kind, metric):
-    name = _persistent(results, name) if source == run else f'{name}{source}'
+    name = _persistent(results, name) if source == _RUN else f'{name}{source}'
     return cells.score(results, name, kind, metric)
 
   rows = {
@@ -315,75 +317,6 @@ def evaluation_classifier(results: cells.Results) -> str:
   return cells.markdown([*header, 'largest of the ten', 'entropy'], rows)
 
 
-def speed(results: cells.Results) -> str:
-  """Scores and learning steps of benchmarks/langevin.py, beside PyTorch.
-
-  `≈` is an estimate by the time of one chain.
-  """
-  rows = []
-  for result in results.values():
-    for row in result.get('networks', []):
-      name = row['network'].removeprefix('paper_')
-      memory, compiled = row.get('memory_mib', {}), row['compile_seconds']
-      for call in ('score', 'learn'):
-        ours, torch = (
-          row['seconds'].get(label, {}).get(call) for label in ('ours', 'torch')
-        )
-        what = f'{row["chains"]} chains'
-        if call == 'learn':
-          what += f' + {row["batch"]} shapes'
-          what += f', K = {row["num_steps"]}' if row['num_steps'] else ''
-        errors = (row.get('error', {}).get(k) for k in ('ours', 'torch'))
-        direct = cells.number(row['seconds'].get('direct', {}).get(call), 2)
-        late = row.get('estimated_seconds', {}).get('direct', {}).get(call)
-        rows.append(
-          [
-            f'{row["section"]} {name}, {row["grid"]}^3',
-            f'{call}, {what}',
-            cells.number(ours, 2),
-            cells.number(torch, 2),
-            cells.number(torch and torch / ours, 2),
-            f'≈ {late:.0f}' if late else direct,
-            ' / '.join(
-              cells.number(memory.get(f'{k} {call}'), 0)
-              for k in ('ours', 'torch')
-            ),
-            ' / '.join('–' if e is None else f'{e:.0e}' for e in errors)
-            if call == 'score'
-            else '',
-            cells.number(
-              compiled['ours'].get('score_many' if call == 'score' else call), 1
-            ),
-          ]
-        )
-  header = ['network', 'call', 'ours, s', 'PyTorch, s', 'ratio']
-  header += ["XLA's own, s", 'memory, MiB', 'error', 'compiles in, s']
-  return cells.markdown(header, rows)
-
-
-def growth(results: cells.Results) -> str:
-  """How the cost of a score grows, of benchmarks/langevin.py --growth."""
-  rows = []
-  for result in results.values():
-    for row in result.get('growth', []):
-      ours, torch = (
-        row['seconds'].get(label, {}).get('score')
-        for label in ('ours', 'torch')
-      )
-      rows.append(
-        [
-          row['network'],
-          cells.number(ours, 3),
-          cells.number(1e3 * ours / row['chains'], 1),
-          cells.number(torch, 3),
-          cells.number(torch and torch / ours, 2),
-          cells.number(row['xla_buffers_mib']['ours']['score_many'], 0),
-        ]
-      )
-  header = ['score of 6.1', 'ours, s', 'ms a chain', 'PyTorch, s', 'ratio']
-  return cells.markdown([*header, 'buffers, MiB'], rows)
-
-
 TABLES: Mapping[str, Callable[[cells.Results], str]] = {
   'inception': inception,
   'new_shapes': new_shapes,
@@ -394,9 +327,9 @@ TABLES: Mapping[str, Callable[[cells.Results], str]] = {
   'classification': classification,
   'distances': distances,
   'evaluation_classifier': evaluation_classifier,
-  'speed': speed,
-  'growth': growth,
-  'speed_summary': overview.speed_summary,
+  'speed': speed.networks,
+  'growth': speed.growth,
+  'speed_summary': speed.summary,
   'summary': overview.summary,
   'pretrained': overview.pretrained,
   'saved_models': overview.saved_models,

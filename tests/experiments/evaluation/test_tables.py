@@ -11,6 +11,7 @@ import pytest
 from experiments.configs import arguments
 from experiments.evaluation import overview
 from experiments.evaluation import paper
+from experiments.evaluation import speed
 from experiments.evaluation import tables
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -80,7 +81,8 @@ def test_results_reach_their_cells():
     'synthesis_sofa': {
       'table': 'synthesis',
       'category': 'sofa',
-      'scores': sets(class_probability=0.25, classification_error=0.75),
+      'scores': sets(class_probability=0.25, classification_error=0.75)
+      | {'fresh, 36 steps': {'one_nn_accuracy': 0.625}},
     },
     'synthesis_bed': {
       'table': 'synthesis',
@@ -185,6 +187,7 @@ def test_results_reach_their_cells():
   sofa = next(row for row in rows if row[0] == 'sofa')
   assert sofa[header.index('1-NN accuracy, before')] == '0.500'
   assert sofa[header.index('persistent')] == '0.562'
+  assert sofa[header.index('fresh, 36 steps')] == '0.625'
   assert sofa[header.index('class probability, fresh')] == '0.250'
   assert rows[-1][0] == 'mean of ten'
   # One row for each set that was made; the file's real shapes are elsewhere.
@@ -214,12 +217,12 @@ def test_results_reach_their_cells():
   rows = cells(tables.classification(results))
   assert rows[1][2:] == ['50.0 ± 1.0', '90.0']
   assert any(row[-1] == '93.0' for row in rows)
-  _, score, learn = cells(tables.speed(results))
+  _, score, learn = cells(speed.networks(results))
   assert score[1:5] == ['score, 50 chains', '2.00', '5.00', '2.50']
   assert score[5:] == ['9.00', '30 / 20', '3e-06 / –', '1.5']
   assert learn[1] == 'learn, 50 chains + 40 shapes, K = 2'
   assert learn[3:7] == ['–', '–', '≈ 70', '– / –']
-  growth = cells(tables.growth(results))[1]
+  growth = cells(speed.growth(results))[1]
   assert growth[1:] == ['0.500', '100.0', '1.000', '2.00', '64']
 
 
@@ -262,7 +265,7 @@ def test_readme_s_tables():
   found = tables.read(folder, models)
   rows = cells(overview.saved_models(found))[1:]
   assert len(rows) == len([*(ROOT / 'pretrained').glob('*/card.json')])
-  assert 'PyTorch' in overview.speed_summary(found)
+  assert 'PyTorch' in speed.summary(found)
 
 
 def test_files_become_tables_and_stale_ones_are_found(tmp_path):
