@@ -1,13 +1,18 @@
-"""Recovery by a supervised network, to compare with Table 4.
+"""Recovery and super-resolution by supervised networks, to compare with ours.
 
-    python -m benchmarks.supervised --category=chair --iterations=400
+    python -m benchmarks.supervised --config=recovery:chair --iterations=400
+    python -m benchmarks.supervised --config=super_resolution:sofa,64
 
-Six convolutions of 3^3, dilated by 1, 1, 2, 4, 2 and 1, get a mask of the
-visible voxels and their values, and learn by cross-entropy on the hidden ones.
-Data, corruption and scores are those of `recovery:CATEGORY`. Prints the scores
-and writes them to --out as a result of table 'supervised', which Table 4 shows.
+Both learn by cross-entropy. That of recovery gets a mask of the visible voxels
+and their values. Its six convolutions of 3^3 are dilated by 1, 1, 2, 4, 2 and
+1. That of super-resolution has four convolutions of 3^3 on the coarse grid, and
+then all voxels of a block for each block (sub-pixel convolution, Shi et al.,
+2016). Data, what is given, and scores are those of the config. Prints the
+scores and writes them to --out, as a result of table 'supervised', which the
+tables of docs/results.md show.
 """
 
+from collections.abc import Callable
 from collections.abc import Sequence
 import datetime
 import functools
@@ -16,6 +21,7 @@ import os
 import sys
 import time
 from typing import Any
+from typing import NamedTuple
 
 from absl import app
 from absl import flags
@@ -29,7 +35,8 @@ import optax
 from data_prep import command
 import dnet_jax
 from experiments import batches
-from experiments.configs import recovery as config_file
+from experiments import config_files
+from experiments.evaluation import baselines
 from experiments.evaluation import scores
 from experiments.files import mini_batches
 from experiments.files import outputs
@@ -61,28 +68,116 @@ class Network(nn.Module):
     return nn.Dense(1)(x)[..., 0]
 
 
-def loss(logits: jax.Array, y: jax.Array, visible: jax.Array) -> jax.Array:
+class Details(nn.Module):
+  """Logits of all voxels, from the averages of blocks."""
+
+  factor: int
+  features: int = 64
+
+  @nn.compact
+  def __call__(self, low):
+    """Logits `(n, D, H, W)`.
+
+    Args:
+      low: block averages `(n, D / d, H / d, W / d)`.
+    """
+    x = low.astype(jnp.float32)[..., None]
+    for _ in range(4):
+      x = nn.relu(nn.Conv(self.features, (3, 3, 3))(x))
+    d = self.factor
+    x = nn.Dense(d**3)(x).reshape(*low.shape, d, d, d)
+    x = x.transpose(0, 1, 4, 2, 5, 3, 6)
+    return x.reshape(len(low), *(d * side for side in low.shape[1:]))
+
+
+class Problem(NamedTuple):
+  """What a network is given, and what it is asked for.
+
+  Attributes:
+    network: `apply(params, *given) -> (n, D, H, W)` logits.
+    given: `(keys, y) -> given`, from voxels `(n, D, H, W)`.
+    visible: `(given) -> boolean`, the voxels that are known, which broadcast
+      against y.
+  """
+
+  network: nn.Module
+  given: Callable[..., tuple[jax.Array, ...]]
+  visible: Callable[..., Any]
+
+
+def _recovery(config, features):
+  corrupt = parts.corruption(config.corruption.kind, config.corruption.fraction)
+  return Problem(
+    Network(features or 24),
+    lambda keys, y: (y, corrupt(keys, y[..., None])[..., 0]),
+    lambda given: given[1],
+  )
+
+
+def _super_resolution(config, features):
+  def given(keys, y):
+    del keys
+    return (dnet_jax.downscale(y[..., None], config.factor)[..., 0],)
+
+  return Problem(
+    Details(config.factor, features or 64), given, lambda given: False
+  )
+
+
+PROBLEMS = {'recovery': _recovery, 'super_resolution': _super_resolution}
+
+
+def problem(config: ml_collections.ConfigDict, features: int = 0) -> Problem:
+  """The problem of a config.
+
+  Args:
+    config: of recovery or super-resolution.
+    features: of the network; 0: 24 and 64.
+
+  Raises:
+    ValueError: for a config of another task.
+  """
+  if config.task not in PROBLEMS:
+    raise ValueError(
+      f'--config must be one of {" or ".join(PROBLEMS)}, got one of '
+      f'{config.task}'
+    )
+  return PROBLEMS[config.task](config, features)
+
+
+def loss(
+  logits: jax.Array, y: jax.Array, visible: jax.Array | bool
+) -> jax.Array:
   """The mean cross-entropy of the hidden voxels."""
   terms = optax.sigmoid_binary_cross_entropy(logits, y)
-  return jnp.sum(jnp.where(visible, 0, terms)) / jnp.sum(~visible)
+  hidden = ~jnp.broadcast_to(visible, y.shape)
+  return jnp.sum(jnp.where(hidden, terms, 0)) / jnp.sum(hidden)
 
 
-def learn(config, train, iterations, features=24):
-  """Parameters and the network that has learned."""
-  network = Network(features)
-  corrupt = parts.corruption(config.corruption.kind, config.corruption.fraction)
+def learn(
+  config: ml_collections.ConfigDict,
+  asked: Problem,
+  train: Any,
+  iterations: int,
+) -> tuple[Any, float]:
+  """Parameters of the network that has learned, and the seconds it took."""
   key = jax.random.key(config.seed)
-  first = jnp.zeros((1, *train.shape[1:]))
-  params = network.init(key, first, first > 0)
+
+  def given(key, y):
+    return asked.given(dnet_jax.chain_keys(key, len(y)), y)
+
+  first = given(key, jnp.zeros((1, *train.shape[1:])))
+  params = asked.network.init(key, *first)
   optimizer = optax.adam(optax.cosine_decay_schedule(_RATE, iterations))
   state = optimizer.init(params)
 
   @functools.partial(jax.jit, donate_argnums=(0, 1))
   def step(params, state, key, y):
-    keys = dnet_jax.chain_keys(key, len(y))
-    visible = corrupt(keys, y[..., None])[..., 0]
+    known = given(key, y)
     value, gradient = jax.value_and_grad(
-      lambda params: loss(network.apply(params, y, visible), y, visible)
+      lambda params: loss(
+        asked.network.apply(params, *known), y, asked.visible(known)
+      )
     )(params)
     updates, state = optimizer.update(gradient, state)
     return optax.apply_updates(params, updates), state, value
@@ -98,38 +193,47 @@ def learn(config, train, iterations, features=24):
       print(
         f'iteration {i + 1} of {iterations}: {float(value):.4f}', flush=True
       )
-  return network, params, time.monotonic() - begun
+  return params, time.monotonic() - begun
 
 
 def evaluate(
   config: ml_collections.ConfigDict, iterations: int
 ) -> dict[str, Any]:
-  """Learns, recovers the test shapes, and returns a result of Table 4.
+  """Learns, asks for the test shapes, and returns a result.
 
   Args:
-    config: of `recovery:CATEGORY`.
+    config: of recovery or super-resolution.
     iterations: of learning.
   """
-  data = parts.data(config)
-  network, params, seconds = learn(config, data.train, iterations)
+  data, asked = parts.data(config), problem(config)
+  params, seconds = learn(config, asked, data.train, iterations)
   voxels = np.asarray(data.test[: config.evaluate.num_shapes], np.float32)
-  visible = recovery.corrupted(config, voxels, config.evaluate.seed)
-  apply = jax.jit(lambda y, seen: nn.sigmoid(network.apply(params, y, seen)))
-  made = np.where(visible, voxels, batches.map_batches(apply, voxels, visible))
-  category = config.data.category
+  # What is given is that of the evaluation of a model.
+  if config.task == 'recovery':
+    visible = recovery.corrupted(config, voxels, config.evaluate.seed)
+    given = voxels, visible
+    score = functools.partial(scores.recovery_scores, visible=visible)
+  else:
+    visible = np.False_
+    given = (baselines.downscale(voxels, config.factor),)
+    score = scores.super_resolution_scores
+  apply = jax.jit(
+    lambda *given: nn.sigmoid(asked.network.apply(params, *given))
+  )
+  made = np.where(visible, voxels, batches.map_batches(apply, *given))
   return {
-    'experiment': f'supervised_{category}',
+    'experiment': f'supervised_{config.name}',
     'command': ' '.join(['python -m benchmarks.supervised', *sys.argv[1:]]),
     'date': datetime.date.today().isoformat(),
     'device': outputs.device(),
     'table': 'supervised',
-    'category': category,
+    'task': config.task,
+    'model': config.name,
+    'category': config.data.category,
     'data': data.source,
     'test_shapes': len(voxels),
     'budget': {'iterations': iterations, 'seconds': round(seconds, 1)},
-    'scores': {
-      'supervised network': scores.recovery_scores(made, voxels, visible)
-    },
+    'scores': {'supervised network': score(made, voxels)},
   }
 
 
@@ -142,7 +246,7 @@ def main(argv: Sequence[str]) -> int:
   if values.out and os.path.lexists(values.out):
     # Checked before minutes of learning, not after.
     raise FileExistsError(f'{values.out} exists and is not overwritten')
-  config = config_file.get_config(values.category)
+  config = config_files.load_config(values.config)
   if values.data:
     config.data.path = values.data
   result = evaluate(config, values.iterations)
@@ -156,7 +260,9 @@ def main(argv: Sequence[str]) -> int:
 
 def define_flags() -> None:
   """Defines the flags of the command; not on import, where they could clash."""
-  flags.DEFINE_string('category', 'chair', 'Category of the data.')
+  flags.DEFINE_string(
+    'config', 'recovery:chair', 'Config of recovery or super-resolution.'
+  )
   flags.DEFINE_string('data', '', 'Voxel file; by default that of the config.')
   flags.DEFINE_integer('iterations', 400, 'Iterations of learning.', 1)
   flags.DEFINE_string('out', '', 'A JSON file for the scores.')

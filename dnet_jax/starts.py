@@ -311,7 +311,8 @@ def expected_details(
   Args:
     y_low: shapes `(*chains, D / d, H / d, W / d, C)`.
     factor: ratio d of the sides of the high and the low resolution.
-    components: of the data.
+    components: of the data, or of its block averages on a grid in between. What
+      is finer is then interpolated.
     std: of an average, around what the components explain.
 
   Returns:
@@ -325,6 +326,13 @@ def expected_details(
   [1.0, 1.0]
   """
   shape = components.mean.shape
+  finer = factor * y_low.shape[-2] // shape[-2]
+  if finer > 1:
+    coarser = factor // finer
+    found = _held(
+      y_low, coarser, expected_details(y_low, coarser, components, std)
+    )
+    return _held(found, finer, jnp.zeros_like(grids.upscale(found, finer)))
   mean, basis = _gaussian(components)
   rows = grids.downscale(basis.reshape(-1, *shape), factor)
   rows = rows.reshape(len(basis), -1)
@@ -337,6 +345,16 @@ def expected_details(
   )
   found = mean + jnp.matmul(z.T, basis, precision='highest')
   return found.reshape(*y_low.shape[: y_low.ndim - len(shape)], *shape)
+
+
+def _held(y_low, factor, y):
+  """Shapes with the block averages `y_low`, near to `y`.
+
+  What `y` misses of them is interpolated, and what is then missing is added to
+  whole blocks.
+  """
+  y += grids.trilinear(y_low - grids.downscale(y, factor), factor)
+  return y + grids.upscale(y_low - grids.downscale(y, factor), factor)
 
 
 def from_low_resolution(
@@ -358,17 +376,11 @@ def from_low_resolution(
   >>> from_low_resolution(jnp.ones((1, 2, 2, 2, 1)), 2).position.shape
   (1, 4, 4, 4, 1)
   """
-  y: types.Array | float = 0.0
-  missing = y_low
-  if guess is not None:
-    y = guess(y_low)
-    y += grids.trilinear(y_low - grids.downscale(y, factor), factor)
-    missing = y_low - grids.downscale(y, factor)
-  return Start(
-    y + grids.upscale(missing, factor),
-    projections.fixed_average(factor),
-    anchor_std,
-  )
+  if guess is None:
+    y = grids.upscale(y_low, factor)
+  else:
+    y = _held(y_low, factor, guess(y_low))
+  return Start(y, projections.fixed_average(factor), anchor_std)
 
 
 def from_coarse(y_coarse: types.Array, factor: int) -> Start:

@@ -1,19 +1,22 @@
-"""The supervised network that recovery is compared with."""
+"""Supervised networks, to compare recovery and super-resolution with."""
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
 from benchmarks import supervised
-from experiments.configs import recovery as config_file
+from experiments.configs import recovery as recovery_config
+from experiments.configs import super_resolution as super_resolution_config
 from experiments.evaluation import tables
 from experiments.tasks import parts
 from experiments.tasks import recovery
 
 
-def _config():
-  config = config_file.get_config('chair')
+def _config(name='recovery'):
+  module = recovery_config if name == 'recovery' else super_resolution_config
+  config = module.get_config('chair')
   config.data.path, config.data.size = 'furniture', 8
   config.data.furniture_shapes, config.data.batch_size = 40, 8
   return config
@@ -32,26 +35,65 @@ def test_loss_is_of_the_hidden_voxels_alone():
 @pytest.mark.slow
 def test_it_learns_and_reads_no_hidden_voxel():
   config = _config()
+  asked = supervised.problem(config, features=8)
   data = parts.data(config)
   y = data.test[:8].astype(np.float32)
   visible = recovery.corrupted(config, y, 0)
   values = []
   for iterations in (1, 100):
-    network, params, _ = supervised.learn(
-      config, data.train, iterations, features=8
-    )
-    logits = network.apply(params, y, visible)
+    params, _ = supervised.learn(config, asked, data.train, iterations)
+    logits = asked.network.apply(params, y, visible)
     spoilt = np.where(visible, y, np.nan)
     np.testing.assert_array_equal(
-      logits, network.apply(params, spoilt, visible)
+      logits, asked.network.apply(params, spoilt, visible)
     )
     values.append(float(supervised.loss(logits, y, visible)))
   assert values[1] < values[0] / 2
 
 
-def test_its_result_is_a_column_of_table_4():
-  result = supervised.evaluate(_config(), 1)
+@pytest.mark.slow
+def test_super_resolution_learns():
+  config = _config('super_resolution')
+  asked = supervised.problem(config, features=16)
+  data = parts.data(config)
+  y = data.test[:8].astype(np.float32)
+  given = asked.given(None, y)
+  assert [x.shape for x in given] == [(8, 2, 2, 2)]
+  values = []
+  for iterations in (1, 100):
+    params, _ = supervised.learn(config, asked, data.train, iterations)
+    values.append(
+      float(supervised.loss(asked.network.apply(params, *given), y, False))
+    )
+  assert values[1] < values[0] / 2
+
+
+def test_voxels_of_a_block_are_where_they_belong():
+  network = supervised.Details(factor=2, features=1)
+  low = np.zeros((1, 2, 2, 2), np.float32)
+  params = jax.tree.map(np.zeros_like, network.init(jax.random.key(0), low))
+  last = params['params']['Dense_0']
+  last['bias'] = np.arange(8.0)
+  found = network.apply(params, low)[0]
+  block = np.arange(8.0).reshape(2, 2, 2)
+  np.testing.assert_array_equal(found, np.tile(block, (2, 2, 2)))
+
+
+@pytest.mark.parametrize('task', [*supervised.PROBLEMS])
+def test_its_result_stands_beside_the_model_of_its_config(task):
+  config = _config(task)
+  result = supervised.evaluate(config, 1)
   assert result['table'] == 'supervised' and result['category'] == 'chair'
-  found = {'supervised_chair': json.loads(json.dumps(result))}
-  table = tables.recovery(found)
-  assert '| supervised network |' in table.splitlines()[0]
+  scores = {'error': 0.1, 'error_binary': 0.1, 'error_surface': 0.1}
+  found = {
+    f'{task}_chair': {
+      'table': task,
+      'category': 'chair',
+      'scores': {'model': scores},
+    },
+    'supervised_chair': json.loads(json.dumps(result)),
+  }
+  table = getattr(tables, task)(found)
+  assert table.count('supervised network') == 1
+  number = result['scores']['supervised network']['error']
+  assert f'{number:.4f}' in table

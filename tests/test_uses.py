@@ -383,6 +383,47 @@ def test_super_resolution_from_principal_components():
     dnet_jax.super_resolve(KEY, model, coarse, start='mean')
 
 
+def test_super_resolution_from_components_of_a_coarser_grid():
+  model, std = models.descriptor(), 0.3
+  made = {k: np.asarray(x, np.float32) for k, x in components(model).items()}
+  for name in ('mean', 'directions'):
+    made[name] = np.asarray(dnet_jax.downscale(made[name], 2))
+  model = dnet_jax.Model(
+    model.spec, model.params, dict(model.extras) | {'components': made}
+  )
+  coarse = dnet_jax.downscale(shapes()[..., None], 4)[..., 0]
+  found = dnet_jax.super_resolve(
+    KEY, model, coarse, start='components', num_steps=0, components_std=std
+  )
+  low = np.asarray(network(model, coarse))
+
+  def held(y, y_low):
+    left = y_low - np.asarray(dnet_jax.downscale(y, 2))
+    y = y + ndimage.zoom(
+      left, (1, 2, 2, 2, 1), order=1, mode='nearest', grid_mode=True
+    )
+    left = y_low - np.asarray(dnet_jax.downscale(y, 2))
+    return y + left.repeat(2, 1).repeat(2, 2).repeat(2, 3)
+
+  # First to the grid of the components, and from there by interpolation.
+  middle = held(
+    np.asarray(
+      dnet_jax.expected_details(low, 2, dnet_jax.Components(**made), std)
+    ),
+    low,
+  )
+  side = model.spec.grid[0]
+  expected = held(np.zeros((len(low), side, side, side, 1)), middle)
+  close(found, voxels_of(model, expected.astype(np.float32)), atol=1e-4)
+  averages = dnet_jax.downscale(found[..., None], 4)[..., 0]
+  close(averages, coarse, atol=1e-5)
+  # Other starts need them on the grid of the model.
+  with pytest.raises(ValueError, match=f'has those of {side // 2}\\^3'):
+    dnet_jax.recover(KEY, model, shapes(), mask(), start='components')
+  with pytest.raises(ValueError, match="use start='noise'"):
+    dnet_jax.synthesize(KEY, model, 2, start='components')
+
+
 @pytest.mark.parametrize(
   'temperature', [pytest.param(0.5, marks=pytest.mark.slow), (0.5, 0.0, 0.1)]
 )

@@ -86,6 +86,34 @@ def need(spec: specs.Spec, network: str) -> None:
     )
 
 
+def need_components(
+  model: models.Model, start: str, other: str, factor: int = 1
+) -> None:
+  """Refuses a start for which the model has not the principal components.
+
+  Args:
+    model: the model.
+    start: name of the start.
+    other: name of one that needs no components.
+    factor: their grid may be coarser than that of the model by a divisor of it.
+
+  Raises:
+    ValueError: for a model without components, or with those of a coarser grid.
+  """
+  if 'components' not in model.extras:
+    raise ValueError(
+      f"start '{start}' needs a model that keeps principal components of its "
+      f"data, and this one has none: use start='{other}'"
+    )
+  side = model.extras['components']['mean'].shape[0]
+  if factor % (model.spec.grid[0] // side):
+    raise ValueError(
+      f"start '{start}' needs principal components on the grid of the model, "
+      f'{model.spec.grid}, and this one has those of {side}^3: use '
+      f"start='{other}'"
+    )
+
+
 def need_one_descriptor(spec: specs.Spec) -> None:
   """Raises ValueError for a model without a descriptor, or with several."""
   need(spec, 'descriptor')

@@ -93,7 +93,8 @@ def recover(
   )
   if use.start not in _FILLS:
     raise ValueError(f'start must be one of {[*_FILLS]}, got {use.start!r}')
-  _need_components(model, use.start, 'local_average')
+  if 'components' in use.start:
+    base.need_components(model, use.start, 'local_average')
   shapes, leading = base.chains_of(model, voxels, 'voxels')
   seen = base.seen(model, visible, leading)
   keys = base.chain_keys(key, len(shapes))
@@ -136,14 +137,6 @@ _GUESSES: dict[str, Callable[..., Any]] = {
     )
   ),
 }
-
-
-def _need_components(model, start, other):
-  if 'components' in start and 'components' not in model.extras:
-    raise ValueError(
-      f"start '{start}' needs a model that keeps principal components of its "
-      f"data, and this one has none: use start='{other}'"
-    )
 
 
 @jax.jit(static_argnames='use')
@@ -260,7 +253,8 @@ def super_resolve(
   )
   if use.start not in _GUESSES:
     raise ValueError(f'start must be one of {[*_GUESSES]}, got {use.start!r}')
-  _need_components(model, use.start, 'repeat')
+  if use.start == 'components':
+    base.need_components(model, use.start, 'repeat', factor)
   y = _super_resolve(keys, model, shapes, factor, use, numbers)
   return y.reshape(*leading, *grid)
 

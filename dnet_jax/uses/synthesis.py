@@ -138,11 +138,8 @@ def _check_start(model, use, num_shapes):
     )
   if use.start == 'generator':
     base.need(spec, 'generator')
-  if use.start == 'components' and 'components' not in model.extras:
-    raise ValueError(
-      "start 'components' needs a model that keeps principal components of its "
-      "data, and this one has none: use start='noise'"
-    )
+  if use.start == 'components':
+    base.need_components(model, use.start, 'noise')
   if use.start == 'chains':
     there = len(model.extras.get('chains', ()))
     if num_shapes > there:

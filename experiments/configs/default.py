@@ -164,6 +164,9 @@ def get_config() -> ml_collections.ConfigDict:
   components.number = 0
   # Chains begin between a shape and one of this many nearest ones; 0: any.
   components.neighbours = 0
+  # Super-resolution: side of the blocks whose averages have the components. On
+  # a coarser grid they take less memory.
+  components.block = 1
   # Recovery and super-resolution learn from this share of the training shapes,
   # and begin at components of the rest: components of the same shapes would
   # know too much about them. The model keeps components of all shapes.

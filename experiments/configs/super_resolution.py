@@ -18,7 +18,9 @@ from experiments.configs import default
 
 def get_config(argument: str = 'toilet'):
   """Returns the config of a category, `CATEGORY` or `CATEGORY,SIZE`."""
-  name, category, size = arguments.parse('super_resolution', argument)
+  name, category, size = arguments.parse(
+    'super_resolution', argument, ('64', *arguments.SIZES)
+  )
   config = default.get_config()
   config.name = name
   config.task = 'super_resolution'
@@ -27,7 +29,7 @@ def get_config(argument: str = 'toilet'):
   config.data.category = category
   config.chains.noise_iterations = 0
   config.chains.temperature = 0.0
-  if size:
+  if size in arguments.SIZES:
     # 6.3, without noise as in the authors' code. Their step size is 0.01^2,
     # with which chains stay at the blocks; 0.01 is that of the text.
     config.data.size = 64
@@ -57,6 +59,11 @@ def get_config(argument: str = 'toilet'):
     config.optimizer.learning_rate = 0.004
     config.optimizer.constant_iterations = 60
     config.train.num_iterations = 60
+    if size:
+      config.data.size = 64
+      config.components.number = 60
+      config.components.block = 2
+      config.super_resolve.components_std = 0.3
   config.super_resolve.num_steps = config.chains.num_steps
   config.super_resolve.step_size = config.chains.step_size
   # Evaluation has rows with these and without.

@@ -168,9 +168,10 @@ def recovery(results: cells.Results) -> str:
   stands beside the baselines where there is one (`benchmarks.supervised`).
   """
   found: dict[str, dict[str, Any]] = {}
-  for table in ('recovery', 'supervised'):
-    for _, result in cells.of(results, table):
-      found.setdefault(result['category'], {}).update(result['scores'])
+  for name, result in cells.of(results, 'recovery'):
+    found.setdefault(result['category'], {}).update(
+      result['scores'] | _supervised(results, name)
+    )
   baselines = dict.fromkeys(
     name
     for scores in found.values()
@@ -213,8 +214,19 @@ def recovery(results: cells.Results) -> str:
   )
 
 
+def _supervised(results, name):
+  """Scores of the supervised network that is given what a model is given."""
+  found = cells.of(results, 'supervised')
+  return {
+    k: x for _, r in found if r['model'] == name for k, x in r['scores'].items()
+  }
+
+
 def super_resolution(results: cells.Results) -> str:
-  """Scores of section 6.3, for which the paper has pictures only."""
+  """Scores of section 6.3, for which the paper has pictures only.
+
+  A supervised network stands beside them where there is one.
+  """
   found = cells.of(results, 'super_resolution')
   metrics = dict.fromkeys(
     metric for _, r in found for row in r['scores'].values() for metric in row
@@ -226,7 +238,7 @@ def super_resolution(results: cells.Results) -> str:
       *(cells.number(row.get(metric)) for metric in metrics),
     ]
     for name, result in found
-    for method, row in result['scores'].items()
+    for method, row in (result['scores'] | _supervised(results, name)).items()
   ]
   return cells.markdown(['result', 'method', *metrics], rows)
 

@@ -129,6 +129,7 @@ _RULES = {
   'components': {
     'number': _NOT_NEGATIVE,
     'neighbours': _NOT_NEGATIVE,
+    'block': _POSITIVE,
     'share': Rule('in (0, 1)', lambda x: 0 < x < 1),
   },
   'classifier': {

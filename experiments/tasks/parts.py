@@ -20,6 +20,7 @@ import optax
 import dnet_jax
 from dnet_jax import corruptions
 from experiments import parallel
+from experiments.evaluation import baselines
 from experiments.files import datasets
 from experiments.files import mini_batches
 from experiments.files import summaries
@@ -446,6 +447,8 @@ def components(
   shapes, settings = np.asarray(voxels.train), config.components
   if among is not None:
     shapes = shapes[among]
+  if settings.block > 1:
+    shapes = baselines.downscale(shapes, settings.block)
   return summaries.principal_components(
     datasets.to_network(shapes, voxels.mean, voxels.scale),
     settings.number,
