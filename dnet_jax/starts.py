@@ -179,6 +179,7 @@ def completed(
   components: Components,
   std: float | types.Array,
   local_std: float | types.Array | None = None,
+  noise: types.Array | None = None,
 ) -> types.Array:
   """What a Gaussian fitted to data expects, given the visible voxels.
 
@@ -195,6 +196,8 @@ def completed(
     std: of a voxel, around what the components explain.
     local_std: standard deviation, in voxels, of the Gaussian of a local average
       of the visible residuals, which is added; None: nothing is added.
+    noise: standard normal `(*chains, k)`, for a draw of z from its posterior in
+      place of the mean; a multiple of it gives draws nearer to the mean.
 
   Returns:
     `(*chains, D, H, W, C)`, the visible voxels too.
@@ -212,19 +215,25 @@ def completed(
   variance = jnp.square(std)
 
   def one(chain):
-    residual, seen = chain
+    residual, seen, noise = chain
     rows = basis * seen
     products = jnp.matmul(rows, rows.T, precision='highest')
     products += variance * jnp.eye(len(rows))
     z = jnp.linalg.solve(
       products, jnp.matmul(rows, residual, precision='highest')
     )
+    if noise is not None:
+      # The posterior covariance of z is std^2 times the inverse of `products`.
+      root = jnp.linalg.cholesky(products)
+      z += std * jax.scipy.linalg.solve_triangular(root.T, noise)
     return mean + jnp.matmul(z, basis, precision='highest')
 
   seen = jnp.broadcast_to(visible, y.shape).reshape(-1, mean.size)
   residual = jnp.where(seen, y.reshape(-1, mean.size) - mean, 0)
   # One after the other: each takes as much memory as all components.
-  found = jax.lax.map(one, (residual, seen.astype(y.dtype)))
+  if noise is not None:
+    noise = noise.reshape(len(residual), -1)
+  found = jax.lax.map(one, (residual, seen.astype(y.dtype), noise))
   found = found.reshape(*y.shape[: y.ndim - len(shape)], *shape)
   if local_std is None:
     return found

@@ -315,6 +315,43 @@ def test_recovery_reads_no_hidden_voxel(start):
   close(one, several[0])
 
 
+def test_completions_are_draws_of_what_is_left_open():
+  model, visible, std = with_components(models.descriptor()), mask(), 0.3
+  made = {k: np.asarray(x, np.float64) for k, x in components(model).items()}
+  y = network(model, shapes()[:1])
+  given = functools.partial(
+    dnet_jax.completed, y, visible[..., None], dnet_jax.Components(**made), std
+  )
+  # Completions are linear in their noise, so unit vectors say all.
+  moves = np.stack(
+    [np.ravel(given(noise=e[None]) - given()) for e in np.eye(3)]
+  )
+  # The conditional covariance of a Gaussian.
+  directions = made['directions'].reshape(3, -1)
+  covariance = np.cov(made['coordinates'].T, ddof=0)
+  covariance = directions.T @ covariance @ directions
+  v = visible.ravel()
+  known = covariance[np.ix_(v, v)] + std**2 * np.eye(v.sum())
+  expected = covariance - covariance[:, v] @ np.linalg.solve(
+    known, covariance[v]
+  )
+  close(moves.T @ moves, expected, atol=1e-4 * abs(expected).max())
+  # Of a use: another completion for each key, none without a spread.
+  use = functools.partial(
+    dnet_jax.recover, voxels=shapes(), visible=visible, model=model,
+    start='components', components_std=std, num_steps=0,
+  )  # fmt: skip
+  keys = dnet_jax.chain_keys(KEY, 6)
+  expected, other = use(keys[:3]), use(keys[3:])
+  np.testing.assert_array_equal(expected, other)
+  near, far = (use(keys[:3], completion_spread=s) for s in (0.5, 1.0))
+  np.testing.assert_array_equal(
+    np.asarray(far)[:, visible], shapes()[:, visible]
+  )
+  assert abs(far - use(keys[3:], completion_spread=1.0)).max() > 0.01
+  close(far - expected, 2 * (near - expected), atol=1e-4)
+
+
 @pytest.mark.slow
 def test_super_resolution_is_its_parts():
   model = models.descriptor()

@@ -41,10 +41,13 @@ _NUMBERS = {
   'start_spread': 0.6,
   'fill_std': 0.7,
   'components_std': 0.7,
+  'completion_spread': 0.0,
   'anchor_std': np.inf,
   'noise_std': 4.0,
   'refinement_std': 0.2,
 }
+
+_MAY_BE_0 = ('temperature', 'start_std', 'start_spread', 'completion_spread')
 
 
 def to_network(model: models.Model, voxels: types.Array) -> types.Array:
@@ -240,7 +243,7 @@ def _check(spec, use, numbers):
       )
     if x is None:
       continue
-    may_be_0 = field in ('temperature', 'start_std', 'start_spread')
+    may_be_0 = field in _MAY_BE_0
     finite = np.isfinite(x) | (field == 'anchor_std')
     if not (finite & ((x >= 0) if may_be_0 else (x > 0))).all():
       bound = '>= 0' if may_be_0 else 'positive'

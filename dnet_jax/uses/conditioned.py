@@ -7,11 +7,15 @@ import jax
 import jax.numpy as jnp
 
 from dnet_jax import corruptions
+from dnet_jax import kernels
 from dnet_jax import models
 from dnet_jax import starts
 from dnet_jax import types
 from dnet_jax.uses import base
 from dnet_jax.uses import synthesis
+
+# Folded into the keys of chains, for where they begin.
+_COMPLETION = 1000
 
 
 def recover(
@@ -27,6 +31,7 @@ def recover(
   temperature: float | types.Array | None = None,
   fill_std: float | types.Array | None = None,
   components_std: float | types.Array | None = None,
+  completion_spread: float | types.Array | None = None,
   anchor_std: float | types.Array | None = None,
   refinement_steps: int | None = None,
   refinement_std: float | types.Array | None = None,
@@ -54,6 +59,9 @@ def recover(
     fill_std: of the Gaussian of a local average, in voxels.
     components_std: standard deviation of a voxel around what the principal
       components explain.
+    completion_spread: how far from their prediction hidden voxels begin, in
+      standard deviations of what the components leave open. With 1 each key
+      gives another completion; with 0 all are the same.
     anchor_std: standard deviation, as the network sees voxels, of a Gaussian
       around the values at which hidden voxels begin; it multiplies the density.
       Infinite: no Gaussian.
@@ -86,6 +94,7 @@ def recover(
     temperature=temperature,
     fill_std=fill_std,
     components_std=components_std,
+    completion_spread=completion_spread,
     anchor_std=anchor_std,
     refinement_steps=refinement_steps,
     refinement_std=refinement_std,
@@ -102,26 +111,35 @@ def recover(
   return y.reshape(*leading, *model.spec.grid)
 
 
-def _local_average(model, numbers):
-  del model
+def _local_average(keys, model, numbers):
+  del keys, model
   return lambda y, visible, mean: corruptions.local_average(
     y, visible, numbers['fill_std'], mean
   )
 
 
-def _components(model, numbers, local_std=None):
+def _components(keys, model, numbers, local_std=None):
   found = starts.Components(**model.extras['components'])
+  # Chains fold in the numbers of their phases, from 0 on.
+  noise = starts.from_noise(
+    kernels.fold_in(keys, _COMPLETION), (len(found.directions),)
+  )
   return lambda y, visible, mean: starts.completed(
-    y, visible, found, numbers['components_std'], local_std
+    y,
+    visible,
+    found,
+    numbers['components_std'],
+    local_std,
+    numbers['completion_spread'] * noise.position,
   )
 
 
-def _components_and_average(model, numbers):
-  return _components(model, numbers, numbers['fill_std'])
+def _components_and_average(keys, model, numbers):
+  return _components(keys, model, numbers, numbers['fill_std'])
 
 
 _FILLS: dict[str, Callable[..., Any]] = {
-  'mean': lambda model, numbers: None,
+  'mean': lambda keys, model, numbers: None,
   'local_average': _local_average,
   'components': _components,
   'components_and_average': _components_and_average,
@@ -145,7 +163,7 @@ def _recover(keys, model, voxels, visible, use, numbers):
     base.to_network(model, voxels),
     visible[..., None],
     use.hold,
-    _FILLS[use.start](model, numbers),
+    _FILLS[use.start](keys, model, numbers),
     numbers['anchor_std'],
   )
   y = finish(base.move(keys, model, start, use, numbers))

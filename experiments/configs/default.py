@@ -244,6 +244,9 @@ def get_config() -> ml_collections.ConfigDict:
   recover.refinement_steps = 0  # as sample.refinement_steps
   recover.refinement_std = 0.2  # as sample.refinement_std
 
+  # With 1 each seed gives another completion, with 0 the one that is expected.
+  recover.completion_spread = 0.0
+
   # How it adds details.
   config.super_resolve = super_resolve = ml_collections.ConfigDict()
   super_resolve.num_steps = 60  # Langevin steps of each chain
@@ -284,6 +287,10 @@ def get_config() -> ml_collections.ConfigDict:
   evaluate.seed = 0  # seed of the first draw; the others take the next numbers
   evaluate.splits = 10  # splits of the inception score
   evaluate.classifier = ''  # a workdir or saved model; '': none
+  # Recovery: kinds of corruption that are scored too, and how many completions
+  # of each shape are compared, each with recover.completion_spread = 1.
+  evaluate.kinds = ()
+  evaluate.completions = 0
   # A workdir or saved model with whose fresh chains, from noise at temperature
   # 0, multi-grid is compared; '': none.
   evaluate.baseline = ''

@@ -27,6 +27,7 @@ from experiments.evaluation import speed
 # Sets of shapes of a result, our own first.
 _OURS = ('persistent', 'fresh')
 _REAL = ('training shapes', 'test shapes')
+_PAPERS = 'random_voxels'  # The kind of corruption of Table 4.
 
 PAGES = ('README.md', 'docs/results.md', 'docs/speed.md')
 
@@ -169,6 +170,8 @@ def recovery(results: cells.Results) -> str:
   """
   found: dict[str, dict[str, Any]] = {}
   for name, result in cells.of(results, 'recovery'):
+    if result.get('settings', {}).get('kind', _PAPERS) != _PAPERS:
+      continue
     found.setdefault(result['category'], {}).update(
       result['scores'] | _supervised(results, name)
     )
@@ -220,6 +223,46 @@ def _supervised(results, name):
   return {
     k: x for _, r in found if r['model'] == name for k, x in r['scores'].items()
   }
+
+
+def corruption_kinds(results: cells.Results) -> str:
+  """Thresholded errors of each kind of corruption, and of several completions.
+
+  Rows are models, by what they have learned.
+  """
+  rows = [
+    [
+      f'`{name}`',
+      result['settings']['kind'].replace('_', ' '),
+      kind.replace('_', ' '),
+      cells.number(row['error_binary']),
+      cells.number(row['error_surface']),
+      cells.number(row['iou']),
+      *(
+        cells.number(row.get('completions', {}).get(x))
+        for x in ('mean', 'best', 'vote', 'spread')
+      ),
+    ]
+    for name, result in cells.of(results, 'recovery')
+    for kind, row in result.get('kinds', {}).items()
+  ]
+  # A table for each kind, so to speak: models of one kind stand together.
+  rows.sort(key=lambda row: row[2])
+  return cells.markdown(
+    [
+      'result',
+      'learned from',
+      'hidden',
+      'error',
+      'near the surface',
+      'IoU',
+      'completions: error',
+      'best',
+      'vote',
+      'spread',
+    ],
+    rows,
+  )
 
 
 def super_resolution(results: cells.Results) -> str:
@@ -335,6 +378,7 @@ TABLES: Mapping[str, Callable[[cells.Results], str]] = {
   'class_probability': class_probability,
   'classification_error': classification_error,
   'recovery': recovery,
+  'corruption_kinds': corruption_kinds,
   'super_resolution': super_resolution,
   'classification': classification,
   'distances': distances,

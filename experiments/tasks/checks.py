@@ -75,6 +75,7 @@ def _each_of(names):
 # Tasks whose networks have batch statistics, which need all chains together.
 WITH_STATISTICS = ('cooperative', 'evaluation_classifier')
 # Rules by group and field; a number without a rule may have any value.
+_KINDS = (*parts.CORRUPTIONS, parts.ONE_VIEW, parts.MIXTURE)
 _RULES = {
   '': {
     'name': Rule(
@@ -141,7 +142,7 @@ _RULES = {
     'negative_share': _BELOW_ONE,
   },
   'corruption': {
-    'kind': _one_of((*parts.CORRUPTIONS, parts.ONE_VIEW, parts.MIXTURE)),
+    'kind': _one_of(_KINDS),
     'fraction': _SHARE,
     'fill_std': _NOT_NEGATIVE,
     'components_std': _NOT_NEGATIVE,
@@ -199,6 +200,7 @@ _RULES = {
     ),
     'seed': _SEED,
   },
+  'recover': {'completion_spread': _NOT_NEGATIVE},
   'super_resolve': {
     'components_std': _NOT_NEGATIVE,
     'anchor_std': _NOT_NEGATIVE,
@@ -224,6 +226,11 @@ _RULES = {
     'splits': _POSITIVE,
     'more_steps': _NOT_NEGATIVE,
     'more_draws': _POSITIVE,
+    'kinds': Rule(
+      f'some of {", ".join(_KINDS)}',
+      lambda kinds: all(kind in _KINDS for kind in kinds),
+    ),
+    'completions': _NOT_NEGATIVE,
     'baseline_steps': _NOT_NEGATIVE,
   },
   'probe': {

@@ -349,6 +349,7 @@ def uses(
       numbers(
         config.recover,
         fill_std=config.corruption.fill_std or 1.0,
+        completion_spread=config.recover.completion_spread,
         **_stds(config.corruption),
       ),
     ),

@@ -25,6 +25,7 @@ from experiments.files import masks
 from experiments.files import outputs
 from experiments.files import summaries
 from experiments.tasks import base
+from experiments.tasks import completions
 from experiments.tasks import conditioned
 from experiments.tasks import parts
 
@@ -147,9 +148,36 @@ def _evaluate(
     for name, error in zip(paper.RECOVERY_METHODS, errors, strict=False):
       table[name] = {'error': error}
   conditioned.picture(folder, voxels, np.where(visible, voxels, 0), recovered)
-  return conditioned.result(
+  found = conditioned.result(
     request, 'recovery', options | config.recover.to_dict(), voxels, table
   )
+  if settings.kinds:
+    found['kinds'] = {
+      kind: _kind(request, voxels, folder, kind) for kind in settings.kinds
+    }
+  return found
+
+
+def _kind(request, voxels, folder, kind):
+  """Scores of one kind of corruption, and of several completions."""
+  settings = request.config.evaluate
+  config = request.config.copy_and_resolve_references()
+  config.corruption.kind = kind
+  visible = corrupted(config, voxels, settings.seed)
+  expected = recover_voxels(request.model, voxels, visible, settings.seed)
+  made = [
+    recover_voxels(
+      request.model,
+      voxels,
+      visible,
+      settings.seed + 1 + i,
+      completion_spread=1.0,
+    )
+    for i in range(settings.completions)
+  ]
+  given = np.where(visible, voxels, 0)
+  completions.picture(folder, kind, voxels, given, expected, made)
+  return completions.scored(voxels, visible, expected, made)
 
 
 def with_components(

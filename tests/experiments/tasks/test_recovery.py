@@ -1,5 +1,6 @@
 """Section 6.2: recovery of shapes of a file, and of the test split."""
 
+import itertools
 import os
 
 import jax
@@ -14,8 +15,10 @@ from experiments import evaluate
 from experiments import train
 from experiments.evaluation import paper
 from experiments.evaluation import scores
+from experiments.evaluation import tables
 from experiments.files import datasets
 from experiments.files import inputs
+from experiments.tasks import completions
 from experiments.tasks import conditioned
 from experiments.tasks import parts
 from experiments.tasks import recovery
@@ -305,3 +308,56 @@ def test_components_are_the_models_the_datas_or_the_furnitures(
   )
   assert got.shape == (1, 8, 8, 8)
   assert 'keeps no principal components' in caplog.text
+
+
+def test_completions_are_compared_shape_by_shape():
+  rng = np.random.default_rng(0)
+  voxels = (rng.random((3, 4, 4, 4)) < 0.5).astype(np.float32)
+  visible = rng.random(voxels.shape) < 0.3
+  made = [np.where(visible, voxels, rng.random(voxels.shape)) for _ in range(5)]
+  found = completions.compared(made, voxels, visible)
+  means, bests, votes, spreads = [], [], [], []
+  for i in range(3):
+    hidden = ~visible[i]
+    full = [y[i][hidden] > 0.5 for y in made]
+    truth = voxels[i][hidden] > 0.5
+    errors = [(x != truth).mean() for x in full]
+    means.append(np.mean(errors))
+    bests.append(min(errors))
+    votes.append(((np.sum(full, axis=0) >= 3) != truth).mean())
+    spreads.append(
+      np.mean([(a != b).mean() for a, b in itertools.combinations(full, 2)])
+    )
+  np.testing.assert_allclose(
+    [found[name] for name in ('mean', 'best', 'vote', 'spread')],
+    np.mean([means, bests, votes, spreads], axis=1),
+    atol=1e-5,
+  )
+  assert completions.compared(made[:1], voxels, visible)['spread'] == 0
+
+
+@pytest.mark.slow
+def test_a_model_is_scored_on_every_kind(tmp_path):
+  kinds = ('random_voxels', 'random_box', 'half_space', 'one_view')
+  config = tiny.recovery(
+    **{
+      'components.number': 3,
+      'corruption.kind': 'mixture',
+      'corruption.components_std': 0.3,
+      'evaluate.kinds': kinds,
+      'evaluate.completions': 3,
+    }
+  )
+  workdir = str(tmp_path / 'run')
+  train.train(config, workdir)
+  result = evaluate.evaluate(tiny.request(workdir))
+  assert (*result['kinds'],) == kinds
+  for row in result['kinds'].values():
+    found = row['completions']
+    assert found['best'] <= found['mean'] and found['spread'] > 0
+  table = tables.corruption_kinds({'recovery_chair_mixture': result})
+  assert table.count('| mixture |') == len(kinds)
+  # Table 4 is of random voxels alone.
+  assert tables.recovery({'x': result}) == tables.recovery({})
+  pictures = os.listdir(os.path.join(workdir, 'evaluations'))
+  assert {f'completions_{kind}.png' for kind in kinds} <= {*pictures}
