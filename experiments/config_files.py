@@ -102,7 +102,9 @@ def _ours(name):
   # The name of a config: that of its file, a category and a size.
   for own in sorted(names, key=len, reverse=True):
     rest = re.sub(
-      r'_(paper2?|text|fresh)$', r',\1', stem.removeprefix(f'{own}_')
+      r'_(paper2?|text|fresh|mixture|64)$',
+      r',\1',
+      stem.removeprefix(f'{own}_'),
     )
     if rest != stem and rest.partition(',')[0] in _ARGUMENTS:
       return _CONFIGS / f'{own}.py', rest

@@ -287,9 +287,9 @@ def get_config() -> ml_collections.ConfigDict:
   evaluate.seed = 0  # seed of the first draw; the others take the next numbers
   evaluate.splits = 10  # splits of the inception score
   evaluate.classifier = ''  # a workdir or saved model; '': none
-  # Recovery: kinds of corruption that are scored too, and how many completions
-  # of each shape are compared, each with recover.completion_spread = 1.
-  evaluate.kinds = ()
+  evaluate.kinds = ()  # recovery: kinds of corruption that are scored too
+  # How many completions of each shape are compared for each of these kinds,
+  # with recover.completion_spread = 1.
   evaluate.completions = 0
   # A workdir or saved model with whose fresh chains, from noise at temperature
   # 0, multi-grid is compared; '': none.

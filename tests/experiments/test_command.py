@@ -306,6 +306,8 @@ def test_a_mistake_is_one_sentence(folder, monkeypatch, capfd, line, named):
     ('describe coop:sofa,paper', "model.network = 'paper_coop'"),
     ('describe coop_sofa:paper', "model.network = 'paper_coop'"),
     ('describe coop_sofa_paper', "model.network = 'paper_coop'"),
+    ('describe recovery_chair_mixture', "corruption.kind = 'mixture'"),
+    ('describe super_resolution_sofa_64', 'data.size = 64'),
     ('describe test --config.seed 3', 'seed = 3'),
     ('describe test -config.chains.start_std=1', 'start_std = 1.0'),
     ('describe test --config.chains.noise_iterations -1', 'iterations = -1'),

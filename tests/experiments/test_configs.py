@@ -39,7 +39,8 @@ SIZED = {
     'synthesis',
   )
 } | {'synthesis_all': 'paper'}
-EVERY = [(name, None) for name in NAMES] + [*SIZED.items()]
+SIZES = [('recovery', 'chair,mixture'), ('super_resolution', 'sofa,64')]
+EVERY = [(name, None) for name in NAMES] + [*SIZED.items()] + SIZES
 
 
 def _config(name, argument):
