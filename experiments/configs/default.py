@@ -291,8 +291,9 @@ def get_config() -> ml_collections.ConfigDict:
   # How many completions of each shape are compared for each of these kinds,
   # with recover.completion_spread = 1.
   evaluate.completions = 0
-  # A workdir or saved model with whose fresh chains, from noise at temperature
-  # 0, multi-grid is compared; '': none.
+  # A workdir or saved model, '' for none. Multi-grid is compared with its fresh
+  # chains, from noise at temperature 0; recovery with its generator, of which
+  # latent factors are inferred from the visible voxels.
   evaluate.baseline = ''
   evaluate.baseline_steps = 200  # Langevin steps of the baseline's chains
 

@@ -22,11 +22,13 @@ from experiments.files import datasets
 from experiments.files import figures
 from experiments.files import inputs
 from experiments.files import masks
+from experiments.files import models
 from experiments.files import outputs
 from experiments.files import summaries
 from experiments.tasks import base
 from experiments.tasks import completions
 from experiments.tasks import conditioned
+from experiments.tasks import latent
 from experiments.tasks import parts
 
 # For scans: number of principal components at which hidden voxels begin, and
@@ -132,6 +134,11 @@ def _evaluate(
     noise_steps=0,
     refinement_steps=0,
   )
+  made = {'model': recovered, 'start': begun}
+  if settings.baseline:
+    made['generator'] = _by_generator(
+      settings.baseline, voxels, visible, settings.seed
+    )
   some = np.asarray(data.train[: len(voxels)], np.float32)
   guesses = baselines.recovery(
     voxels,
@@ -141,7 +148,7 @@ def _evaluate(
   )
   table = {
     name: scores.recovery_scores(y, voxels, visible)
-    for name, y in ({'model': recovered, 'start': begun} | guesses).items()
+    for name, y in (made | guesses).items()
   }
   if (options['kind'], options['fraction']) == ('random_voxels', 0.7):
     errors = paper.RECOVERY_ERRORS.get(config.data.category, ())
@@ -156,6 +163,18 @@ def _evaluate(
       kind: _kind(request, voxels, folder, kind) for kind in settings.kinds
     }
   return found
+
+
+def _by_generator(folder, voxels, visible, seed):
+  """What a generator makes of the latent factors of the visible voxels."""
+  model, card = models.open_model(folder)
+  if model.spec.generator is None:
+    raise ValueError(
+      'evaluate.baseline must be a model with a generator, got '
+      f'{card["name"]!r}: {model!r}'
+    )
+  z = latent.infer(model, voxels, visible, seed)
+  return np.where(visible, voxels, np.clip(latent.shapes(model, z), 0, 1))
 
 
 def _kind(request, voxels, folder, kind):

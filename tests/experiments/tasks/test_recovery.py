@@ -361,3 +361,13 @@ def test_a_model_is_scored_on_every_kind(tmp_path):
   assert tables.recovery({'x': result}) == tables.recovery({})
   pictures = os.listdir(os.path.join(workdir, 'evaluations'))
   assert {f'completions_{kind}.png' for kind in kinds} <= {*pictures}
+
+
+@pytest.mark.slow
+def test_a_generator_is_a_baseline(workdir, workdir_of):
+  config = tiny.recovery(**{'evaluate.baseline': workdir_of('cooperative')})
+  table = evaluate.evaluate(tiny.request(workdir, config))['scores']
+  assert 0 < table['generator']['error'] < 1
+  config.evaluate.baseline = workdir
+  with pytest.raises(ValueError, match='must be a model with a generator'):
+    evaluate.evaluate(tiny.request(workdir, config))
