@@ -4,12 +4,14 @@ python -m experiments.main \
   --config=experiments/configs/super_resolution.py:toilet
 
 From 8^3 to 32^3; the same with --mode=evaluate gives numbers beside baselines,
-which the paper does not have, and Figure 4. After the category, `,paper` and
-`,text` take the paper's network and grids, 16^3 to 64^3: for a GPU.
+which the paper does not have, and Figure 4. After the category, `,64` has the
+paper's grids, 16^3 to 64^3, and a small network; `,paper` and `,text` have the
+paper's network too, for a GPU.
 
 One or two minutes of 2 CPU cores. IoU 0.85 (sofas), 0.86 (toilets), 0.71
 (monitors) and 0.81 (beds), where the nearest training shape has 0.77, 0.79,
-0.61 and 0.75; all measures are in docs/results.md (2026-11-27).
+0.61 and 0.75; all measures are in docs/results.md (2026-11-27). `,64` takes ten
+minutes of one CPU core.
 """
 
 from experiments.configs import arguments
