@@ -9,9 +9,8 @@ python -m experiments.main --workdir=runs/multigrid_sofa --mode=sample
 A category alone learns shapes of 64^3 in some minutes of one CPU core.
 Its chains begin at draws in the principal components of 32^3, where the paper
 begins at an average, and a grid begins at the linear interpolation of the
-coarser one. pretrained/multigrid_sofa learned for 30 iterations with 60
-components and a spread of 0.75; its spread of 0.4 was given to `export`.
-docs/results.md has its numbers, and those of the paper's networks.
+coarser one. pretrained/multigrid_sofa is such a model. docs/results.md has its
+numbers, and those of the paper's networks.
 
 `,paper` has the grids, layers and numbers of section 6.6, from 1^3 to 64^3, and
 is for a GPU: after 81 iterations of 20 shapes on a CPU its samples are noise.
@@ -38,18 +37,18 @@ def small_recipe(config):
   config.model.enlarge = 'linear'
   config.data.batch_size = 16
   # 4 bits of each component are most of a saved model.
-  config.components.number = 40
-  config.components.neighbours, spread = _STARTS.get(
+  config.components.number = 60
+  config.components.neighbours, config.sample.start_spread = _STARTS.get(
     config.data.category, (20, 0.4)
   )
   config.chains.start = 'components'
   config.chains.start_std = 0.02
-  config.chains.start_spread = spread
+  config.chains.start_spread = 0.75
   config.chains.num_steps = 10
   config.chains.step_size = 0.05
   config.optimizer.learning_rate = 0.002
-  config.optimizer.constant_iterations = 14
-  config.train.num_iterations = 20
+  config.optimizer.constant_iterations = 20
+  config.train.num_iterations = 30
   config.sample.start = 'components'
   config.sample.num_steps = 10
 
@@ -76,9 +75,9 @@ def text_recipe(config):
   config.optimizer.learning_rate = 0.3
 
 
-# Neighbours and spread of the draws, as in synthesis.py, but smaller: chains of
-# two small networks do not mend what a large spread tears. Only sofas were
-# looked at closely; of toilets with (50, 0.3) a fifth were fragments.
+# Neighbours and spread of the draws, as in synthesis.py, but smaller than in
+# learning: chains of two small networks do not mend what a large spread tears.
+# Only sofas were scored; of toilets with (50, 0.3) a fifth were fragments.
 _STARTS = {
   'chair': (20, 0.3),
   'desk': (20, 0.3),
