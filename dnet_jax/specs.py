@@ -83,6 +83,8 @@ class Spec(NamedTuple):
     reference: 'gaussian', or a mixture of them, or 'uniform'; eq. (3).
     generator: or None.
     classifier: or None.
+    enlarge: for multi-grid, how a shape becomes the start of the next finer
+      grid: 'repeat', whole blocks, or 'linear', interpolation.
     uses: pairs of a name and a `Use`: 'synthesize', 'recover',
       'super_resolve', 'reconstruct'.
   """
@@ -93,6 +95,7 @@ class Spec(NamedTuple):
   reference: str = 'gaussian'
   generator: GeneratorSizes | None = None
   classifier: ClassifierSizes | None = None
+  enlarge: str = 'repeat'
   uses: tuple[tuple[str, Use], ...] = ()
 
 

@@ -392,14 +392,20 @@ def from_low_resolution(
   return Start(y, projections.fixed_average(factor), anchor_std)
 
 
-def from_coarse(y_coarse: types.Array, factor: int) -> Start:
+def from_coarse(
+  y_coarse: types.Array,
+  factor: int,
+  enlarge: Callable[[types.Array, int], types.Array] = grids.upscale,
+) -> Start:
   """The upscaled sample of the next coarser grid, free to move: Algorithm 2.
 
   Args:
     y_coarse: shapes `(*chains, D, H, W, C)`.
     factor: ratio of the sides of the finer and the coarser grid.
+    enlarge: `(y_coarse, factor) -> y`: whole blocks, as in section 4.2, or
+      `trilinear`.
 
   >>> from_coarse(jnp.ones((1, 1, 1, 1, 1)), 4).position.shape
   (1, 4, 4, 4, 1)
   """
-  return Start(grids.upscale(y_coarse, factor), projections.free())
+  return Start(enlarge(y_coarse, factor), projections.free())

@@ -43,7 +43,7 @@ def batch(n=4):
   return jax.random.normal(jax.random.key(1), (n, 6, 6, 6, 1))
 
 
-def algorithm(axis_name=None):
+def algorithm(axis_name=None, **more):
   learner = dnet_jax.make_learner(
     dnet_jax.contrastive_loss(energy_fn), optax.sgd(RATE)
   )
@@ -52,6 +52,7 @@ def algorithm(axis_name=None):
     [learner] * 2,
     sampler(axis_name=axis_name),
     factors=FACTORS,
+    **more,
   )
 
 
@@ -116,6 +117,75 @@ def test_an_iteration_is_the_papers():
   # be another one.
   cheating = block_means(batch(), 2)
   assert abs(cheating - samples[0]).max() > 0.1
+
+
+def test_a_source_takes_the_place_of_the_averages():
+  key, schedule = jax.random.key(0), dnet_jax.Schedule(0.5)
+
+  def learned(arrays=None):
+    source = arrays and dnet_jax.Source(lambda keys, x: x['y'], arrays)
+    init, step, _ = algorithm(source=source)
+    state = init(None, networks())
+    if arrays:
+      np.testing.assert_array_equal(state.memory.source['y'], arrays['y'])
+    return jax.jit(step)(key, state, batch(), schedule)
+
+  own = block_means(batch(), 1).astype(np.float32)
+  state, metrics = learned({'y': jnp.asarray(own)})
+  assert (state.memory.source['y'] == own).all()  # It is kept.
+  _, expected = learned()
+  for name, x in expected.items():
+    np.testing.assert_allclose(metrics[name], x, rtol=1e-4, err_msg=name)
+  _, other = learned({'y': jnp.asarray(own + 1)})
+  assert abs(other['energy_gap'] - expected['energy_gap']) > 0.1
+
+
+def test_a_source_draws_other_shapes_in_each_iteration():
+  seen = []
+
+  def draw(keys, arrays):
+    jax.debug.callback(lambda x: seen.append(np.array(x)), arrays)
+    uniform = jax.vmap(jax.random.uniform)(keys)
+    jax.debug.callback(lambda x: seen.append(np.array(x)), uniform)
+    return uniform.reshape(-1, 1, 1, 1, 1) + arrays
+
+  init, step, _ = algorithm(source=dnet_jax.Source(draw, jnp.float32(2)))
+  state = init(None, networks())
+  for i in range(2):
+    state, _ = step(jax.random.key(i), state, batch(), dnet_jax.Schedule())
+  jax.effects_barrier()
+  draws = np.concatenate([x for x in seen if x.ndim])
+  assert len(np.unique(draws)) == 8
+
+
+def test_chains_may_begin_at_an_interpolation():
+  y = jax.random.normal(jax.random.key(2), (3, 2, 2, 2, 1))
+  first, second = dnet_jax.sample_grids(
+    dnet_jax.chain_keys(jax.random.key(3), 3),
+    [functools.partial(energy_fn, theta) for theta in thetas()],
+    y,
+    (1, 3),
+    sampler(0),
+    enlarge=dnet_jax.trilinear,
+  )
+  np.testing.assert_array_equal(first, y)
+  np.testing.assert_array_equal(second, dnet_jax.trilinear(y, 3))
+  # In learning too: the same samples at T = 0, and so the same changes.
+  moves = {
+    name: jax.jit(algorithm(**more).step)(
+      jax.random.key(0),
+      algorithm().init(None, networks()),
+      batch(),
+      dnet_jax.Schedule(0.0),
+    )[1]
+    for name, more in (
+      ('repeat', {}),
+      ('upscale', {'enlarge': dnet_jax.upscale}),
+      ('linear', {'enlarge': dnet_jax.trilinear}),
+    )
+  }
+  gap = {name: float(x['energy_gap']) for name, x in moves.items()}
+  assert gap['repeat'] == gap['upscale'] != gap['linear']
 
 
 @functools.partial(jax.jit, static_argnames=('factors', 'num_steps'))

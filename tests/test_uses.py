@@ -1,6 +1,7 @@
 """What a model can do: each use is a composition of the library's parts."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -496,6 +497,48 @@ def test_multi_grid_synthesis_is_its_parts(temperature):
     KEY, model, 3, num_steps=2, step_size=0.02, temperature=temperature
   )
   np.testing.assert_array_equal(last, found[-1])
+
+
+def test_a_multi_grid_model_begins_at_components_of_its_coarsest_grid():
+  use = specs.Use('components', 2)
+  model = models.multi_grid(uses=(('synthesize', use),))
+  first = model.spec._replace(grid=(models.GRIDS[0],) * 3)
+  small = with_components(dnet_jax.Model(first, model.params, model.extras))
+  stds = jnp.array([0.6, 0.5, 0.3])
+  model = dnet_jax.Model(
+    model.spec._replace(enlarge='linear'),
+    model.params,
+    dict(small.extras) | {'reference_std': stds},
+  )
+  found = synthesis.synthesize_grids(KEY, model, 3, step_size=0.02)
+  y = dnet_jax.from_components(
+    keys_of(KEY, 3, 3), dnet_jax.Components(**small.extras['components']),
+    0.3, 0.6,
+  ).position  # fmt: skip
+  factors = (1, *(b // a for a, b in itertools.pairwise(models.GRIDS)))
+  for grid, factor in enumerate(factors):
+    net = dnet_jax.Descriptor((3,), (2,), (1,))
+    energy_fn = dnet_jax.descriptor_energy(
+      net.apply, float(stds[grid]), model.extras['reference_means']
+    )
+    y, _ = dnet_jax.run_chains(
+      KEY,
+      functools.partial(energy_fn, model.params[f'grid_{grid + 1}']),
+      dnet_jax.from_coarse(y, factor, dnet_jax.trilinear),
+      num_steps=2,
+      step_size=0.02,
+      temperature=0.0,
+    )
+    close(found[grid], voxels_of(model, y))
+  # From a coarse shape it goes on likewise; and it has averages too.
+  again = dnet_jax.super_resolve(
+    KEY, model, found[0], num_steps=2, step_size=0.02
+  )
+  close(again, found[-1])
+  other = dnet_jax.synthesize(KEY, model, 3, start='grids', step_size=0.02)
+  assert abs(other - found[-1]).max() > 0.1
+  with pytest.raises(ValueError, match='keeps principal components'):
+    call('multi_grid', start='components')
 
 
 def test_a_multi_grid_model_goes_on_from_a_coarse_shape():
@@ -1002,7 +1045,7 @@ def test_starts_that_are_not_possible():
   for start, match in (
     ('components', 'principal components'),
     ('chains', 'num_shapes is 2, but the model keeps 0'),
-    ('grids', "start must be 'grids' for a multi-grid model"),
+    ('grids', "start must be 'grids' or 'components' for a multi-grid model"),
     ('generator', 'needs a model with a generator'),
     (shapes(3), 'start holds 3 shapes, num_shapes is 2'),
     (shapes(2)[:, 1:], r'start must be .*\(8, 8, 8\).*\(2, 7, 8, 8\)'),

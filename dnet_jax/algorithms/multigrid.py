@@ -55,6 +55,7 @@ def sample_grids(
   factors: Sequence[int],
   samplers: chains.Sampler | Sequence[chains.Sampler],
   temperature: float | Sequence[float] | types.Array = 1.0,
+  enlarge: Callable[[types.Array, int], types.Array] = grids.upscale,
 ) -> tuple[types.Array, ...]:
   """Multi-grid sampling, section 4.2: each grid starts from the coarser one.
 
@@ -64,10 +65,11 @@ def sample_grids(
     y: the coarsest shapes `(chains, D, H, W, C)`, for example averages of
       1^3; it is not moved.
     factors: ratios of side between neighbouring grids, the first between y
-      and the first energy's.
+      and the first energy's; 1 where y has the first grid already.
     samplers: see `make_sampler`; one for all grids or one for each.
     temperature: T of section 2.5; one for all grids or one for each; may be
       traced.
+    enlarge: see `from_coarse`.
 
   Returns:
     The samples of each grid, coarse first, without y.
@@ -92,7 +94,7 @@ def sample_grids(
     y, _ = sampler.run(
       kernels.fold_in(keys, grid),
       energy_fn,
-      starts.from_coarse(y, factor),
+      starts.from_coarse(y, factor, enlarge),
       temperatures[grid],
     )
     samples.append(y)
@@ -105,11 +107,14 @@ def multi_grid(
   samplers: chains.Sampler | Sequence[chains.Sampler],
   *,
   factors: Sequence[int],
+  source: chains.Source | None = None,
+  enlarge: Callable[[types.Array, int], types.Array] = grids.upscale,
 ) -> base.Algorithm:
   """Algorithm 2: one model for each grid, each sampling from the coarser one.
 
   Chains begin at averages of the mini-batch's shapes over blocks whose side is
-  the product of `factors`: at 1^3 when that is the side of the data. The names
+  the product of `factors`: at 1^3 when that is the side of the data. With a
+  source they begin at its draws, p^(0) of section 4.2. The names
   of the metrics of grid s, counted from 1, the coarsest, end in `/grid_<s>`;
   those of the finest grid are also there under their plain names.
 
@@ -118,6 +123,9 @@ def multi_grid(
     learners: one for each grid, with `contrastive_loss(energy_fn)`.
     samplers: see `make_sampler`; one for all grids or one for each.
     factors: ratios of side, as for `sample_grids`.
+    source: draws shapes of the size of those averages; its arrays belong to
+      the state. None: the averages.
+    enlarge: see `from_coarse`.
 
   Returns:
     An algorithm with the networks 'grid_1' (the coarsest), 'grid_2' and so on.
@@ -148,12 +156,17 @@ def multi_grid(
   named = dict(zip(names, learners, strict=True))
 
   def init(key, params):
-    del key  # Chains start at the data's averages.
-    return base.begin(named, params)
+    del key  # Chains start anew in each iteration.
+    kept = None if source is None else chains.ChainMemory(None, source.arrays)
+    return base.begin(named, params, kept)
 
   def step(key, state, batch, schedule):
     temperatures = _temperatures(schedule.temperature, factors)
     y_syn, *observed = grids.pyramid(batch, factors)
+    if source is not None:
+      # The keys of grids are counted from 0, so no grid uses this one.
+      keys = by_grid[0].keys(jax.random.fold_in(key, len(factors)), len(batch))
+      y_syn = source.draw(keys, state.memory.source)
     states: dict[str, learning.LearnerState] = {}
     metrics: dict[str, types.Array] = {}
     for grid, (name, energy_fn, factor, sampler, y_obs) in enumerate(
@@ -165,7 +178,8 @@ def multi_grid(
         y_obs,
         len(y_syn),
         base.begin_at(
-          functools.partial(starts.from_coarse, factor=factor), y_syn
+          functools.partial(starts.from_coarse, factor=factor, enlarge=enlarge),
+          y_syn,
         ),
         schedule._replace(temperature=temperatures[grid]),
         energy_fn=energy_fn,
@@ -174,6 +188,6 @@ def multi_grid(
       )
       metrics |= own
       metrics |= {f'{metric}/{name}': x for metric, x in own.items()}
-    return base.State(states, None, state.iteration + 1), metrics
+    return base.State(states, state.memory, state.iteration + 1), metrics
 
   return base.Algorithm(init, step, base.axes())

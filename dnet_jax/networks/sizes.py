@@ -26,11 +26,10 @@ DESCRIPTORS: Mapping[str, Mapping[str, Any]] = {
   # The paper's 3-layer network with fewer filters.
   'small': dict(features=(32, 32), kernel_sizes=(16, 6), strides=(3, 2)),
   'medium': dict(features=(64, 64), kernel_sizes=(16, 6), strides=(3, 2)),
-  # Multi-grid for machines without an accelerator, by the side of the grid.
-  'grid_4': dict(features=(64, 64), kernel_sizes=(3, 3), strides=(1, 1)),
-  'grid_8': dict(features=(64, 64), kernel_sizes=(4, 3), strides=(2, 1)),
-  'grid_16': dict(features=(32, 64), kernel_sizes=(6, 4), strides=(2, 2)),
-  'grid_32': dict(features=(32, 32), kernel_sizes=(8, 6), strides=(3, 2)),
+  # Multi-grid for machines without an accelerator, by the side of the grid: as
+  # the paper's, a convolution and a full layer each.
+  'grid_32': dict(features=(32,), kernel_sizes=(8,), strides=(2,)),
+  'grid_64': dict(features=(32,), kernel_sizes=(8,), strides=(4,)),
   # For tests: seconds on a CPU, grids from 8^3.
   'tiny': dict(features=(4, 4), kernel_sizes=(5, 3), strides=(2, 2)),
 }

@@ -151,6 +151,8 @@ def energy_fn(
   spec, std = model.spec, None
   if spec.reference != 'uniform':
     std = model.extras['reference_std']
+    # Of several grids: one for all, or one for each.
+    std = std[grid] if jnp.ndim(std) else std
     std = std if reference_std is None else reference_std
   function = energy.descriptor_energy(
     descriptor(spec, grid).apply, std, model.extras['reference_means']

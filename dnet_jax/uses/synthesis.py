@@ -1,6 +1,7 @@
 """New shapes from a model: sections 2, 4.2 and 5."""
 
 from collections.abc import Callable
+import itertools
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 
 from dnet_jax import algorithms
 from dnet_jax import chains
+from dnet_jax import grids
 from dnet_jax import kernels
 from dnet_jax import models
 from dnet_jax import specs
@@ -44,7 +46,8 @@ def synthesize(
     start: where chains begin: 'noise'; 'components', a mixture of Gaussians in
       the principal components of the data; 'generator', what the model's
       generator makes; 'chains', its persistent chains; 'grids', an average at
-      1^3, grid by grid (section 4.2); or shapes `(num_shapes, D, H, W)`.
+      1^3, grid by grid (section 4.2); or shapes `(num_shapes, D, H, W)`. A
+      multi-grid model also takes 'components', those of its coarsest grid.
     num_steps: Langevin steps; for a multi-grid model, those of each grid.
     noise_steps: how many of these, from the first one on, are at
       `temperature`; the others are at 0. A multi-grid model does not take this,
@@ -131,10 +134,12 @@ def _check_start(model, use, num_shapes):
     )
   if use.start != 'generator' or use.num_steps or use.refinement_steps:
     base.need(spec, 'descriptor')
-  if (use.start == 'grids') != bool(spec.grids):
+  allowed = _GRID_STARTS if spec.grids else _STARTS
+  if use.start not in allowed:
     raise ValueError(
-      "start must be 'grids' for a multi-grid model, and for no other model; "
-      f'this one has a {specs.describe(spec)}, and start is {use.start!r}'
+      "start must be 'grids' or 'components' for a multi-grid model, and "
+      "'grids' for no other model; this one has a "
+      f'{specs.describe(spec)}, and start is {use.start!r}'
     )
   if use.start == 'generator':
     base.need(spec, 'generator')
@@ -174,13 +179,18 @@ _STARTS: dict[str, Callable[..., starts.Start]] = {
   'generator': _generator,
   'chains': _chains,
 }
-# Section 4.2 has a start for each grid.
+# Of a multi-grid model: p^(0) of section 4.2, or shapes of its first grid.
+_GRID_STARTS = ('grids', 'components')
 _PLACES = (*_STARTS, 'grids')
+ENLARGE: dict[str, Callable[[types.Array, int], types.Array]] = {
+  'repeat': grids.upscale,
+  'linear': grids.trilinear,
+}
 
 
 @jax.jit(static_argnames='use')
 def _synthesize(keys, model, use, numbers, position):
-  if position is None and use.start == 'grids':
+  if position is None and model.spec.grids:
     return _grids(keys, model, use, numbers, None, 0)[-1]
   if position is None:
     # Phase 0; the chains' own are from 1 on.
@@ -231,13 +241,14 @@ def finer_grids(
     model: of several grids.
     use: steps and kernel.
     numbers: step size and temperature.
-    y: shapes of the next coarser grid, as the network sees them, with channel.
+    y: shapes of a coarser grid, or of this one, as the network sees them, with
+      channel.
     first: counted from 0, the coarsest.
 
   Returns:
     `(n, d, d, d, C)` for each grid.
   """
-  sides = (1, *model.spec.grids)
+  sides = (y.shape[1], *model.spec.grids[first:])
   sampler = chains.make_sampler(
     num_steps=use.num_steps,
     step_size=numbers['step_size'],
@@ -248,9 +259,10 @@ def finer_grids(
     keys,
     [base.energy_fn(model, grid) for grid in range(first, count)],
     y,
-    [sides[i + 1] // sides[i] for i in range(first, count)],
+    [fine // coarse for coarse, fine in itertools.pairwise(sides)],
     sampler,
     jnp.broadcast_to(numbers['temperature'], (count,))[first:],
+    ENLARGE[model.spec.enlarge],
   )
 
 
@@ -271,7 +283,8 @@ def synthesize_grids(
     model: of several grids.
     num_shapes: how many.
     coarse: shapes `(num_shapes, d, d, d)` to start from, d the side of one of
-      the coarser grids, or 1; None: averages drawn from the model's histogram.
+      the coarser grids, or 1; None: where the model's chains begin, averages
+      drawn from its histogram or components of its coarsest grid.
     num_steps: of each grid.
     step_size: the paper's delta-tau.
     temperature: T, one or one for each grid.
@@ -315,10 +328,13 @@ def _synthesize_grids(keys, model, use, numbers, coarse, first):
 
 
 def _grids(keys, model, use, numbers, coarse, first):
-  if coarse is None:
-    # The keys of grids are counted from 0, so no grid uses this one.
-    key_averages = kernels.fold_in(keys, len(model.spec.grids))
-    coarse = draw_averages(key_averages, model)
-  y = base.to_network(model, coarse)
+  # The keys of grids are counted from 0, so no grid uses this one.
+  keys_start = kernels.fold_in(keys, len(model.spec.grids))
+  if coarse is None and use.start == 'components':
+    y = _components(keys_start, model, numbers).position
+  else:
+    if coarse is None:
+      coarse = draw_averages(keys_start, model)
+    y = base.to_network(model, coarse)
   samples = finer_grids(keys, model, use, numbers, y, first)
   return tuple(base.from_network(model, y) for y in samples)

@@ -69,6 +69,11 @@ def get_config() -> ml_collections.ConfigDict:
   # Multi-grid: sides of the grids, coarse first; the last is that of the data.
   model.grids = ()
   model.grid_networks = ()  # multi-grid: a name in DESCRIPTORS for each grid
+  # Multi-grid: reference_std of each grid; (): the same for all.
+  model.grid_reference_stds = ()
+  # Multi-grid: how a shape becomes the start of the next finer grid: 'repeat',
+  # whole blocks, or 'linear', interpolation.
+  model.enlarge = 'repeat'
 
   # Cooperative learning and alternating back-propagation.
   config.generator = generator = ml_collections.ConfigDict()
@@ -147,7 +152,8 @@ def get_config() -> ml_collections.ConfigDict:
   # Iterations with noise; afterwards the temperature is 0. -1: noise in all.
   chains.noise_iterations = 100
   # Where chains begin and restart: 'noise', or 'components': draws in the
-  # principal components of the data.
+  # principal components of the data. Multi-grid: 'components', those of the
+  # coarsest grid, or anything else: averages at 1^3.
   chains.start = 'noise'
   # Probability that a chain restarts in an iteration.
   chains.restart_probability = 0.04
@@ -213,8 +219,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.sample = sample = ml_collections.ConfigDict()
   # Where chains begin: 'noise'; 'chains': persistent chains; 'components':
   # draws in the principal components of the data; 'generator': shapes of a
-  # generator; 'grids': multi-grid, where num_steps is the number of steps on
-  # each grid and temperature multiplies that of learning.
+  # generator; 'grids': multi-grid, averages at 1^3. In multi-grid num_steps is
+  # the number of steps on each grid, and temperature multiplies that of
+  # learning.
   sample.start = 'noise'
   # How many shapes to make; also the most that are read from --input.
   sample.num_samples = 25

@@ -354,6 +354,28 @@ def distances(results: cells.Results) -> str:
   return cells.markdown(['result', 'shapes', *columns.values()], rows)
 
 
+def multi_grid(results: cells.Results) -> str:
+  """Fresh shapes of multi-grid models on each grid, beside training shapes."""
+  metrics = ('one_nn_accuracy', 'coverage')
+  rows = []
+  for name, result in cells.of(results, 'synthesis'):
+    for grid, scores in result.get('grids', {}).items():
+      values = [
+        cells.number(scores[kind].get(metric), 2)
+        for metric in metrics
+        for kind in ('samples', 'training shapes')
+      ]
+      steps = str(result['cost']['steps'][grid])
+      rows.append([f'`{name}`', grid, *values, steps])
+    if 'grids' in result:
+      rows[-1].append(cells.number(result['cost']['seconds_per_sample'], 2))
+  header = ['result', 'grid', '1-NN accuracy', 'training shapes', 'coverage']
+  header += ['training shapes', 'steps', 'seconds a shape']
+  return cells.markdown(
+    header, [row + [''] * (len(header) - len(row)) for row in rows]
+  )
+
+
 def evaluation_classifier(results: cells.Results) -> str:
   """What the evaluation classifier rejects."""
   rows = []
@@ -382,6 +404,7 @@ TABLES: Mapping[str, Callable[[cells.Results], str]] = {
   'super_resolution': super_resolution,
   'classification': classification,
   'distances': distances,
+  'multi_grid': multi_grid,
   'evaluation_classifier': evaluation_classifier,
   'speed': speed.networks,
   'growth': speed.growth,

@@ -398,7 +398,8 @@ def move(
       f'got {temperature} and {step_size}'
     )
   plan, model = piece.plan, studio.model
-  std = model.extras['reference_std']
+  # Of several grids: that of the finest.
+  std = float(np.ravel(model.extras['reference_std'])[-1])
   if plan.steps <= piece.step < plan.steps + plan.refinement_steps:
     std = plan.refinement_std
   free = piece.hidden if piece.filling else np.ones_like(piece.hidden)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import ml_collections
 
 import dnet_jax
+from dnet_jax.uses import synthesis as library
 from experiments import parallel
 from experiments import tasks
 from experiments.files import datasets
@@ -110,6 +111,10 @@ _RULES = {
     'reference_means': Rule('numbers, or ()', _numbers),
     'grids': _SIZES,
     'grid_networks': _each_of((*dnet_jax.DESCRIPTORS, 'custom')),
+    'grid_reference_stds': Rule(
+      'numbers > 0, or ()', lambda x: _numbers(x) and all(y > 0 for y in x)
+    ),
+    'enlarge': _one_of((*library.ENLARGE,)),
   },
   'generator': {
     'network': _one_of((*dnet_jax.GENERATORS,)),

@@ -1,8 +1,9 @@
 """Section 6.6: multi-grid learning and sampling, Figure 8.
 
 From scratch, section 4.2, a sample begins at an average that is drawn from the
-model's histogram. It can also begin at a given coarse shape, which the model
-then refines: a grid of 8^3 voxels gives grids of 16^3 and 32^3.
+model's histogram, or at a draw in the principal components of the coarsest
+grid. It can also begin at a given coarse shape, which the model then refines: a
+grid of 8^3 voxels gives grids of 16^3 and 32^3.
 """
 
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ from experiments.files import datasets
 from experiments.files import figures
 from experiments.files import inputs
 from experiments.files import models
+from experiments.files import packed
 from experiments.files import summaries
 from experiments.tasks import base
 from experiments.tasks import networks
@@ -53,18 +55,27 @@ def _experiment(
       'the last of model.grids must be the side of the data, '
       f'{voxels.train.shape[1:]}, got {sides}'
     )
-  factors = parts.grid_factors(config)
+  factors, source, of_data = parts.grid_factors(config), None, {}
+  if config.chains.start == 'components':
+    source = _source(config, voxels)
+    of_data = {'components': source.arrays[0]._asdict()}
+    factors = (1, *factors[1:])
+  stds = np.broadcast_to(parts.reference_stds(config), len(sides))
   sizes = tuple(networks.descriptor_sizes(config, name) for name in names)
   nets = [networks.descriptor(config, one) for one in sizes]
   energies = [
-    networks.energy_fn(config, network, voxels.mean, voxels.scale)
-    for network in nets
+    networks.energy_fn(config, network, voxels.mean, voxels.scale, float(std))
+    for network, std in zip(nets, stds, strict=True)
   ]
   algorithm = dnet_jax.multi_grid(
     energies,
     [parts.contrastive_learner(config, energy_fn) for energy_fn in energies],
     parts.sampler(config),
     factors=factors,
+    source=source,
+    enlarge=networks.choice(
+      library.ENLARGE, config.model.enlarge, 'model.enlarge'
+    ),
   )
   grid_names = tuple(algorithms.grid_name(i) for i in range(len(sides)))
 
@@ -77,9 +88,13 @@ def _experiment(
     }
 
   spec, extras = parts.model_parts(
-    config, *datasets.seen(voxels), descriptors=sizes, grids=sides
+    config,
+    *datasets.seen(voxels),
+    descriptors=sizes,
+    grids=sides,
+    enlarge=config.model.enlarge,
   )
-  extras['histogram'] = summaries.histogram(voxels.train)
+  extras |= of_data | {'histogram': summaries.histogram(voxels.train)}
 
   def preview(model):
     # The same fresh samples of the finest grid after each iteration.
@@ -92,6 +107,22 @@ def _experiment(
     config, voxels, grid_names, algorithm, parts.batch_of(config, voxels)
   )
   return base.Experiment(voxels, spec, extras, params, (phase,), preview)
+
+
+def _source(config, voxels):
+  """Draws in the principal components of the coarsest grid.
+
+  As many as `components.number` says, and a third of the shapes at most.
+  """
+  factor = config.model.grids[-1] // config.model.grids[0]
+  # Some at a time: they may be packed.
+  coarse = [baselines.downscale(y, factor) for y in packed.chunks(voxels.train)]
+  config = config.copy_and_resolve_references()
+  most = max(len(voxels.train) // 3, 1)
+  config.components.number = min(config.components.number, most)
+  return synthesis.SOURCES['components'](
+    config, voxels._replace(train=np.concatenate(coarse))
+  )
 
 
 def samples(

@@ -119,6 +119,7 @@ def energy_fn(
   network: dnet_jax.Descriptor,
   mean: float,
   scale: float,
+  std: float | None = None,
 ) -> Callable[[Any, Any], Any]:
   """The energy of a descriptor, eq. (3), with the reference of the config.
 
@@ -127,9 +128,10 @@ def energy_fn(
     network: the descriptor.
     mean: of the data.
     scale: likewise.
+    std: of the reference; None: `model.reference_std`.
   """
   settings = config.model
-  std = settings.reference_std
+  std = settings.reference_std if std is None else std
   if choice(REFERENCES, settings.reference, 'model.reference') == 'uniform':
     std = None
   return dnet_jax.descriptor_energy(

@@ -195,6 +195,24 @@ def grid_factors(config: ml_collections.ConfigDict) -> tuple[int, ...]:
   return tuple(b // a for a, b in itertools.pairwise(sides))
 
 
+def reference_stds(
+  config: ml_collections.ConfigDict,
+) -> float | tuple[float, ...]:
+  """The s of eq. (3): one, or in multi-grid perhaps one for each grid.
+
+  Raises:
+    ValueError: for `model.grid_reference_stds` that do not fit `model.grids`.
+  """
+  settings = config.model
+  stds = tuple(settings.grid_reference_stds)
+  if stds and len(stds) != len(settings.grids):
+    raise ValueError(
+      'model.grid_reference_stds must be one number for each of the grids '
+      f'{tuple(settings.grids)}, got {stds}'
+    )
+  return stds or settings.reference_std
+
+
 # Data.
 
 
@@ -424,7 +442,7 @@ def model_parts(
   extras = {
     'mean': np.float32(mean),
     'scale': np.float32(scale),
-    'reference_std': np.float32(settings.reference_std),
+    'reference_std': np.asarray(reference_stds(config), np.float32),
     'reference_means': np.array(
       networks.reference_means(config, float(mean), float(scale)), np.float32
     ),

@@ -226,6 +226,25 @@ def test_results_reach_their_cells():
   assert growth[1:] == ['0.500', '100.0', '1.000', '2.00', '64']
 
 
+def test_grids_of_a_model_stand_below_each_other():
+  def grid(accuracy):
+    row = {'one_nn_accuracy': accuracy, 'coverage': 0.25}
+    return {'samples': row, 'training shapes': row | {'one_nn_accuracy': 0.5}}
+
+  result = {
+    'table': 'synthesis',
+    'scores': {},
+    'grids': {'4^3': grid(0.75), '8^3': grid(0.625)},
+    'cost': {'steps': {'4^3': 10, '8^3': 20}, 'seconds_per_sample': 1.5},
+  }
+  rows = cells(tables.multi_grid({'multigrid_sofa': result, 'other': {}}))
+  numbers = [row[1:] for row in rows[-2:]]
+  assert numbers == [
+    ['4^3', '0.75', '0.50', '0.25', '0.25', '10', ''],
+    ['8^3', '0.62', '0.50', '0.25', '0.25', '20', '1.50'],
+  ]
+
+
 def test_readme_s_tables():
   folder, models = str(ROOT / 'results'), str(ROOT / 'pretrained')
   results = {

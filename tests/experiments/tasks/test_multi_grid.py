@@ -11,6 +11,8 @@ from dnet_jax import kernels
 from dnet_jax import uses
 from dnet_jax.uses import synthesis as library
 from experiments import evaluate
+from experiments import export
+from experiments import train
 from experiments.configs import multigrid as multigrid_config
 from experiments.configs import multigrid_sofa
 from experiments.files import summaries
@@ -124,6 +126,39 @@ def test_evaluation_beside_a_baseline(folder, folder_of):
   assert baseline['scores'] != finest
 
 
+def test_chains_that_begin_at_components(tmp_path):
+  config = tiny.multi_grid(
+    **{
+      'model.grid_reference_stds': (0.5, 0.25),
+      'model.enlarge': 'linear',
+      'components.number': 10_000,
+      'chains.start': 'components',
+      'sample.start': 'components',
+    }
+  )
+  workdir, folder = str(tmp_path / 'run'), str(tmp_path / 'model')
+  train.train(config, workdir)
+  export.export(workdir, folder, weights='int8')
+  model, saved = tiny.request(workdir).model, tiny.request(folder).model
+  train_shapes = parts.data(config).train
+  kept = model.extras['components']
+  assert kept['directions'].shape == (len(train_shapes) // 3, 2, 2, 2, 1)
+  coarse = train_shapes.reshape(-1, 2, 4, 2, 4, 2, 4).mean((2, 4, 6))
+  np.testing.assert_allclose(
+    kept['mean'][..., 0] + float(model.extras['mean']),
+    coarse.mean(0),
+    atol=1e-5,
+  )
+  np.testing.assert_allclose(model.extras['reference_std'], (0.5, 0.25))
+  assert model.spec.enlarge == saved.spec.enlarge == 'linear'
+  made = multi_grid.samples(saved, 3, 5)
+  assert [y.shape for y in made] == [(3, d, d, d) for d in tiny.GRIDS]
+  assert (made[0][0] != made[0][1]).any()
+  np.testing.assert_allclose(
+    multi_grid.samples(model, 3, 5)[1], made[1], 0, 0.2
+  )
+
+
 def test_levels_make_test_shapes_as_full_on_each_grid():
   rng = np.random.default_rng(0)
   grid = rng.random((50, 4, 4, 4))
@@ -140,6 +175,8 @@ def test_levels_make_test_shapes_as_full_on_each_grid():
     ({'model.grids': (8,)}, 'as many'),
     ({'chains.grid_temperatures': (1.0,)}, 'grid_temperatures'),
     ({'chains.grid_temperatures': (1.0, -1.0)}, r'-1'),
+    ({'model.grid_reference_stds': (1.0,)}, r'grid_reference_stds .*\(1\.0,\)'),
+    ({'model.enlarge': 'cubic'}, "model.enlarge .*'cubic'"),
   ],
 )
 def test_impossible_configs(overrides, message):
