@@ -29,6 +29,7 @@ from dnet_jax.algorithms import cooperative
 from dnet_jax.algorithms import maximum_likelihood
 from dnet_jax.algorithms import multi_grid
 from dnet_jax.algorithms import recovery
+from dnet_jax.algorithms import regression
 from dnet_jax.algorithms import sample_grids
 from dnet_jax.algorithms import Schedule
 from dnet_jax.algorithms import State
@@ -205,6 +206,7 @@ __all__ = [
   'recover',
   'recovery',
   'recovery_start',
+  'regression',
   'restart_chains',
   'run_chains',
   'sample',

@@ -20,6 +20,7 @@ from dnet_jax.algorithms.multigrid import grid_name
 from dnet_jax.algorithms.multigrid import multi_grid
 from dnet_jax.algorithms.multigrid import sample_grids
 from dnet_jax.algorithms.supervised import classification
+from dnet_jax.algorithms.supervised import regression
 
 __all__ = [
   'Algorithm',
@@ -35,6 +36,7 @@ __all__ = [
   'maximum_likelihood',
   'multi_grid',
   'recovery',
+  'regression',
   'sample_grids',
   'super_resolution',
   'variables',

@@ -98,6 +98,16 @@ def get_config() -> ml_collections.ConfigDict:
   back_propagation.noise_std = 4.0  # sigma of eq. (20)
   back_propagation.learning_rate = 0.001  # learning rate of the generator
 
+  # A generator's regression on training shapes, with z around where they lie
+  # along principal components. Needs components.number, at most
+  # generator.latent_dim.
+  config.regression = regression = ml_collections.ConfigDict()
+  # Iterations with which cooperative learning begins, before those of
+  # alternating back-propagation; 0: none.
+  regression.iterations = 0
+  regression.correlation = 0.85  # of z with the coordinates of its shape
+  regression.learning_rate = 0.001  # learning rate of the generator
+
   # The evaluation classifier.
   config.classifier = classifier = ml_collections.ConfigDict()
   classifier.network = 'convnet'  # a name in dnet_jax.CLASSIFIERS

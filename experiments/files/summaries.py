@@ -1,6 +1,7 @@
 """What a model keeps of its data for chains to start from."""
 
 import numpy as np
+from scipy import stats
 
 from experiments.files import packed as packing
 
@@ -49,6 +50,42 @@ def principal_components(
     'neighbours': np.array(neighbours or max(len(y) - 1, 1)),
   }
   return {name: x.astype(np.float32) for name, x in found.items()}
+
+
+def latent_codes(y: np.ndarray, number: int, width: int) -> np.ndarray:
+  """Latent factors of shapes: where these lie along principal components.
+
+  Along each component the coordinates become normal by their ranks. Each code
+  then gets the length that draws of N(0, I) have, sqrt(number): without that
+  a code near the origin is the nearest of most draws.
+
+  Args:
+    y: `(n, D, H, W, C)`, as a network sees them.
+    number: of components.
+    width: d, length of z. Factors beyond `number` are 0.
+
+  Returns:
+    `(n, width)` float32.
+
+  Raises:
+    ValueError: as `principal_components`; or for more components than factors.
+
+  >>> y = np.random.default_rng(0).normal(size=(20, 2, 2, 2, 1))
+  >>> codes = latent_codes(y, 4, 5)
+  >>> codes.shape, round(float(np.linalg.norm(codes[0])), 3)
+  ((20, 5), 2.0)
+  """
+  if number > width:
+    raise ValueError(
+      f'components.number = {number} must be at most generator.latent_dim = '
+      f'{width}'
+    )
+  coordinates = principal_components(y, number)['coordinates']
+  quantiles = (stats.rankdata(coordinates, axis=0) - 0.5) / len(y)
+  codes = np.zeros((len(y), width), np.float32)
+  codes[:, :number] = stats.norm.ppf(quantiles)
+  lengths = np.linalg.norm(codes, axis=1, keepdims=True)
+  return codes * (np.float32(np.sqrt(number)) / lengths)
 
 
 def histogram(voxels: np.ndarray, bins: int = 32) -> dict[str, np.ndarray]:

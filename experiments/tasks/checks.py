@@ -132,6 +132,11 @@ _RULES = {
     'noise_std': _POSITIVE,
     'learning_rate': _POSITIVE,
   },
+  'regression': {
+    'iterations': _NOT_NEGATIVE,
+    'correlation': Rule('in (0, 1)', lambda x: 0 < x < 1),
+    'learning_rate': _POSITIVE,
+  },
   'components': {
     'number': _NOT_NEGATIVE,
     'neighbours': _NOT_NEGATIVE,

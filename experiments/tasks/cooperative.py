@@ -15,6 +15,8 @@ from experiments import batches
 from experiments import parallel
 from experiments.evaluation import scores
 from experiments.files import datasets
+from experiments.files import mini_batches
+from experiments.files import summaries
 from experiments.tasks import arithmetic as examples_of
 from experiments.tasks import base
 from experiments.tasks import latent
@@ -45,6 +47,8 @@ def _experiment(
     'generator': lambda: networks.init_generator(config, generator, shape)
   }
   phases = []
+  if config.regression.iterations and not alone:
+    phases.append(_regression(config, voxels, generator))
   iterations = config.back_propagation.iterations
   if alone:
     iterations = config.train.num_iterations
@@ -109,6 +113,56 @@ def _cooperation(config, voxels, descriptor, generator):
     algorithm,
     parts.batch_of(config, voxels),
   )._replace(name='cooperative')
+
+
+def _pairs(config, voxels):
+  """`(step, rollbacks, rows) -> mini-batch` of shapes, and z that go with them.
+
+  z has a Gaussian around r times the code of its shape, with the standard
+  deviation sqrt(1 - r^2), r the correlation, and its factors beyond the
+  components are N(0, 1); so z of all shapes are nearly as draws of the prior.
+  All rows are made, since one draw decides all of them.
+  """
+  size, correlation = config.data.batch_size, config.regression.correlation
+  parallel.check_divisible(**{'data.batch_size': size})
+  # Few shapes have few components, see `principal_components`.
+  number = min(config.components.number, max(len(voxels.train) // 3, 1))
+  codes = summaries.latent_codes(
+    datasets.to_network(np.asarray(voxels.train), voxels.mean, voxels.scale),
+    number,
+    config.generator.latent_dim,
+  )
+  deviations = np.ones(codes.shape[1], np.float32)
+  deviations[:number] = np.sqrt(1 - correlation**2)
+
+  def batch(step, rollbacks=0, rows=slice(None)):
+    chosen = np.array(
+      mini_batches.batch_indices(
+        len(codes), size, step, config.seed, True, rollbacks
+      )
+    )
+    rng = np.random.default_rng((config.seed, 5, rollbacks, step))
+    noise = rng.standard_normal((size, codes.shape[1]), np.float32)
+    z = correlation * codes[chosen] + deviations * noise
+    return {'y': datasets.stored(voxels.train, chosen[rows]), 'z': z[rows]}
+
+  return batch
+
+
+def _regression(config, voxels, generator):
+  """Eq. (22), on pairs of z and training shapes."""
+  settings, prepare = config.regression, datasets.prepare(voxels)
+  learner = _learner(config, generator, settings.learning_rate, constant=True)
+  return base.Phase(
+    'regression',
+    settings.iterations,
+    ('generator',),
+    dnet_jax.regression(learner, axis_name=parallel.AXIS),
+    _pairs(config, voxels),
+    config.data.batch_size,
+    lambda step: 1.0,
+    lambda batch: batch | {'y': prepare(batch['y'])},
+  )
 
 
 def _back_propagation(config, voxels, generator, iterations):

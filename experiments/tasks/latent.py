@@ -25,6 +25,7 @@ from experiments.tasks import base
 from experiments.tasks import synthesis
 
 _COLUMNS = 10
+_DPI = 100  # Of pictures; they are many shapes, in the folders of models.
 
 
 def draw(model: dnet_jax.Model, num: int, seed: int) -> np.ndarray:
@@ -90,7 +91,8 @@ def _write(request, name, arrays, kinds, picture, given=None, **content):
     record['input'] = request.input._asdict()
 
   def fill(folder):
-    figures.isosurfaces(os.path.join(folder, 'picture.png'), **picture)
+    path = os.path.join(folder, 'picture.png')
+    figures.isosurfaces(path, **picture, dpi=_DPI)
     outputs.write_shapes(
       folder, arrays, record | content, kinds, base.formats(request), given
     )

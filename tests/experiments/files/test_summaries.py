@@ -44,3 +44,26 @@ def test_no_more_components_than_a_third_of_the_shapes(number):
   y = np.random.default_rng(0).normal(size=(9, 2, 2, 2, 1))
   with pytest.raises(ValueError, match=f'9, divided by 3; got {number}'):
     summaries.principal_components(y, number)
+
+
+def test_latent_codes_are_like_draws_of_the_prior():
+  rng = np.random.default_rng(0)
+  # Two kinds of shapes, not a Gaussian.
+  kinds = rng.integers(0, 2, 200)[:, None] * rng.normal(size=(1, 24)) * 5
+  y = (kinds + rng.normal(size=(200, 24))).reshape(200, 2, 3, 4, 1)
+  codes = summaries.latent_codes(y, 6, 10)
+  assert codes.shape == (200, 10) and codes.dtype == np.float32
+  assert not codes[:, 6:].any()
+  own = codes[:, :6]
+  np.testing.assert_allclose(np.linalg.norm(own, axis=1), 6**0.5, rtol=1e-5)
+  np.testing.assert_allclose(own.mean(0), 0, atol=0.1)
+  np.testing.assert_allclose(own.std(0), 1, atol=0.15)
+  # In the order of the principal components, before lengths are made equal.
+  coordinates = summaries.principal_components(y, 6)['coordinates']
+  assert ((own > 0) == (coordinates > np.median(coordinates, axis=0))).all()
+
+
+def test_more_components_than_latent_factors_is_an_error():
+  y = np.random.default_rng(0).normal(size=(20, 2, 2, 2, 1))
+  with pytest.raises(ValueError, match=r'number = 5.*latent_dim = 4'):
+    summaries.latent_codes(y, 5, 4)

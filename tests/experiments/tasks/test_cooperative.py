@@ -13,7 +13,11 @@ from dnet_jax import uses
 from dnet_jax.uses import latent
 from experiments import evaluate
 from experiments import train
+from experiments.files import datasets
+from experiments.files import logs
+from experiments.files import summaries
 from experiments.tasks import arithmetic
+from experiments.tasks import cooperative
 from experiments.tasks import latent as modes
 from experiments.tasks import parts
 from experiments.tasks import synthesis
@@ -298,3 +302,47 @@ def test_a_generator_alone_generates_and_rebuilds(tmp_path):
   z = modes.infer(model, voxels, np.ones(voxels.shape, bool), 0)
   mean = train_shapes.mean(axis=0, dtype=np.float32)
   assert _error(model, z, voxels) < np.mean((voxels - mean) ** 2)
+
+
+def test_pairs_have_z_near_the_code_of_their_shape():
+  config = tiny.cooperative(
+    **{'components.number': 2, 'regression.correlation': 0.8}
+  )
+  voxels = parts.data(config)
+  batch = cooperative._pairs(config, voxels)
+  z, y = (
+    np.concatenate([batch(step)[name] for step in range(500)]) for name in 'zy'
+  )
+  y = datasets.to_network(y, voxels.mean, voxels.scale)
+  rows = datasets.to_network(voxels.train, voxels.mean, voxels.scale)
+  codes = summaries.latent_codes(rows, 2, z.shape[1])
+  y, rows = (x.reshape(len(x), -1) for x in (y, rows))
+  chosen = (y[:, None] == rows[None]).all(-1).argmax(1)
+  noise = z - 0.8 * codes[chosen]
+  error = 5 / len(z) ** 0.5
+  np.testing.assert_allclose(noise.mean(0), 0, atol=error)
+  # Together with the codes, z varies as its prior.
+  variances = [0.36, 0.36] + [1.0] * (z.shape[1] - 2)
+  np.testing.assert_allclose(noise.var(0), variances, atol=2**0.5 * error)
+  # Rows of a mini-batch are the same ones, however they are split.
+  some = batch(3, 0, slice(1, 2))
+  np.testing.assert_array_equal(some['z'], batch(3)['z'][1:2])
+  np.testing.assert_array_equal(some['y'], batch(3)['y'][1:2])
+  assert (batch(3, 1)['z'] != batch(3)['z']).all()
+
+
+def test_cooperative_learning_may_begin_with_a_regression(tmp_path):
+  config = tiny.cooperative(
+    **{
+      'components.number': 2,
+      'regression.iterations': 40,
+      'regression.learning_rate': 0.01,
+      'train.num_iterations': 1,
+    }
+  )
+  workdir = str(tmp_path / 'run')
+  train.train(config, workdir)
+  rows = logs.read_metrics(workdir)
+  losses = [row['teaching_loss'] for row in rows]
+  assert losses[39] < losses[0] / 2
+  assert 'energy_gap' in rows[40] and 'energy_gap' not in rows[39]
