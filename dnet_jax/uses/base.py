@@ -90,7 +90,12 @@ def need(spec: specs.Spec, network: str) -> None:
 
 
 def need_components(
-  model: models.Model, start: str, other: str, factor: int = 1
+  model: models.Model,
+  start: str,
+  other: str,
+  *,
+  side: int | None = None,
+  factor: int = 1,
 ) -> None:
   """Refuses a start for which the model has not the principal components.
 
@@ -98,7 +103,8 @@ def need_components(
     model: the model.
     start: name of the start.
     other: name of one that needs no components.
-    factor: their grid may be coarser than that of the model by a divisor of it.
+    side: of the grid where chains begin; None: the finest of the model.
+    factor: the components' grid may be coarser by a divisor of this.
 
   Raises:
     ValueError: for a model without components, or with those of a coarser grid.
@@ -108,12 +114,12 @@ def need_components(
       f"start '{start}' needs a model that keeps principal components of its "
       f"data, and this one has none: use start='{other}'"
     )
-  side = model.extras['components']['mean'].shape[0]
-  if factor % (model.spec.grid[0] // side):
+  side = side or model.spec.grid[0]
+  own = model.extras['components']['mean'].shape[0]
+  if side % own or factor % (side // own):
     raise ValueError(
-      f"start '{start}' needs principal components on the grid of the model, "
-      f'{model.spec.grid}, and this one has those of {side}^3: use '
-      f"start='{other}'"
+      f"start '{start}' needs principal components of {side}^3, and this model "
+      f"has those of {own}^3: use start='{other}'"
     )
 
 

@@ -272,7 +272,7 @@ def super_resolve(
   if use.start not in _GUESSES:
     raise ValueError(f'start must be one of {[*_GUESSES]}, got {use.start!r}')
   if use.start == 'components':
-    base.need_components(model, use.start, 'repeat', factor)
+    base.need_components(model, use.start, 'repeat', factor=factor)
   y = _super_resolve(keys, model, shapes, factor, use, numbers)
   return y.reshape(*leading, *grid)
 

@@ -144,7 +144,8 @@ def _check_start(model, use, num_shapes):
   if use.start == 'generator':
     base.need(spec, 'generator')
   if use.start == 'components':
-    base.need_components(model, use.start, 'noise')
+    other, side = ('grids', spec.grids[0]) if spec.grids else ('noise', None)
+    base.need_components(model, use.start, other, side=side)
   if use.start == 'chains':
     there = len(model.extras.get('chains', ()))
     if num_shapes > there:
