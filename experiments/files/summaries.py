@@ -85,6 +85,8 @@ def latent_codes(y: np.ndarray, number: int, width: int) -> np.ndarray:
   codes = np.zeros((len(y), width), np.float32)
   codes[:, :number] = stats.norm.ppf(quantiles)
   lengths = np.linalg.norm(codes, axis=1, keepdims=True)
+  # The median shape along a single component is at 0, and stays there.
+  lengths = np.maximum(lengths, np.finfo(np.float32).tiny)
   return codes * (np.float32(np.sqrt(number)) / lengths)
 
 
