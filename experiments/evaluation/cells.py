@@ -26,6 +26,17 @@ def of(results: Results, table: str) -> list[tuple[str, Mapping[str, Any]]]:
   return [(n, r) for n, r in results.items() if r.get('table') == table]
 
 
+def table_4(results: Results) -> list[tuple[str, Mapping[str, Any]]]:
+  """Results of recovery by models of Table 4's corruption, random voxels."""
+  found = of(results, 'recovery')
+  kinds = [r.get('settings', {}).get('kind', 'random_voxels') for _, r in found]
+  return [
+    one
+    for one, kind in zip(found, kinds, strict=True)
+    if kind == 'random_voxels'
+  ]
+
+
 def score(results: Results, name: str, kind: str, metric: str) -> Any:
   """A score of a set of shapes, or None."""
   row = results.get(name, {}).get('scores', {}).get(kind, {})

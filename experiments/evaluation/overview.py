@@ -3,6 +3,7 @@
 import glob
 import json
 import os
+import re
 from typing import Any
 
 from experiments.evaluation import cells
@@ -106,7 +107,7 @@ def _new_shapes(results):
 def _given_a_part(results):
   """Rows of Table 4 and of super-resolution."""
   rows = []
-  found = [r['scores'] for _, r in cells.of(results, 'recovery')]
+  found = [r['scores'] for _, r in cells.table_4(results)]
   if found:
     ours = [s.get('model', {}).get('error_binary') for s in found]
     rows.append(
@@ -119,12 +120,19 @@ def _given_a_part(results):
         ),
       ]
     )
-  found = [r['scores'] for _, r in cells.of(results, 'super_resolution')]
-  if found:
+  sides = {'8^3 to 32^3': False, '16^3 to 64^3': True}
+  for words, fine in sides.items():
+    found = [
+      r['scores']
+      for name, r in cells.of(results, 'super_resolution')
+      if name.endswith('_64') == fine
+    ]
+    if not found:
+      continue
     ours = [s.get('model', {}).get('iou') for s in found]
     rows.append(
       [
-        f'Super-resolution, 8^3 to 32^3, {len(found)} classes: IoU',
+        f'Super-resolution, {words}, {len(found)} classes: IoU',
         cells.number(_all_of(ours), 3),
         _best_baseline(found, 'iou', max),
         '–',
@@ -196,24 +204,25 @@ def _where(card):
   return f'{words}; began with {"; ".join(began)}' if began else words
 
 
+# A kind of model, its category and what else its config says.
+_NAME = re.compile(
+  rf'(.+)_({"|".join([*paper.CLASS_PROBABILITIES, "all"])})(_64|_mixture|)'
+)
+
+
 def pretrained(results: cells.Results) -> str:
   """README's table of saved models: a row for each kind."""
   kinds: dict[str, dict[str, Any]] = {}
   for name, card in cells.of(results, 'pretrained'):
     name = name.removeprefix('pretrained/')
-    kind = next(
-      (
-        name.removesuffix(f'_{category}')
-        for category in (*paper.CLASS_PROBABILITIES, 'all')
-        if name.endswith(f'_{category}')
-      ),
-      name,
-    )
+    match = _NAME.fullmatch(name)
+    kind = f'{match[1]}{match[3]}' if match else name
     kinds.setdefault(kind, {})[name] = card
   rows = []
   for kind, members in kinds.items():
     links = [
-      f'[{name.removeprefix(f"{kind}_")}](pretrained/{name}/README.md)'
+      f'[{match[2] if (match := _NAME.fullmatch(name)) else name}]'
+      f'(pretrained/{name}/README.md)'
       for name in members
     ]
     pictures = [card['picture'] for card in members.values() if card['picture']]

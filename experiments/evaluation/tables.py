@@ -27,7 +27,6 @@ from experiments.evaluation import speed
 # Sets of shapes of a result, our own first.
 _OURS = ('persistent', 'fresh')
 _REAL = ('training shapes', 'test shapes')
-_PAPERS = 'random_voxels'  # The kind of corruption of Table 4.
 
 PAGES = ('README.md', 'docs/results.md', 'docs/speed.md')
 
@@ -169,9 +168,7 @@ def recovery(results: cells.Results) -> str:
   stands beside the baselines where there is one (`benchmarks.supervised`).
   """
   found: dict[str, dict[str, Any]] = {}
-  for name, result in cells.of(results, 'recovery'):
-    if result.get('settings', {}).get('kind', _PAPERS) != _PAPERS:
-      continue
+  for name, result in cells.table_4(results):
     found.setdefault(result['category'], {}).update(
       result['scores'] | _supervised(results, name)
     )

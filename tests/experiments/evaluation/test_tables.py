@@ -321,3 +321,35 @@ def test_table_4_averages_as_printed():
   means = np.mean([*paper.RECOVERY_ERRORS.values()], axis=0)
   assert {*paper.RECOVERY_ERRORS} == {*arguments.CATEGORIES}
   np.testing.assert_allclose(means, [0.0092, 0.0127, 0.0259, 0.0956], atol=6e-5)
+
+
+def test_other_kinds_and_sizes_have_rows_of_their_own():
+  scores = {'error_binary': 0.01, 'iou': 0.9}
+  found = {
+    name: {
+      'table': name.split('_chair')[0],
+      'category': 'chair',
+      'settings': {'kind': kind},
+      'scores': {'model': scores, 'start': scores},
+    }
+    for name, kind in {
+      'recovery_chair': 'random_voxels',
+      'recovery_chair_mixture': 'mixture',
+      'super_resolution_chair': '',
+      'super_resolution_chair_64': '',
+    }.items()
+  }
+  table = tables.overview.summary(found)
+  assert table.count('1 classes') == 3  # The mixture is not of Table 4.
+  cards = {
+    f'pretrained/{name}': {'table': 'pretrained', 'picture': None}
+    for name in found
+  }
+  rows = tables.overview.pretrained(found | cards).splitlines()[2:]
+  kinds = [row.split('`')[1] for row in rows]
+  assert kinds == [
+    'recovery',
+    'recovery_mixture',
+    'super_resolution',
+    'super_resolution_64',
+  ]
