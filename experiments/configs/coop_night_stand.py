@@ -7,7 +7,5 @@ from experiments.configs import coop
 
 
 def get_config(size: str = ''):
-  """Returns the config; size `paper`, `text` or nothing: that of components."""
-  config = coop.get_config(f'night_stand,{size or "components"}')
-  config.name = config.name.removesuffix('_components')
-  return config
+  """Returns the config; size `paper`, `text`, `abp` or nothing."""
+  return coop.get_config(f'night_stand,{size}' if size else 'night_stand')

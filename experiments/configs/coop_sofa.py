@@ -7,5 +7,5 @@ from experiments.configs import coop
 
 
 def get_config(size: str = ''):
-  """Returns the config; size `paper`, `text` or nothing."""
+  """Returns the config; size `paper`, `text`, `abp` or nothing."""
   return coop.get_config(f'sofa,{size}' if size else 'sofa')

@@ -21,17 +21,17 @@ from experiments.tasks import parts
 ROOT = pathlib.Path(__file__).parents[2]
 BY_CATEGORY = {
   'abp': ('', 'paper', 'text'),
-  'coop': ('', 'paper', 'text'),
+  'coop': ('', 'paper', 'text', 'abp'),
   'multigrid': ('', 'paper', 'text'),
-  'recovery': ('', 'paper', 'paper2', 'text'),
-  'super_resolution': ('', 'paper', 'text'),
+  'recovery': ('', 'paper', 'paper2', 'text', 'mixture'),
+  'super_resolution': ('', 'paper', 'text', '64'),
   'synthesis': ('', 'paper', 'text', 'fresh'),
 }
 # Of one category, or of all: what they take after the colon.
 OTHERS = {
-  'coop_night_stand': ('', 'paper', 'text'),
-  'coop_sofa': ('', 'paper', 'text'),
-  'coop_toilet': ('', 'paper', 'text'),
+  'coop_night_stand': ('', 'paper', 'text', 'abp'),
+  'coop_sofa': ('', 'paper', 'text', 'abp'),
+  'coop_toilet': ('', 'paper', 'text', 'abp'),
   'demo': ('',),
   'evaluation_classifier': ('',),
   'multigrid_sofa': ('', 'paper', 'text'),

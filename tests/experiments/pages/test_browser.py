@@ -116,6 +116,19 @@ def _drag(driver, selector, start, moves):
   actions.release().perform()
 
 
+def _middle(driver):
+  """Where something is drawn, nearest its middle: from the canvas' centre."""
+  pixels = browser.pixels(driver, '#view')
+  rows, columns = _solid(pixels).nonzero()
+  near = np.argmin(abs(rows - rows.mean()) + abs(columns - columns.mean()))
+  size = driver.find_element('id', 'view').size['width']
+  scale = size / pixels.shape[1]
+  return (
+    int(columns[near] * scale - size / 2),
+    int(rows[near] * scale - size / 2),
+  )
+
+
 def _saved(driver, downloads, kind):
   """What the page saves: the bytes of the file."""
   before = {*downloads.iterdir()}
@@ -196,14 +209,7 @@ def test_a_hole_is_filled(address, driver, downloads):
   time.sleep(0.5)
   np.testing.assert_array_equal(browser.pixels(driver, '#view'), first)
   # Erases at the middle of what is drawn.
-  rows, columns = _solid(first).nonzero()
-  near = np.argmin(abs(rows - rows.mean()) + abs(columns - columns.mean()))
-  size = driver.find_element('id', 'view').size['width']
-  scale = size / first.shape[1]
-  start = (
-    int(columns[near] * scale - size / 2),
-    int(rows[near] * scale - size / 2),
-  )
+  start = _middle(driver)
   driver.find_element('css selector', '[value=erase]').click()
   _drag(driver, '#view', start, [(3, 0), (6, 2)])
   _settled(driver)
@@ -245,12 +251,12 @@ def test_adding_and_hiding_a_box(address, driver, downloads):
   _settled(driver)
   whole, _ = _voxels(driver, downloads)
   driver.find_element('css selector', '[value=add]').click()
-  _drag(driver, '#view', (0, 0), [(2, 2)])
+  _drag(driver, '#view', _middle(driver), [(2, 2)])
   _settled(driver)
   added, hidden = _voxels(driver, downloads)
   assert (added > 0.5).sum() > (whole > 0.5).sum() and not hidden.any()
   driver.find_element('css selector', '[value=box]').click()
-  _drag(driver, '#view', (-30, -30), [(40, 40), (20, 30)])
+  _drag(driver, '#view', _middle(driver), [(-20, -20), (30, 40)])
   _settled(driver)
   _, hidden = _voxels(driver, downloads)
   places = np.argwhere(hidden)
