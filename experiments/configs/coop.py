@@ -2,24 +2,25 @@
 
 python -m experiments.main --config=experiments/configs/coop.py:sofa
 
-About six minutes of one CPU core. `,paper` and `,text` take the paper's networks
-and optimisers and need a GPU. The paper gives no step size and no number of
-steps here. They are those of 6.1; the step size of `,text` is 0.1, as in the
-text of 6.1.
+About six minutes of one CPU core. `,paper` and `,text` take the paper's
+networks and optimisers and need a GPU. The paper gives no step size and no
+number of steps here. They are those of 6.1; the step size of `,text` is 0.1,
+as in the text of 6.1.
 
-From random weights, with a generator's rate of 0.0003, all generated shapes were
-the same after 20 iterations, and the energy gap grew without end. So the
+From random weights, with a generator's rate of 0.0003, all generated shapes
+were the same after 20 iterations, and the energy gap grew without end. So the
 generator first learns alone, in the same run: by regression on the training
 shapes, with z around where they lie along 20 principal components. Few
 iterations of Algorithm 3 follow: 120 at three times the rate tore thin legs
 (docs/results.md, "What was tried").
 
-`,abp` has alternating back-propagation (`back_propagation.iterations`) in place
-of the regression, and takes an hour. After it, shapes stay different only if the
-generator learns far more slowly than the descriptor. With rates of 0.0003 and
-0.0005 `distance_generated` fell from 12,000 to 3,900 within 25 iterations
-(`distance_observed` is 10,400); with 0.00003 and 0.001 it was 8,500 after 1,000.
-The descriptor's reference has two means, for empty and full voxels.
+`,abp` has alternating back-propagation (`back_propagation.iterations`) in
+place of the regression, and takes an hour. After it, shapes stay different
+only if the generator learns far more slowly than the descriptor. With rates of
+0.0003 and 0.0005 `distance_generated` fell from 12,000 to 3,900 within 25
+iterations (`distance_observed` is 10,400); with 0.00003 and 0.001 it was 8,500
+after 1,000. The descriptor's reference has two means, for empty and full
+voxels.
 """
 
 from experiments.configs import arguments
