@@ -27,6 +27,7 @@ class GeneratorSizes(NamedTuple):
   latent_dim: int
   kernel_size: int = 4
   base: tuple[int, int, int] = (4, 4, 4)
+  output_range: tuple[float, float] = (-1.0, 1.0)
 
 
 class ClassifierSizes(NamedTuple):

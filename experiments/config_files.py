@@ -102,7 +102,7 @@ def _ours(name):
   # The name of a config: that of its file, a category and a size.
   for own in sorted(names, key=len, reverse=True):
     rest = re.sub(
-      r'_(abp|paper2?|text|fresh|mixture|64)$',
+      r'_(abp|descriptor|two_layers|paper2?|text|fresh|mixture|64)$',
       r',\1',
       stem.removeprefix(f'{own}_'),
     )

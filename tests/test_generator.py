@@ -121,6 +121,15 @@ def test_features_and_factors_must_be_equally_many():
     )
 
 
+def test_the_output_range_maps_tanh_linearly():
+  net, variables, z = network()
+  y = net.apply(variables, z, train=False)
+  mapped = net.clone(output_range=(-0.25, 0.75)).apply(
+    variables, z, train=False
+  )
+  np.testing.assert_allclose(mapped, y / 2 + 0.25, atol=1e-6)
+
+
 def test_running_averages_converge_to_those_of_the_prior():
   # Then both modes make the same shapes.
   net, variables, _ = network()

@@ -26,6 +26,8 @@ class Generator(nn.Module):
     kernel_size: side of their kernels.
     base: sides of the grid that the fully connected layer makes; the output
       has sides `base * prod(factors)`.
+    output_range: of tanh, mapped linearly: empty and full voxels as a
+      descriptor sees them; (-1, 1) in section 6.4.
     init_std: standard deviation of the initial weights.
     momentum: of the running averages of batch normalisation.
     dtype: of the computation; parameters and y are float32.
@@ -47,6 +49,7 @@ class Generator(nn.Module):
   factors: Sequence[int]
   kernel_size: int = 4
   base: tuple[int, int, int] = (4, 4, 4)
+  output_range: tuple[float, float] = (-1.0, 1.0)
   init_std: float = 0.02
   momentum: float = 0.9
   dtype: Any = jnp.float32
@@ -64,7 +67,7 @@ class Generator(nn.Module):
         (`mutable=['batch_stats']`); False: the running averages.
 
     Returns:
-      Shapes in (-1, 1).
+      Shapes within `output_range`.
 
     Raises:
       ValueError: when `features` and `factors` are empty or not equally long.
@@ -103,7 +106,11 @@ class Generator(nn.Module):
       )(h)
       if i < last:
         h = normalise(h)
-    return jnp.tanh(h.astype(jnp.float32))
+    y = jnp.tanh(h.astype(jnp.float32))
+    low, high = self.output_range
+    if (low, high) == (-1, 1):
+      return y
+    return low + (high - low) / 2 * (y + 1)
 
 
 def generator_fn(

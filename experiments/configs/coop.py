@@ -26,7 +26,7 @@ voxels.
 from experiments.configs import arguments
 from experiments.configs import default
 
-SIZES = (*arguments.SIZES, 'abp')
+SIZES = (*arguments.SIZES, 'abp', 'descriptor')
 
 
 def get_config(argument: str = 'sofa'):
@@ -82,6 +82,20 @@ def get_config(argument: str = 'sofa'):
     config.components.number = 20
     config.regression.iterations = 1800
     config.train.num_iterations = 20
+  if size == 'descriptor':
+    # What 6.1 learned, with its scale, to which the generator's output is
+    # mapped: half as wide.
+    config.train.init_from = f'pretrained/synthesis_{category}'
+    config.data.scaling = 'mean'
+    config.model = default.get_config().model
+    config.model.network = 'paper_3_layer'
+    config.chains.num_steps = 12
+    config.chains.step_size = 0.1
+    config.latent.noise_std = 0.5 * config.latent.noise_std
+    config.optimizer.learning_rate = 0.0001
+    config.optimizer.b1 = 0.5
+    config.optimizer.clip_norm = 0.0
+    config.train.num_iterations = 60
   config.optimizer.constant_iterations = min(600, config.train.num_iterations)
   config.sample.num_steps = config.chains.num_steps
   return config

@@ -106,7 +106,8 @@ def get_config() -> ml_collections.ConfigDict:
   # alternating back-propagation; 0: none.
   regression.iterations = 0
   regression.correlation = 0.85  # of z with the coordinates of its shape
-  regression.learning_rate = 0.001  # learning rate of the generator
+  # Learning rate of the generator at the beginning; it falls by a cosine.
+  regression.learning_rate = 0.001
 
   # The evaluation classifier.
   config.classifier = classifier = ml_collections.ConfigDict()

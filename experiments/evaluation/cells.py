@@ -27,14 +27,43 @@ def of(results: Results, table: str) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def table_4(results: Results) -> list[tuple[str, Mapping[str, Any]]]:
-  """Results of recovery by models of Table 4's corruption, random voxels."""
-  found = of(results, 'recovery')
-  kinds = [r.get('settings', {}).get('kind', 'random_voxels') for _, r in found]
+  """Results of recovery by models of Table 4's corruption, random voxels.
+
+  A model that stands beside them, as of another network, has a name with more
+  after its category, and is not among these; see `beside`.
+  """
   return [
-    one
-    for one, kind in zip(found, kinds, strict=True)
-    if kind == 'random_voxels'
+    (name, result)
+    for name, result in of(results, 'recovery')
+    if _kind(result) == 'random_voxels' and not _more(name, result)
   ]
+
+
+def beside(
+  results: Results, category: str
+) -> dict[str, Mapping[str, Mapping[str, Any]]]:
+  """Results of other models of Table 4's corruption, by what they are.
+
+  >>> result = {'table': 'recovery', 'category': 'sofa', 'scores': {}}
+  >>> beside({'recovery_sofa_two_layers': result}, 'sofa')
+  {'two layers': {}}
+  """
+  return {
+    _more(name, result).replace('_', ' '): result['scores']
+    for name, result in of(results, 'recovery')
+    if _kind(result) == 'random_voxels'
+    and result['category'] == category
+    and _more(name, result)
+  }
+
+
+def _kind(result):
+  return result.get('settings', {}).get('kind', 'random_voxels')
+
+
+def _more(name, result):
+  """What the name of a result has after its category."""
+  return name.partition(f'_{result["category"]}')[2].removeprefix('_')
 
 
 def score(results: Results, name: str, kind: str, metric: str) -> Any:

@@ -165,13 +165,17 @@ def recovery(results: cells.Results) -> str:
 
   For our model the table also has the thresholded error of voxels next to the
   surface. The last row has means over the categories. A supervised network
-  stands beside the baselines where there is one (`benchmarks.supervised`).
+  stands beside the baselines where there is one (`benchmarks.supervised`), and
+  models of other networks do (`cells.beside`).
   """
   found: dict[str, dict[str, Any]] = {}
   for name, result in cells.table_4(results):
     found.setdefault(result['category'], {}).update(
       result['scores'] | _supervised(results, name)
     )
+  for category, scores in found.items():
+    others = cells.beside(results, category)
+    scores.update((what, other['model']) for what, other in others.items())
   baselines = dict.fromkeys(
     name
     for scores in found.values()

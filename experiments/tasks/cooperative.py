@@ -7,6 +7,7 @@ from typing import Any
 
 import ml_collections
 import numpy as np
+import optax
 
 import dnet_jax
 from dnet_jax import metrics
@@ -39,7 +40,7 @@ def _experiment(
 ) -> base.Experiment:
   networks.choice(ALGORITHMS, config.algorithm, 'algorithm')
   shape = (*voxels.train.shape[1:], 1)
-  sizes = networks.generator_sizes(config)
+  sizes = networks.generator_sizes(config, voxels.mean, voxels.scale)
   generator = networks.generator(config, sizes)
   alone = config.algorithm == 'alternating_back_propagation'
   found: dict[str, Any] = {'generator': sizes}
@@ -152,7 +153,12 @@ def _pairs(config, voxels):
 def _regression(config, voxels, generator):
   """Eq. (22), on pairs of z and training shapes."""
   settings, prepare = config.regression, datasets.prepare(voxels)
-  learner = _learner(config, generator, settings.learning_rate, constant=True)
+  rate = optax.cosine_decay_schedule(
+    settings.learning_rate,
+    settings.iterations,
+    config.optimizer.final_fraction,
+  )
+  learner = _learner(config, generator, rate)
   return base.Phase(
     'regression',
     settings.iterations,

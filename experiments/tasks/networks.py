@@ -46,16 +46,26 @@ def descriptor_sizes(
 
 
 def generator_sizes(
-  config: ml_collections.ConfigDict,
+  config: ml_collections.ConfigDict, mean: float, scale: float
 ) -> specs.GeneratorSizes:
-  """Sizes of the generator of `config.generator`."""
+  """Sizes of the generator of `config.generator`.
+
+  Args:
+    config: its `generator` is read.
+    mean: of the data. With `scale`, the range of what the generator makes.
+    scale: likewise.
+  """
   settings = config.generator
   if settings.latent_dim < 1:
     raise ValueError(
       f'generator.latent_dim must be at least 1, got {settings.latent_dim}'
     )
   sizes = choice(dnet_jax.GENERATORS, settings.network, 'generator.network')
-  return specs.GeneratorSizes(**sizes, latent_dim=settings.latent_dim)
+  return specs.GeneratorSizes(
+    **sizes,
+    latent_dim=settings.latent_dim,
+    output_range=(float(-mean * scale), float((1 - mean) * scale)),
+  )
 
 
 def dtype(config: ml_collections.ConfigDict) -> Any:

@@ -149,7 +149,7 @@ def open_old(folder: str) -> tuple[dnet_jax.Model, dict[str, Any]]:
       networks.descriptor_sizes(config, config.model.network),
     )
   if 'generator' in params:
-    sizes['generator'] = networks.generator_sizes(config)
+    sizes['generator'] = networks.generator_sizes(config, 0.5, 2.0)
   if 'classifier' in params:
     sizes['classifier'] = _classifier(config, card)
   spec, extras = parts.model_parts(

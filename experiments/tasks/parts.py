@@ -63,7 +63,7 @@ def contrastive_learner(
 def optimizer(
   config: ml_collections.ConfigDict,
   *,
-  learning_rate: float | None = None,
+  learning_rate: float | optax.Schedule | None = None,
   b1: float | None = None,
   b2: float | None = None,
   weight_decay: float = 0.0,
@@ -74,7 +74,7 @@ def optimizer(
   Args:
     config: its `optimizer` has clipping, the schedule, and the values of
       arguments that are not given.
-    learning_rate: of the constant part.
+    learning_rate: of the constant part; or a schedule, which is used as it is.
     b1: of Adam.
     b2: of Adam.
     weight_decay: of AdamW; 0: Adam.
@@ -85,8 +85,8 @@ def optimizer(
   rate = settings.learning_rate if learning_rate is None else learning_rate
   # Even a constant rate is a schedule: its state must exist in the checkpoint
   # when the run is continued with more iterations.
-  schedule = optax.constant_schedule(rate)
-  if rest > 0 and not constant:
+  schedule = rate if callable(rate) else optax.constant_schedule(rate)
+  if rest > 0 and not constant and not callable(rate):
     falling = optax.cosine_decay_schedule(rate, rest, settings.final_fraction)
     schedule = optax.join_schedules(
       [schedule, falling], [settings.constant_iterations]

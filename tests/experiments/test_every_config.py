@@ -21,17 +21,17 @@ from experiments.tasks import parts
 ROOT = pathlib.Path(__file__).parents[2]
 BY_CATEGORY = {
   'abp': ('', 'paper', 'text'),
-  'coop': ('', 'paper', 'text', 'abp'),
+  'coop': ('', 'paper', 'text', 'abp', 'descriptor'),
   'multigrid': ('', 'paper', 'text'),
-  'recovery': ('', 'paper', 'paper2', 'text', 'mixture'),
+  'recovery': ('', 'paper', 'paper2', 'text', 'mixture', 'two_layers'),
   'super_resolution': ('', 'paper', 'text', '64'),
   'synthesis': ('', 'paper', 'text', 'fresh'),
 }
 # Of one category, or of all: what they take after the colon.
 OTHERS = {
-  'coop_night_stand': ('', 'paper', 'text', 'abp'),
-  'coop_sofa': ('', 'paper', 'text', 'abp'),
-  'coop_toilet': ('', 'paper', 'text', 'abp'),
+  'coop_night_stand': ('', 'paper', 'text', 'abp', 'descriptor'),
+  'coop_sofa': ('', 'paper', 'text', 'abp', 'descriptor'),
+  'coop_toilet': ('', 'paper', 'text', 'abp', 'descriptor'),
   'demo': ('',),
   'evaluation_classifier': ('',),
   'multigrid_sofa': ('', 'paper', 'text'),

@@ -257,6 +257,7 @@ def test_readme_s_tables():
     },
     'recovery_bed': {
       'table': 'recovery',
+      'category': 'bed',
       'scores': {
         'model': {'error_binary': 0.01},
         'mean shape': {'error_binary': 0.25},
@@ -321,6 +322,27 @@ def test_table_4_averages_as_printed():
   means = np.mean([*paper.RECOVERY_ERRORS.values()], axis=0)
   assert {*paper.RECOVERY_ERRORS} == {*arguments.CATEGORIES}
   np.testing.assert_allclose(means, [0.0092, 0.0127, 0.0259, 0.0956], atol=6e-5)
+
+
+def test_models_of_other_networks_stand_beside_table_4():
+  def result(error):
+    model = {'error': 2 * error, 'error_binary': error, 'error_surface': 0.05}
+    return {
+      'table': 'recovery',
+      'category': 'night_stand',
+      'scores': {'model': model, 'start': model},
+    }
+
+  found = {
+    'recovery_night_stand': result(0.01),
+    'recovery_night_stand_two_layers': result(0.02),
+  }
+  table = tables.recovery(found).splitlines()
+  assert 'two layers' in table[0]
+  (row,) = (line for line in table if line.startswith('| night_stand'))
+  assert '0.0200 / 0.0100' in row and '0.0400 / 0.0200' in row
+  # The summary has the model itself alone.
+  assert '0.0100' in tables.overview.summary(found)
 
 
 def test_other_kinds_and_sizes_have_rows_of_their_own():

@@ -346,3 +346,28 @@ def test_cooperative_learning_may_begin_with_a_regression(tmp_path):
   losses = [row['teaching_loss'] for row in rows]
   assert losses[39] < losses[0] / 2
   assert 'energy_gap' in rows[40] and 'energy_gap' not in rows[39]
+
+
+def test_a_descriptor_of_synthesis_teaches_a_generator(tmp_path, workdir_of):
+  """Its scale is another one than [-1, 1]: the generator's output follows."""
+  folder = workdir_of('synthesis')
+  theirs = tiny.request(folder).model
+  config = tiny.cooperative(
+    **{'data.scaling': 'mean', 'train.init_from': folder}
+  )
+  config.model = tiny.synthesis().model
+  config.train.num_iterations = 1
+  workdir = str(tmp_path / 'run')
+  train.train(config, workdir)
+  model = tiny.request(workdir).model
+  mean = float(model.extras['mean'])
+  assert model.spec.generator.output_range == pytest.approx((-mean, 1 - mean))
+  shapes = np.asarray(dnet_jax.generate(jax.random.key(0), model, 20))
+  assert shapes.min() >= 0 and shapes.max() <= 1
+  # One small step from where it began.
+  for ours, there in zip(
+    jax.tree.leaves(model.params['descriptor']),
+    jax.tree.leaves(theirs.params['descriptor']),
+    strict=True,
+  ):
+    np.testing.assert_allclose(ours, there, atol=0.02)
