@@ -57,7 +57,9 @@ from dnet_jax.energy import descriptor_energy
 from dnet_jax.energy import posterior_energy
 from dnet_jax.energy import score
 from dnet_jax.grids import downscale
+from dnet_jax.grids import fill_blocks
 from dnet_jax.grids import pyramid
+from dnet_jax.grids import sharpen
 from dnet_jax.grids import trilinear
 from dnet_jax.grids import upscale
 from dnet_jax.kernels import Kernel
@@ -164,6 +166,7 @@ __all__ = [
   'energy',
   'expected_details',
   'features',
+  'fill_blocks',
   'fixed_average',
   'fixed_voxels',
   'free',
@@ -214,6 +217,7 @@ __all__ = [
   'sampling',
   'save',
   'score',
+  'sharpen',
   'specs',
   'starts',
   'super_resolution',

@@ -60,6 +60,7 @@ class Use(NamedTuple):
     noise_steps: how many of these steps, from the first one on, are at the
       temperature; the others are at 0.
     refinement_steps: after these, steps with a narrow reference.
+    sharpening_steps: super-resolution: after all chains, steps of `sharpen`.
     kernel: of the steps with noise.
     num_starts: chains for each shape; the best one is kept.
     hold: recovery: visible voxels are held at every step.
@@ -72,6 +73,7 @@ class Use(NamedTuple):
   kernel: str = 'langevin'
   num_starts: int = 1
   hold: bool = True
+  sharpening_steps: int = 0
 
 
 class Spec(NamedTuple):

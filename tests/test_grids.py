@@ -4,6 +4,7 @@ import pytest
 from scipy import ndimage
 
 import dnet_jax
+from dnet_jax import grids
 from tests import reference
 
 SIDES, FACTOR = (4, 6, 2), 2
@@ -35,6 +36,68 @@ def test_trilinear_is_that_of_scipy(factor):
   )
   got = dnet_jax.trilinear(jnp.asarray(low), factor)
   np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize('std', [0.7, 1.0, 1.5])
+def test_blur_is_that_of_scipy(std):
+  y = np.random.default_rng(0).normal(size=(2, 6, 5, 7, 2)).astype(np.float32)
+  expected = ndimage.gaussian_filter(
+    y, (0, std, std, std, 0), mode='nearest', radius=(0, 4, 4, 4, 0)
+  )
+  np.testing.assert_allclose(grids.blur(y, std), expected, atol=1e-5)
+
+
+def _largest(y, low, factor):
+  """`fill_blocks`, block by block."""
+  filled = np.zeros_like(y)
+  for place in np.ndindex(low.shape[:4]):
+    n, *corner = place
+    block = (
+      n,
+      *(slice(factor * i, factor * (i + 1)) for i in corner),
+      slice(None),
+    )
+    for channel in range(y.shape[-1]):
+      one = y[block][..., channel]
+      count = round(float(low[place][channel]) * factor**3)
+      order = np.argsort(-one.ravel(), kind='stable')
+      full = np.zeros(one.size)
+      full[order[:count]] = 1
+      filled[block][..., channel] = full.reshape(one.shape)
+  return filled
+
+
+@pytest.mark.parametrize('factor', [2, 3])
+def test_blocks_are_filled_with_their_largest_voxels(factor):
+  rng = np.random.default_rng(0)
+  shape = (2, 2 * factor, factor, 3 * factor, 2)
+  # Some values are equal.
+  y = rng.integers(0, 9, shape).astype(np.float32)
+  counts = rng.integers(0, factor**3 + 1, (2, 2, 1, 3, 2))
+  low = (counts / factor**3).astype(np.float32)
+  filled = dnet_jax.fill_blocks(y, low, factor)
+  np.testing.assert_array_equal(filled, _largest(y, low, factor))
+  np.testing.assert_allclose(dnet_jax.downscale(filled, factor), low, atol=1e-6)
+
+
+def test_sharpened_shapes_are_nearer_to_the_original():
+  """Of a ball, from trilinear interpolation of its averages."""
+  places = np.stack(np.meshgrid(*[np.arange(24) - 11.3] * 3, indexing='ij'))
+  ball = (((places**2).sum(0)) < 8.2**2).astype(np.float32)[None, ..., None]
+  low = dnet_jax.downscale(ball, 4)
+  linear = dnet_jax.trilinear(low, 4)
+
+  def wrong(y):
+    return int(((np.asarray(y) > 0.5) != (ball > 0.5)).sum())
+
+  filled = dnet_jax.fill_blocks(linear, low, 4)
+  sharp = dnet_jax.sharpen(linear, low, 4, num_steps=10)
+  assert set(np.unique(sharp)) == {0.0, 1.0}
+  np.testing.assert_allclose(dnet_jax.downscale(sharp, 4), low, atol=1e-6)
+  assert wrong(sharp) < wrong(filled) < wrong(linear)
+  one = dnet_jax.sharpen(linear, low, 4, num_steps=1)
+  expected = dnet_jax.fill_blocks(grids.blur(linear, 1.0), low, 4)
+  np.testing.assert_array_equal(one, expected)
 
 
 @pytest.mark.parametrize('chains', [(), (2,), (2, 3)])
@@ -75,6 +138,8 @@ def test_sides_that_do_not_divide_are_refused():
     dnet_jax.upscale(y, 0)
   with pytest.raises(ValueError, match='positive, got 0'):
     dnet_jax.trilinear(y, 0)
+  with pytest.raises(ValueError, match=r'factor 4 .* \(4, 4, 6\)'):
+    dnet_jax.sharpen(y, y, 4, num_steps=1)
   with pytest.raises(ValueError, match='factor 3'):
     dnet_jax.pyramid(y, (3, 2))
   with pytest.raises(ValueError, match='D, H, W, C'):

@@ -141,9 +141,11 @@ def test_only_sampling_scans():
       and node.attr in {'scan', 'fori_loop', 'while_loop'}
     }
     loops[module(path)] = loops.get(module(path), set()) | found
-  # Those of a convolution are over chunks of chains, or of frequencies.
+  # Those of a convolution are over chunks of chains, or of frequencies; that of
+  # grids sharpens shapes when the chains are done.
   expected = {
     'sampling': {'scan'},
+    'grids': {'fori_loop'},
     'convolution': {'fori_loop'},
     'parts': {'fori_loop'},
   }

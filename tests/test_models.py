@@ -28,6 +28,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 USES = (
   ('synthesize', specs.Use('noise', 3, noise_steps=2)),
   ('recover', specs.Use('local_average', 2, refinement_steps=1, hold=False)),
+  ('super_resolve', specs.Use('repeat', 2, sharpening_steps=3)),
 )
 KINDS = {
   'descriptor': functools.partial(models.descriptor, uses=USES),

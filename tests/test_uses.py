@@ -373,6 +373,27 @@ def test_super_resolution_is_its_parts():
   close(dnet_jax.super_resolve(KEY, model, shapes(), num_steps=2), shapes())
 
 
+def test_super_resolution_is_sharpened_after_its_chains():
+  model = models.descriptor()
+  coarse = dnet_jax.downscale((shapes() > 0.5)[..., None] * 1.0, 4)[..., 0]
+  use = functools.partial(
+    dnet_jax.super_resolve, KEY, model, coarse, num_steps=2
+  )
+  plain = use(sharpening_steps=0)
+  found = use(sharpening_steps=3, sharpening_std=0.8)
+  expected = dnet_jax.sharpen(
+    plain[..., None], coarse[..., None], 4, num_steps=3, std=0.8
+  )[..., 0]
+  # Two programs may round a value at the border of full and empty otherwise.
+  assert (found != expected).mean() < 0.01
+  close(dnet_jax.downscale(found[..., None], 4)[..., 0], coarse, atol=1e-6)
+  assert {*np.unique(found)} <= {0.0, 1.0}
+  for wrong in (dict(sharpening_steps=-1), dict(sharpening_std=0.0)):
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f'{name} must be'):
+      use(**wrong)
+
+
 def test_super_resolution_from_principal_components():
   model, std = with_components(models.descriptor()), 0.3
   coarse = dnet_jax.downscale(shapes()[..., None], 2)[..., 0]
@@ -1065,10 +1086,13 @@ def test_a_multi_grid_model_says_what_is_not_for_it():
     dict(start_spread=1.1),
     dict(refinement_steps=1),
     dict(refinement_std=0.1),
+    dict(sharpening_steps=1),
+    dict(sharpening_std=0.5),
   ):
     (name,) = keywords
-    with pytest.raises(ValueError, match=f'{name} cannot be set'):
-      call('multi_grid', **keywords)
+    if not name.startswith('sharpening'):
+      with pytest.raises(ValueError, match=f'{name} cannot be set'):
+        call('multi_grid', **keywords)
     if name not in ('start_std', 'start_spread'):
       with pytest.raises(ValueError, match=f'{name} cannot be set'):
         dnet_jax.super_resolve(

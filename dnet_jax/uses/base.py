@@ -45,6 +45,7 @@ _NUMBERS = {
   'anchor_std': np.inf,
   'noise_std': 4.0,
   'refinement_std': 0.2,
+  'sharpening_std': 1.0,
 }
 
 _MAY_BE_0 = ('temperature', 'start_std', 'start_spread', 'completion_spread')
@@ -215,6 +216,7 @@ _COUNTS = {
   'num_steps': 0,
   'noise_steps': 0,
   'refinement_steps': 0,
+  'sharpening_steps': 0,
   'num_starts': 1,
 }
 

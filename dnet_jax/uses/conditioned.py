@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from dnet_jax import corruptions
+from dnet_jax import grids
 from dnet_jax import kernels
 from dnet_jax import models
 from dnet_jax import starts
@@ -185,13 +186,15 @@ def super_resolve(
   anchor_std: float | types.Array | None = None,
   refinement_steps: int | None = None,
   refinement_std: float | types.Array | None = None,
+  sharpening_steps: int | None = None,
+  sharpening_std: float | types.Array | None = None,
 ) -> types.Array:
   """Adds the details that block averages leave open: Algorithm 5.
 
   A multi-grid model goes from the grid of `coarse` to its finest one as in
   synthesis, and does not hold the averages; it takes no `start`,
-  `noise_steps`, `refinement_steps` or standard deviations. None always stands
-  for the model's own setting.
+  `noise_steps`, `refinement_steps`, `sharpening_steps` or standard deviations.
+  None always stands for the model's own setting.
 
   Args:
     key: consumed; one, or one for each shape.
@@ -211,10 +214,13 @@ def super_resolve(
       Gaussian.
     refinement_steps: further steps after these, with a narrow reference.
     refinement_std: standard deviation of this reference.
+    sharpening_steps: of `sharpen`, after the chains; 0: none.
+    sharpening_std: standard deviation of its blur, in voxels.
 
   Returns:
     `(*chains, D, H, W)` real values, not clipped; their block averages are
-    `coarse`, except for a multi-grid model.
+    `coarse`, except for a multi-grid model. With sharpening steps each voxel is
+    0 or 1, and averages are those of the nearest number of voxels.
 
   Raises:
     ValueError: for a model without a descriptor, a grid that does not divide
@@ -245,6 +251,8 @@ def super_resolve(
       anchor_std=anchor_std,
       refinement_steps=refinement_steps,
       refinement_std=refinement_std,
+      sharpening_steps=sharpening_steps,
+      sharpening_std=sharpening_std,
     )
     y = synthesis.synthesize_grids(
       keys,
@@ -268,6 +276,8 @@ def super_resolve(
     anchor_std=anchor_std,
     refinement_steps=refinement_steps,
     refinement_std=refinement_std,
+    sharpening_steps=sharpening_steps,
+    sharpening_std=sharpening_std,
   )
   if use.start not in _GUESSES:
     raise ValueError(f'start must be one of {[*_GUESSES]}, got {use.start!r}')
@@ -285,5 +295,13 @@ def _super_resolve(keys, model, coarse, factor, use, numbers):
     _GUESSES[use.start](model, numbers, factor),
     numbers['anchor_std'],
   )
-  y = base.move(keys, model, start, use, numbers)
-  return base.from_network(model, y)
+  y = base.from_network(model, base.move(keys, model, start, use, numbers))
+  if not use.sharpening_steps:
+    return y
+  return grids.sharpen(
+    y[..., None],
+    coarse[..., None],
+    factor,
+    num_steps=use.sharpening_steps,
+    std=numbers['sharpening_std'],
+  )[..., 0]

@@ -279,6 +279,10 @@ def get_config() -> ml_collections.ConfigDict:
   super_resolve.anchor_std = 0.0  # as corruption.anchor_std
   super_resolve.refinement_steps = 0  # as sample.refinement_steps
   super_resolve.refinement_std = 0.2  # as sample.refinement_std
+  # After all of these, voxels become empty or full: steps that blur and fill
+  # each block with as many voxels as its average says; 0: none.
+  super_resolve.sharpening_steps = 0
+  super_resolve.sharpening_std = 1.0  # of the blur, in voxels
 
   # The latent space of a generator.
   config.latent = latent = ml_collections.ConfigDict()

@@ -58,6 +58,7 @@ def get_config(argument: str = 'toilet'):
     config.super_resolve.anchor_std = 0.4
     config.chains.num_steps = 10
     config.chains.step_size = 0.08
+    config.super_resolve.sharpening_steps = 10
     config.optimizer.learning_rate = 0.004
     config.optimizer.constant_iterations = 60
     config.train.num_iterations = 60

@@ -3,6 +3,8 @@
 Voxels are `(n, D, H, W)` in [0, 1] here.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,8 +13,12 @@ from scipy import ndimage
 import dnet_jax
 from dnet_jax import corruptions
 from dnet_jax import metrics
+from experiments import batches
 
 _local_average = jax.jit(corruptions.local_average)
+_sharpened = jax.jit(
+  functools.partial(dnet_jax.sharpen, num_steps=10), static_argnames='factor'
+)
 _SIGMAS = (0.5, 0.6, 0.7, 0.8, 1.0, 1.5, 2.0)  # In voxels.
 
 
@@ -78,6 +84,19 @@ def trilinear(low: np.ndarray, factor: int) -> np.ndarray:
   )
 
 
+def sharpened(y: np.ndarray, low: np.ndarray, factor: int) -> np.ndarray:
+  """`(n, D, H, W)` as `dnet_jax.sharpen` makes them, some at a time.
+
+  >>> sharpened(np.ones((1, 2, 2, 2)), np.full((1, 1, 1, 1), 0.25), 2).sum()
+  np.float32(2.0)
+  """
+  return batches.map_batches(
+    lambda y, low: _sharpened(y[..., None], low[..., None], factor)[..., 0],
+    np.asarray(y, np.float32),
+    np.asarray(low, np.float32),
+  )
+
+
 def recovery(
   voxels: np.ndarray,
   visible: np.ndarray,
@@ -125,10 +144,12 @@ def super_resolution(
   nearest = np.asarray(
     metrics.nearest_neighbours(low, downscale(train, factor))
   )
+  linear = trilinear(low, factor)
   repeated = np.asarray(dnet_jax.upscale(jnp.asarray(low)[..., None], factor))
   return {
     'block repeat': repeated[..., 0],
-    'trilinear': trilinear(low, factor),
+    'trilinear': linear,
+    'trilinear, sharpened': sharpened(linear, low, factor),
     'nearest training shape': train[nearest].astype(np.float32),
     'mean shape': np.broadcast_to(
       train.mean(axis=0, dtype=np.float32), (len(low), *train.shape[1:])

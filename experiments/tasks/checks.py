@@ -258,6 +258,8 @@ _MOVES = {
   'temperature': _NOT_NEGATIVE,
   'step_size': _NOT_NEGATIVE,
   'refinement_steps': _NOT_NEGATIVE,
+  'sharpening_steps': _NOT_NEGATIVE,
+  'sharpening_std': _POSITIVE,
   'refinement_std': _POSITIVE,
 }
 _ALGORITHMS = {

@@ -375,8 +375,13 @@ def uses(
       use(
         config.super_resolve,
         'components' if config.super_resolve.components_std else 'repeat',
+        sharpening_steps=config.super_resolve.sharpening_steps,
       ),
-      numbers(config.super_resolve, **_stds(config.super_resolve)),
+      numbers(
+        config.super_resolve,
+        sharpening_std=config.super_resolve.sharpening_std,
+        **_stds(config.super_resolve),
+      ),
     ),
     'reconstruct': (
       dnet_jax.Use(

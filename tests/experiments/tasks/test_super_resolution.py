@@ -119,6 +119,7 @@ def test_evaluation_compares_with_baselines(refining, tmp_path):
     'model, not refined',
     'block repeat',
     'trilinear',
+    'trilinear, sharpened',
     'nearest training shape',
     'mean shape',
   }
@@ -126,6 +127,19 @@ def test_evaluation_compares_with_baselines(refining, tmp_path):
   assert table['model'] != table['model, not refined']
   assert tiny.content(tmp_path, 'result.json')['scores'] == table
   assert 'evaluation.png' in os.listdir(os.path.join(refining, 'evaluations'))
+
+
+@pytest.mark.slow
+def test_evaluation_has_rows_without_sharpening(refining, tmp_path):
+  request = tiny.request(refining, out=str(tmp_path / 'result.json'))
+  request.config.super_resolve.sharpening_steps = 2
+  model = parts.with_settings(request.model, request.config)
+  table = evaluate.evaluate(request._replace(model=model))['scores']
+  assert {'model, not sharpened', 'start, sharpened'} < {*table}
+  # All are empty or full.
+  assert table['model']['error'] == table['model']['error_binary']
+  soft = table['model, not sharpened']
+  assert soft['error'] != soft['error_binary']
 
 
 @pytest.mark.slow
