@@ -214,6 +214,8 @@ _RULES = {
   'super_resolve': {
     'components_std': _NOT_NEGATIVE,
     'anchor_std': _NOT_NEGATIVE,
+    'sharpening_steps': _NOT_NEGATIVE,
+    'sharpening_std': _POSITIVE,
   },
   'latent': {
     'num_rows': _POSITIVE,
@@ -258,8 +260,6 @@ _MOVES = {
   'temperature': _NOT_NEGATIVE,
   'step_size': _NOT_NEGATIVE,
   'refinement_steps': _NOT_NEGATIVE,
-  'sharpening_steps': _NOT_NEGATIVE,
-  'sharpening_std': _POSITIVE,
   'refinement_std': _POSITIVE,
 }
 _ALGORITHMS = {
