@@ -55,9 +55,8 @@ def get_config(argument: str = 'sofa'):
     if size == 'text':
       config.chains.step_size = 0.1
     else:
-      # This phase keeps the small networks from collapse. It has not been run
-      # with the paper's networks yet.
-      config.back_propagation.iterations = 600
+      config.components.number = 20
+      config.regression.iterations = 1800
     return config
   config.data.batch_size = 25
   config.model.network = 'custom'
