@@ -94,6 +94,8 @@ def test_its_result_stands_beside_the_model_of_its_config(task):
     'supervised_chair': json.loads(json.dumps(result)),
   }
   table = getattr(tables, task)(found)
-  assert table.count('supervised network') == 1
+  assert table.count('| supervised network |') == 1
+  sharp = 'supervised network, sharpened' in result['scores']
+  assert sharp == (task == 'super_resolution')
   number = result['scores']['supervised network']['error']
   assert f'{number:.4f}' in table
