@@ -12,39 +12,30 @@ import os
 import sys
 import traceback
 
-try:
-  from absl import app
-  from absl import flags
-  from absl import logging
-  import jax
-  import ml_collections
+from absl import app
+from absl import flags
+from absl import logging
+import jax
+import ml_collections
 
-  import dnet_jax
-  from experiments import command
-  from experiments import config_files
-  from experiments import evaluate
-  from experiments import export
-  from experiments import processes
-  from experiments import report
-  from experiments import signals
-  from experiments import tasks
-  from experiments import train
-  from experiments.files import inputs
-  from experiments.files import models
-  from experiments.files import outputs
-  from experiments.files import shapes
-  from experiments.files import workdirs
-  from experiments.tasks import base
-  from experiments.tasks import checks
-  from experiments.tasks import parts
-except ModuleNotFoundError as error:
-  if (error.name or '').partition('.')[0] in ('experiments', 'dnet_jax'):
-    raise
-  # The library alone is installed.
-  raise SystemExit(
-    f'error: {error.name} is missing; in the folder of the repository: pip '
-    "install '.[experiments]'"
-  ) from error
+import dnet_jax
+from experiments import command
+from experiments import config_files
+from experiments import evaluate
+from experiments import export
+from experiments import processes
+from experiments import report
+from experiments import signals
+from experiments import tasks
+from experiments import train
+from experiments.files import inputs
+from experiments.files import models
+from experiments.files import outputs
+from experiments.files import shapes
+from experiments.files import workdirs
+from experiments.tasks import base
+from experiments.tasks import checks
+from experiments.tasks import parts
 
 # Modes that run without an open model.
 _OUTSIDE = {

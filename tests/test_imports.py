@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import importlib
 from importlib import metadata
 import pathlib
 import pkgutil
@@ -318,6 +319,37 @@ def test_library_alone_loads_nothing_of_the_experiments():
     check=True,
   )
   assert result.stdout.split() == ['dnet_jax']
+
+
+# Names of packages that PyPI has under another name.
+IMPORTED_AS = {
+  'absl-py': 'absl',
+  'ml-collections': 'ml_collections',
+  'orbax-checkpoint': 'orbax',
+  'pillow': 'PIL',
+  'scikit-image': 'skimage',
+  'scikit-learn': 'sklearn',
+}
+
+
+@pytest.mark.parametrize('room', ['experiments', 'data_prep'])
+def test_a_package_that_is_missing_is_named(room):
+  parser = configparser.ConfigParser()
+  parser.read(ROOT / 'setup.cfg')
+  extra = room.replace('_', '-')
+  lines = parser['options.extras_require'][extra].split()
+  packages = [re.split('[<>=]', line)[0] for line in lines]
+  wanted = {IMPORTED_AS.get(name, name) for name in packages}
+  needed = importlib.import_module(room)._NEEDED
+  assert {*needed} == wanted
+  code = f'import sys; sys.modules[{needed[-1]!r}] = None; import {room}.x'
+  done = subprocess.run(
+    [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True
+  )
+  assert done.returncode == 1
+  (line,) = done.stderr.splitlines()
+  assert line.startswith(f'error: {needed[-1]} is missing')
+  assert line.endswith(f"pip install '.[{extra}]'")
 
 
 @pytest.mark.parametrize(
