@@ -165,7 +165,7 @@ def picture(path: str, caption: str) -> str:
   """A picture (.png) inside the page, as WebP, of a third of the bytes."""
   data = io.BytesIO()
   with Image.open(path) as image:
-    image.convert('RGB').save(data, 'WEBP', quality=85, method=6)
+    image.convert('RGB').save(data, 'WEBP', quality=75, method=6)
   text = base64.b64encode(data.getvalue()).decode()
   return (
     f'<figure><img alt="{escape(caption)}" '
