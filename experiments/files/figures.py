@@ -423,12 +423,12 @@ def _cell_colors(colors, rows):
 
 
 def _write_png(path, fig, dpi):
-  """Writes a figure with a palette of 256 colours, whole or not at all."""
+  """Writes a figure with a palette of 128 colours, whole or not at all."""
   fig.set_dpi(dpi * _SUPERSAMPLING)
   fig.canvas.draw()
   drawn = Image.fromarray(np.asarray(fig.canvas.buffer_rgba())[..., :3])
   small = drawn.reduce(_SUPERSAMPLING)
-  small = small.quantize(255, method=Image.Quantize.MEDIANCUT)
+  small = small.quantize(127, method=Image.Quantize.MEDIANCUT)
   data = io.BytesIO()
   small.save(data, format='png', optimize=True)
   path = os.path.abspath(path)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import ndimage
 
 from dnet_jax import metrics
 
@@ -29,6 +30,26 @@ def other(half: str) -> str:
   """
   side, axis = half.split()
   return f'{"low" if side == "high" else "high"} {axis}'
+
+
+def in_one_piece(voxels: np.ndarray, share: float = 0.99) -> np.ndarray:
+  """Indices of shapes `(n, D, H, W)` whose largest piece is most of them.
+
+  Voxels of a piece share faces. Torn shapes differ from all others, so a search
+  for what differs finds them.
+
+  >>> shapes = np.zeros((2, 4, 4, 4))
+  >>> shapes[:, 0], shapes[1, 3] = 1, 1
+  >>> in_one_piece(shapes).tolist()
+  [0]
+  """
+
+  def whole(shape):
+    pieces, _ = ndimage.label(shape > 0.5)
+    sizes = np.bincount(pieces.ravel())[1:]
+    return sizes.size > 0 and sizes.max() >= share * sizes.sum()
+
+  return np.flatnonzero([whole(shape) for shape in voxels])
 
 
 def find_examples(

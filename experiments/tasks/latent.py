@@ -216,7 +216,8 @@ def arithmetic(request: base.Request) -> str:
   """Adds a part vector z_a - z_b to another shape: Figure 7.
 
   `latent.examples` are numbers of the shapes that `generate` makes from the
-  same seed. Without them, `find_examples` looks among `latent.search` shapes.
+  same seed. Without them, `find_examples` looks among those of `latent.search`
+  shapes that are in one piece.
 
   Returns:
     The new folder; voxels.npz has `voxels`, `(rows * 4, D, H, W)`: a, b, c and
@@ -227,7 +228,15 @@ def arithmetic(request: base.Request) -> str:
   if settings.examples:
     found = examples_of.given_examples(settings.examples, settings.search)
   else:
-    found = examples_of.find_examples(shapes(model, z), settings.num_rows)
+    some = shapes(model, z)
+    rows = examples_of.in_one_piece(some)
+    rows = rows if len(rows) >= 3 else np.arange(len(some))
+    found = [
+      (int(rows[a]), int(rows[b]), int(rows[c]), half)
+      for a, b, c, half in examples_of.find_examples(
+        some[rows], settings.num_rows
+      )
+    ]
   if not found:
     raise ValueError(
       f'among latent.search = {settings.search} shapes no pair differs in one '
@@ -236,7 +245,7 @@ def arithmetic(request: base.Request) -> str:
   given = np.stack([z[[a, b, c]] for a, b, c, _ in found])
   z = np.concatenate([given, examples_of.sums(z, found)[:, None]], axis=1)
   voxels = shapes(model, z.reshape(-1, z.shape[-1]))
-  rows = voxels.reshape(len(z), 4, *voxels.shape[1:])
+  shown = voxels.reshape(len(z), 4, *voxels.shape[1:])
   colors = [figures.NEIGHBOUR_COLOR] * 3 + [figures.SAMPLE_COLOR]
   return _write(
     request,
@@ -244,10 +253,10 @@ def arithmetic(request: base.Request) -> str:
     {'voxels': voxels, 'z': z},
     {'': voxels},
     dict(
-      rows=[list(row) for row in rows],
+      rows=[list(row) for row in shown],
       titles=['a', 'b', 'c', 'c + a - b'],
       row_labels=[half for *_, half in found],
-      colors=[colors for _ in rows],
+      colors=[colors for _ in shown],
     ),
     examples=[list(example) for example in found],
   )
