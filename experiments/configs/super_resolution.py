@@ -8,10 +8,10 @@ which the paper does not have, and Figure 4. After the category, `,64` has the
 paper's grids, 16^3 to 64^3, and a small network; `,paper` and `,text` have the
 paper's network too, for a GPU.
 
-One or two minutes of 2 CPU cores. IoU 0.85 (sofas), 0.86 (toilets), 0.71
-(monitors) and 0.81 (beds), where the nearest training shape has 0.77, 0.79,
-0.61 and 0.75; all measures are in docs/results.md (2026-11-27). `,64` takes ten
-minutes of one CPU core.
+One or two minutes of 2 CPU cores. IoU 0.88 (sofas), 0.89 (toilets), 0.75
+(monitors) and 0.84 (beds), where the nearest training shape has 0.77, 0.79,
+0.61 and 0.75. `,64` takes ten minutes of one CPU core: 0.93 (sofas), 0.89
+(toilets) and 0.89 (beds). All measures are in docs/results.md (2026-11-27).
 """
 
 from experiments.configs import arguments
