@@ -5,6 +5,7 @@ Sections 4.2 and 6.3 of the paper. Both maps act on the last four axes of
 """
 
 from collections.abc import Sequence
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -121,10 +122,11 @@ def blur(y: types.Array, std: float | types.Array) -> types.Array:
     edges = [(0, 0)] * y.ndim
     edges[axis] = (_REACH, _REACH)
     padded = jnp.pad(y, edges, 'edge')
-    y = sum(
+    terms = [
       weights[i] * jax.lax.slice_in_dim(padded, i, i + side, axis=axis % y.ndim)
       for i in range(len(offsets))
-    )
+    ]
+    y = functools.reduce(jnp.add, terms)
   return y
 
 

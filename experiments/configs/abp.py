@@ -10,6 +10,7 @@ in proportion to sigma^2 and to one over the number of voxels. `,paper` and
 
 from experiments.configs import arguments
 from experiments.configs import coop
+from experiments.configs import default
 
 
 def get_config(argument: str = 'toilet'):
@@ -19,6 +20,8 @@ def get_config(argument: str = 'toilet'):
   config.name = name
   config.algorithm = 'alternating_back_propagation'
   config.back_propagation.iterations = 0
+  config.regression.iterations = 0
+  config.components = default.get_config().components
   config.train.num_iterations = 600
   config.sample.num_steps = 0
   return config

@@ -194,9 +194,10 @@ def test_each_trains_with_its_own_networks(tmp_path, monkeypatch, name):
   rows = 2
   if config.components.number:
     settings |= {'components.number': 2}
-  if config.back_propagation.iterations:
-    settings['back_propagation.iterations'] = 1
-    rows += 1
+  for phase in ('regression', 'back_propagation'):
+    if config[phase].iterations:
+      settings[f'{phase}.iterations'] = 1
+      rows += 1
   if config.task == 'evaluation_classifier':
     settings['data.batch_size'] = 10
   assert len(_learned(tmp_path, name, settings)) == rows
