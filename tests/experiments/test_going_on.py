@@ -280,7 +280,7 @@ def test_coop_sofa_as_typed_in_a_fresh_copy(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   line = (
     '--config=experiments/configs/coop_sofa.py '
-    '--config.train.num_iterations=2 --config.back_propagation.iterations=2 '
+    '--config.train.num_iterations=2 --config.regression.iterations=2 '
     # Of the same kinds, and small.
     '--config.data.size=8 --config.data.furniture_shapes=50 '
     '--config.generator.network=tiny --config.model.network=tiny '
