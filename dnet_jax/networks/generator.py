@@ -106,11 +106,9 @@ class Generator(nn.Module):
       )(h)
       if i < last:
         h = normalise(h)
-    y = jnp.tanh(h.astype(jnp.float32))
     low, high = self.output_range
-    if (low, high) == (-1, 1):
-      return y
-    return low + (high - low) / 2 * (y + 1)
+    y = jnp.tanh(h.astype(jnp.float32))
+    return (low + high) / 2 + (high - low) / 2 * y
 
 
 def generator_fn(

@@ -79,7 +79,7 @@ def _experiment(
   )
 
 
-def _learner(config, generator, learning_rate, constant=False):
+def _learner(config, generator, learning_rate):
   settings = config.generator
   return dnet_jax.make_learner(
     dnet_jax.teaching_loss(dnet_jax.generator_fn(generator, train=True)),
@@ -88,7 +88,6 @@ def _learner(config, generator, learning_rate, constant=False):
       learning_rate=learning_rate,
       b1=settings.b1,
       b2=settings.b2,
-      constant=constant,
     ),
   )
 
@@ -186,7 +185,9 @@ def _back_propagation(config, voxels, generator, iterations):
   )
   algorithm = dnet_jax.alternating_back_propagation(
     dnet_jax.generator_fn(generator, train=False),
-    _learner(config, generator, settings.learning_rate, constant=True),
+    _learner(
+      config, generator, optax.constant_schedule(settings.learning_rate)
+    ),
     sampler,
     memory,
     noise_std=settings.noise_std,

@@ -67,7 +67,6 @@ def optimizer(
   b1: float | None = None,
   b2: float | None = None,
   weight_decay: float = 0.0,
-  constant: bool = False,
 ) -> optax.GradientTransformation:
   """Adam with clipping, at a rate that is constant and then a cosine.
 
@@ -78,7 +77,6 @@ def optimizer(
     b1: of Adam.
     b2: of Adam.
     weight_decay: of AdamW; 0: Adam.
-    constant: True: the rate stays constant.
   """
   settings = config.optimizer
   rest = config.train.num_iterations - settings.constant_iterations
@@ -86,7 +84,7 @@ def optimizer(
   # Even a constant rate is a schedule: its state must exist in the checkpoint
   # when the run is continued with more iterations.
   schedule = rate if callable(rate) else optax.constant_schedule(rate)
-  if rest > 0 and not constant and not callable(rate):
+  if rest > 0 and not callable(rate):
     falling = optax.cosine_decay_schedule(rate, rest, settings.final_fraction)
     schedule = optax.join_schedules(
       [schedule, falling], [settings.constant_iterations]

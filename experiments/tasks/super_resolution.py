@@ -89,18 +89,17 @@ def _evaluate(
   low = baselines.downscale(voxels, factor)
   made = {'model': super_resolve_voxels(request.model, low, settings.seed)}
   use, _ = uses.settings(request.model, 'super_resolve')
-  none = dict(num_steps=0, noise_steps=0, refinement_steps=0)
+  soft = dict(sharpening_steps=0)
+  unmoved = dict(num_steps=0, noise_steps=0, refinement_steps=0)
   fewer: dict[str, dict[str, int]] = {}
   if use.sharpening_steps:
-    fewer['model, not sharpened'] = {}
-    fewer['start, sharpened'] = none
+    fewer['model, not sharpened'] = soft
+    fewer['start, sharpened'] = unmoved
   if use.refinement_steps:
-    fewer['model, not refined'] = dict(refinement_steps=0)
+    fewer['model, not refined'] = soft | dict(refinement_steps=0)
   if use.start != 'repeat':
-    fewer['start'] = none
+    fewer['start'] = soft | unmoved
   for name, steps in fewer.items():
-    if not name.endswith(', sharpened'):
-      steps = steps | dict(sharpening_steps=0)
     made[name] = super_resolve_voxels(
       request.model, low, settings.seed, **steps
     )

@@ -353,7 +353,8 @@ def test_a_descriptor_of_synthesis_teaches_a_generator(tmp_path, workdir_of):
   folder = workdir_of('synthesis')
   theirs = tiny.request(folder).model
   config = tiny.cooperative(
-    **{'data.scaling': 'mean', 'train.init_from': folder}
+    # Another seed, so that fresh weights would be others.
+    **{'data.scaling': 'mean', 'train.init_from': folder, 'seed': 1}
   )
   config.model = tiny.synthesis().model
   config.train.num_iterations = 1

@@ -6,6 +6,7 @@ import types
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import dnet_jax
@@ -153,7 +154,8 @@ def test_optimizer_is_clipped_adam_with_a_cosine():
   t = np.arange(rest) / rest
   cosine = 0.05 + 0.95 * (1 + np.cos(np.pi * t)) / 2
   np.testing.assert_allclose(falling[constant:], rate * cosine, rtol=1e-4)
-  np.testing.assert_allclose(sizes(constant=True), rate, rtol=1e-4)
+  always = optax.constant_schedule(rate)
+  np.testing.assert_allclose(sizes(learning_rate=always), rate, rtol=1e-4)
   np.testing.assert_allclose(sizes(learning_rate=0.5)[0], 0.5, rtol=1e-4)
 
 
