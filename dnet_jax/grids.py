@@ -193,6 +193,67 @@ def sharpen(
   return jax.lax.fori_loop(0, num_steps, step, y)
 
 
+def bounding_boxes(y: types.Array, threshold: float = 0.5) -> types.Array:
+  """First voxels above a threshold along D, H and W, and those past the last.
+
+  Args:
+    y: shapes `(*chains, D, H, W, C)`.
+    threshold: voxels above it are inside.
+
+  Returns:
+    `(*chains, 3, 2)` float32; the whole grid for a shape without such a voxel.
+
+  >>> y = jnp.zeros((1, 4, 4, 4, 1)).at[0, 1, 2:, 3].set(1.0)
+  >>> bounding_boxes(y).tolist()
+  [[[1.0, 2.0], [2.0, 4.0], [3.0, 4.0]]]
+  """
+  inside = (y > threshold).any(axis=-1)
+  inside |= ~inside.any(axis=(-3, -2, -1), keepdims=True)
+  ends = []
+  for axis in (-3, -2, -1):
+    others = tuple(x for x in (-3, -2, -1) if x != axis)
+    along = inside.any(axis=others)
+    first = along.argmax(axis=-1)
+    past = along.shape[-1] - along[..., ::-1].argmax(axis=-1)
+    ends.append(jnp.stack([first, past], axis=-1))
+  return jnp.stack(ends, axis=-2).astype(jnp.float32)
+
+
+def stretch(
+  y: types.Array,
+  box: types.Array,
+  new_box: types.Array,
+  outside: float | types.Array = 0.0,
+) -> types.Array:
+  """Moves and stretches a shape, so that one box becomes another.
+
+  Each voxel takes the value of the one in which its centre was, so walls of one
+  voxel neither blur nor vanish where a shape grows.
+
+  Args:
+    y: one shape, `(D, H, W, C)`.
+    box: `(3, 2)`, of `bounding_boxes`.
+    new_box: likewise; none of its sides may be 0.
+    outside: the value of what comes from outside the grid.
+
+  >>> y = jnp.array([0.0, 1.0, 2.0, 0.0]).reshape(4, 1, 1, 1)
+  >>> whole = [[0, 1], [0, 1]]
+  >>> stretch(y, jnp.array([[1, 3], *whole]), jnp.array([[0, 4], *whole]))[
+  ...   :, 0, 0, 0].tolist()
+  [1.0, 1.0, 2.0, 2.0]
+  """
+  for axis, (old, new) in enumerate(zip(box, new_box, strict=True)):
+    side = y.shape[axis]
+    ratio = (old[1] - old[0]) / (new[1] - new[0])
+    at = jnp.floor(old[0] + (jnp.arange(side) + 0.5 - new[0]) * ratio)
+    there = jnp.expand_dims(
+      (at >= 0) & (at < side), [x for x in range(y.ndim) if x != axis]
+    )
+    moved = jnp.take(y, at.astype(jnp.int32), axis=axis, mode='clip')
+    y = jnp.where(there, moved, outside)
+  return y
+
+
 def pyramid(y: types.Array, factors: Sequence[int]) -> tuple[types.Array, ...]:
   """The multi-grid versions `Y^(0), ..., Y^(S)` of section 4.2, coarse first.
 

@@ -107,6 +107,8 @@ def _encode(name, x, weights):
     raise ValueError(f'{name} has values that are not finite')
   if x.size < _SMALL:
     return {name: x}
+  if (x == np.clip(np.rint(x), 0, 255)).all():
+    return {name: x.astype(np.uint8)}  # Bounding boxes: whole numbers.
   if weights == 'int8' and name == _FOUR_BITS:
     return _encode_four_bits(name, x)
   if weights == 'int8':
@@ -175,7 +177,7 @@ def save(
     model: the model.
     folder: the folder to make.
     weights: 'float16', or 'int8' with a scale for each filter, and principal
-      components of 4 bits.
+      components of 4 bits. Whole numbers up to 255 are exact in both.
     card: how it was made, for card.json and README.md; its values must be of
       JSON's own types.
 

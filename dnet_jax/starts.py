@@ -44,17 +44,23 @@ class Components(NamedTuple):
     directions: orthonormal, `(k, D, H, W, C)`.
     coordinates: of n shapes along the directions, `(n, k)`; their mean is 0,
       and they are uncorrelated.
-    neighbours: how many of the nearest shapes a draw may blend one with.
+    neighbours: how many of the nearest shapes a draw may combine one with.
+    boxes: of each shape its bounding box, `(n, 3, 2)`, as of
+      `grids.bounding_boxes`: a draw is one shape in the proportions of another.
+      None: a draw is a blend of two.
   """
 
   mean: types.Array
   directions: types.Array
   coordinates: types.Array
   neighbours: float | types.Array
+  boxes: types.Array | None = None
 
 
-# Where between two shapes a draw lies. Nearer to one of them it is a copy.
-_BETWEEN = (0.3, 0.7)
+# How far a draw is from one shape to another. Nearer it is a copy. A blend of
+# both is one of the other shape, too, at the far end; a stretched one is not.
+_BLENDED = (0.3, 0.7)
+_STRETCHED = (0.3, 1.0)
 
 
 def energy_of(start: Start, energy_fn: types.EnergyFn) -> types.EnergyFn:
@@ -116,12 +122,15 @@ def from_components(
   std: float | types.Array = 0.05,
   spread: float | types.Array = 0.6,
 ) -> Start:
-  """Draws between two shapes of the data, from which chains reach a new one.
+  """Draws from two shapes of the data, from which chains reach a new one.
 
   `mean + sum_k (c_k + spread * s_k z_k) v_k`, plus white noise, with the
-  coordinates c of a point between a shape and one of its nearest neighbours,
-  and the standard deviations s of the data along the directions v. A Gaussian
-  alone combines parts that do not go together, and gives broken shapes.
+  standard deviations s of the data along the directions v. The second shape is
+  one of the nearest neighbours of the first. Without boxes, the coordinates c
+  are of a point between the two: a blend. With boxes they are of the first
+  shape, which is then stretched along D, H and W towards the bounding box of
+  the second one: a blend has parts of both, a stretched shape is whole. A
+  Gaussian alone combines parts that do not go together.
 
   Args:
     keys: `(chains,)`, of `chain_keys`.
@@ -138,31 +147,43 @@ def from_components(
   >>> from_components(keys, components).position.shape
   (3, 4, 4, 4, 1)
   """
-  shape, coordinates = components.mean.shape, components.coordinates
+  coordinates, boxes = components.coordinates, components.boxes
   count, width = coordinates.shape
+  near, far = _BLENDED if boxes is None else _STRETCHED
 
-  def between(key):
+  def pair(key):
     key_one, key_other, key_share = jax.random.split(key, 3)
     one = jax.random.randint(key_one, (), 0, count)
     distances = jnp.square(coordinates - coordinates[one]).sum(axis=1)
     nearest = jnp.argsort(distances.at[one].set(jnp.inf))
     limit = jnp.clip(components.neighbours, 1, count - 1).astype(jnp.int32)
     other = nearest[jax.random.randint(key_other, (), 0, limit)]
-    share = jax.random.uniform(
-      key_share, minval=_BETWEEN[0], maxval=_BETWEEN[1]
-    )
-    return coordinates[one] + share * (coordinates[other] - coordinates[one])
+    return one, other, jax.random.uniform(key_share, minval=near, maxval=far)
 
+  one, other, share = jax.vmap(pair)(kernels.fold_in(keys, 2))
+  place = coordinates[one]
+  if boxes is None:
+    place += share[:, None] * (coordinates[other] - place)
   z = from_noise(kernels.fold_in(keys, 0), (width,)).position
   deviations = jnp.sqrt(jnp.square(coordinates).mean(axis=0))
   offsets = jnp.einsum(
     'nk,k...->n...',
-    jax.vmap(between)(kernels.fold_in(keys, 2)) + spread * deviations * z,
+    place + spread * deviations * z,
     components.directions,
     precision='highest',
   )
-  noise = from_noise(kernels.fold_in(keys, 1), shape, std).position
-  return Start(components.mean + offsets + noise, projections.free())
+  y = components.mean + offsets
+  if boxes is not None:
+    box = boxes[one]
+    new = box + share[:, None, None] * (boxes[other] - box)
+    # Whole voxels, so that faces stay flat. Where the mean is least is outside.
+    y = jax.vmap(grids.stretch, (0, 0, 0, None))(
+      y, box, jnp.floor(new + 0.5), components.mean.min()
+    )
+  noise = from_noise(
+    kernels.fold_in(keys, 1), components.mean.shape, std
+  ).position
+  return Start(y + noise, projections.free())
 
 
 def _gaussian(components):

@@ -76,6 +76,7 @@ _OF_USES = (
   'super_resolve.',
   'latent.',
   'components.neighbours',
+  'components.stretched',
 )
 _EVERYWHERE = ('mode', 'workdir', 'debug', 'help', 'version')
 

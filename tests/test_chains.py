@@ -176,8 +176,8 @@ def nearest(coordinates, neighbours):
 @pytest.mark.parametrize(('neighbours', 'spread'), [(1, 0.3), (2, 0.7), (9, 0)])
 def test_draws_of_components_lie_around_points_between_two(neighbours, spread):
   n, std = 5000, 0.1
-  mean, directions, coordinates, _ = (
-    np.asarray(x, np.float64) for x in components()
+  mean, directions, coordinates = (
+    np.asarray(x, np.float64) for x in components()[:3]
   )
   drawn = dnet_jax.from_components(keys(n), components(neighbours), std, spread)
   y = np.asarray(drawn.position, np.float64).reshape(n, -1)
@@ -204,8 +204,8 @@ def test_draws_of_components_lie_around_points_between_two(neighbours, spread):
 
 
 def test_no_draw_of_components_is_near_a_copy():
-  mean, directions, coordinates, _ = (
-    np.asarray(x, np.float64) for x in components()
+  mean, directions, coordinates = (
+    np.asarray(x, np.float64) for x in components()[:3]
   )
   y = dnet_jax.from_components(keys(300), components(), 0.0, 0.0).position
   y = np.asarray(y, np.float64) - mean
@@ -223,6 +223,71 @@ def test_no_draw_of_components_is_near_a_copy():
     assert found
     seen |= {*found}
   assert seen == {*nearest(coordinates, 2)}
+
+
+def stretched_reference(y, box, new, outside):
+  """Voxel by voxel: the value where its centre was before."""
+  found = np.full(y.shape, outside, y.dtype)
+  for place in np.ndindex(*y.shape[:3]):
+    was = [
+      int(np.floor(a0 + (k + 0.5 - b0) * (a1 - a0) / (b1 - b0)))
+      for k, (a0, a1), (b0, b1) in zip(place, box, new, strict=True)
+    ]
+    if all(0 <= x < side for x, side in zip(was, y.shape, strict=False)):
+      found[place] = y[tuple(was)]
+  return found
+
+
+def test_a_stretched_draw_is_one_shape_in_the_proportions_of_another():
+  rng = np.random.default_rng(0)
+  shapes = np.zeros((3, 9, 6, 5, 1), np.float32)
+  boxes = np.array(
+    [
+      [[0, 9], [2, 4], [0, 2]],
+      [[1, 4], [0, 6], [0, 5]],
+      [[3, 9], [1, 2], [1, 4]],
+    ]
+  )
+  for y, box in zip(shapes, boxes, strict=True):
+    inside = tuple(slice(*side) for side in box)
+    y[inside] = rng.uniform(0.6, 1.0, size=y[inside].shape)
+  mean = shapes.mean(0)
+  rows = (shapes - mean).reshape(3, -1)
+  _, _, directions = np.linalg.svd(rows, full_matrices=False)
+  coordinates = rows @ directions.T
+  drawn = dnet_jax.from_components(
+    keys(60),
+    dnet_jax.Components(
+      jnp.asarray(mean),
+      jnp.asarray(directions.reshape(3, *mean.shape)),
+      jnp.asarray(coordinates),
+      neighbours=1,
+      boxes=jnp.asarray(boxes, jnp.float32),
+    ),
+    0.0,
+    0.0,
+  )
+  pairs = [*nearest(coordinates, 1)]
+  shares = np.linspace(0.3, 1.0, 701)
+  # Sides are whole voxels: few of the shares differ.
+  expected = {
+    (i, tuple(np.floor(new + 0.5).ravel())): (i, np.floor(new + 0.5))
+    for i, j in pairs
+    for new in boxes[i] + shares[:, None, None] * (boxes[j] - boxes[i])
+  }
+  expected = [
+    (i, stretched_reference(shapes[i], boxes[i], new, mean.min()))
+    for i, new in expected.values()
+  ]
+  seen = set()
+  for y in np.asarray(drawn.position):
+    errors = [np.abs(y - other).max() for _, other in expected]
+    assert min(errors) < 1e-5
+    seen.add(expected[int(np.argmin(errors))][0])
+  assert seen == {0, 1, 2}
+  # Negative control: no draw is a shape as it was.
+  for y in np.asarray(drawn.position):
+    assert min(np.abs(y - shape).max() for shape in shapes) > 0.2
 
 
 SOURCES = {

@@ -100,6 +100,44 @@ def test_sharpened_shapes_are_nearer_to_the_original():
   np.testing.assert_array_equal(one, expected)
 
 
+def test_bounding_boxes_are_those_of_numpy():
+  rng = np.random.default_rng(0)
+  y = (rng.uniform(size=(6, 7, 5, 4, 1)) > 0.95).astype(np.float32)
+  y[5] = 0
+  boxes = np.asarray(grids.bounding_boxes(jnp.asarray(y)))
+  assert boxes.dtype == np.float32
+  for shape, box in zip(y[:5], boxes[:5], strict=True):
+    places = np.argwhere(shape[..., 0] > 0.5)
+    np.testing.assert_array_equal(box[:, 0], places.min(0))
+    np.testing.assert_array_equal(box[:, 1], places.max(0) + 1)
+  # Nothing is inside an empty shape: its box is the grid.
+  np.testing.assert_array_equal(boxes[5], [[0, 7], [0, 5], [0, 4]])
+  np.testing.assert_array_equal(
+    grids.bounding_boxes(jnp.asarray(y[:2, None]))[:, 0], boxes[:2]
+  )
+
+
+def test_a_stretched_shape_fills_its_new_box():
+  y = jnp.asarray(np.random.default_rng(0).normal(size=(6, 6, 6, 2)))
+  box = jnp.array([[1.0, 4.0], [0.0, 6.0], [2.0, 4.0]])
+  np.testing.assert_array_equal(grids.stretch(y, box, box), y)
+  # Twice as high from the floor on is each layer twice.
+  low, high = (
+    jnp.array([[0.0, 6.0]] * 2 + [[0.0, 3.0]]),
+    box.at[:].set(jnp.array([0.0, 6.0])),
+  )
+  np.testing.assert_array_equal(
+    grids.stretch(y, low, high), np.repeat(y[:, :, :3], 2, axis=2)
+  )
+  # Moved, what comes from outside has the value that is given.
+  moved = grids.stretch(y, box, box + 1, outside=-7.0)
+  np.testing.assert_array_equal(moved[1:, 1:, 1:], y[:-1, :-1, :-1])
+  assert (moved[0] == -7).all() and (moved[:, 0] == -7).all()
+  # A value that is no number is not lost: divergence has to be seen.
+  broken = grids.stretch(y.at[2, 2, 2].set(jnp.nan), box, box + 1)
+  assert jnp.isnan(broken).sum() == 2
+
+
 @pytest.mark.parametrize('chains', [(), (2,), (2, 3)])
 def test_chains_are_any_leading_axes(chains):
   y = jnp.arange(float(np.prod(chains) * 64)).reshape(*chains, 4, 4, 4, 1)

@@ -207,6 +207,19 @@ def test_components_take_four_bits_of_eight(tmp_path, side):
   assert sizes[0] - sizes[1] < directions.size / 2 + 1000
 
 
+@pytest.mark.parametrize('weights', dnet_jax.models.WEIGHTS)
+def test_whole_numbers_are_exact(tmp_path, weights):
+  model, rng = large(), np.random.default_rng(0)
+  whole = rng.integers(0, 256, size=(900, 3, 2)).astype(np.float32)
+  almost = whole + 0.25
+  model.extras['components'] = {'boxes': whole, 'others': almost}
+  dnet_jax.save(model, tmp_path / 'a', weights=weights)
+  found = dnet_jax.load(tmp_path / 'a').extras['components']
+  assert found['boxes'].dtype == np.float32
+  np.testing.assert_array_equal(found['boxes'], whole)
+  np.testing.assert_allclose(found['others'], almost, atol=1.1)
+
+
 @pytest.mark.parametrize('kind', KINDS)
 def test_every_kind_of_model_comes_back(tmp_path, kind):
   model = KINDS[kind]()

@@ -43,11 +43,11 @@ def synthesize(
     key: consumed; one, or `(num_shapes,)`.
     model: with a descriptor, with one for each grid, or with a generator.
     num_shapes: how many.
-    start: where chains begin: 'noise'; 'components', a mixture of Gaussians in
-      the principal components of the data; 'generator', what the model's
-      generator makes; 'chains', its persistent chains; 'grids', an average at
-      1^3, grid by grid (section 4.2); or shapes `(num_shapes, D, H, W)`. A
-      multi-grid model also takes 'components', those of its coarsest grid.
+    start: where chains begin: 'noise'; 'components', a draw of
+      `from_components`; 'generator', what the model's generator makes;
+      'chains', its persistent chains; 'grids', an average at 1^3, grid by grid
+      (section 4.2); or shapes `(num_shapes, D, H, W)`. A multi-grid model also
+      takes 'components', those of its coarsest grid.
     num_steps: Langevin steps; for a multi-grid model, those of each grid.
     noise_steps: how many of these, from the first one on, are at
       `temperature`; the others are at 0. A multi-grid model does not take this,

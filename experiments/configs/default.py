@@ -170,8 +170,8 @@ def get_config() -> ml_collections.ConfigDict:
   chains.restart_probability = 0.04
   chains.settle_iterations = 50  # iterations without restarts, at the end
   chains.start_std = 0.3  # standard deviation of the noise where they begin
-  # Start 'components': standard deviation of a draw around a point between two
-  # shapes, in standard deviations of the data.
+  # Start 'components': standard deviation of a draw around one shape or a blend
+  # of two, in standard deviations of the data.
   chains.start_spread = 0.6
 
   # Principal components of the training shapes.
@@ -179,8 +179,12 @@ def get_config() -> ml_collections.ConfigDict:
   # How many the model keeps, at most a third of the number of training shapes
   # (recovery takes fewer where there are fewer shapes); 0: none.
   components.number = 0
-  # Chains begin between a shape and one of this many nearest ones; 0: any.
+  # Chains begin at two shapes, the second one of this many nearest ones of the
+  # first; 0: any.
   components.neighbours = 0
+  # At the first, stretched towards the bounding box of the second; False: at a
+  # blend of both.
+  components.stretched = False
   # Super-resolution: side of the blocks whose averages have the components. On
   # a coarser grid they take less memory.
   components.block = 1

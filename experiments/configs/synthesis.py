@@ -14,10 +14,10 @@ python -m experiments.main \
   --config.train.init_from=runs/synthesis_toilet_paper
 
 pretrained/synthesis_CATEGORY are such models, sofas with 60 iterations. They
-learned from blends of any two shapes (components.neighbours = 0), with a spread
-of 0.6, or 0.3 for chairs, desks, tables and toilets. `_STARTS`, which their
-cards have, was chosen afterwards and given to `export`. An iteration takes 8
-seconds of two quiet CPU cores (2026-11-27).
+learned from blends of any two shapes (components.stretched = False), with a
+spread of 0.6, or 0.3 for chairs, desks, tables and toilets. That a shape is
+stretched to the proportions of another was found afterwards and given to
+`export`. An iteration takes 8 seconds of two quiet CPU cores (2026-11-27).
 
 The chairs of dnet_jax.load('demo') were trained with the small settings in
 stages, each from the one before: 190 iterations from noise of 0.3, 270 of 0.12,
@@ -86,7 +86,8 @@ def fresh_recipe(config):
   config.components.number = COMPONENTS[config.data.category]
   config.chains.start = 'components'
   config.chains.start_std = 0.05
-  neighbours, spread = _STARTS.get(config.data.category, (20, 0.75))
+  neighbours, spread = _STARTS.get(config.data.category, (0, 0.3))
+  config.components.stretched = True
   config.components.neighbours = neighbours
   config.chains.start_spread = spread
   config.chains.num_chains = 16
@@ -108,15 +109,12 @@ def fresh_recipe(config):
   config.sample.noise_steps = 0
 
 
-# Of draws from the components: with how many of the nearest shapes one is
-# blended, and the spread. Blends of shapes that are unlike have two tops, or
-# legs of both. A small spread gives copies, a large one tears thin legs. Chosen
-# on training shapes that were held out of the blends (docs/results.md).
+# Of draws from the components: of how many of the nearest shapes one takes the
+# proportions (0: of any), and the spread. Chosen on training shapes that were
+# held out of the draws (docs/results.md).
 _STARTS = {
-  'chair': (20, 0.3),
-  'desk': (20, 0.6),
-  'table': (20, 0.6),
-  'toilet': (50, 0.3),
+  'dresser': (0, 0.6),
+  'sofa': (100, 0.6),
 }
 # Of `,paper`, for few shapes: after 1,500 iterations bathtubs were copies
 # (IoU with the nearest training shape .89; of test shapes .57), and desks

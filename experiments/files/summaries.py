@@ -3,6 +3,7 @@
 import numpy as np
 from scipy import stats
 
+import dnet_jax
 from experiments.files import packed as packing
 
 
@@ -50,6 +51,35 @@ def principal_components(
     'neighbours': np.array(neighbours or max(len(y) - 1, 1)),
   }
   return {name: x.astype(np.float32) for name, x in found.items()}
+
+
+def bounding_boxes(
+  found: dict[str, np.ndarray], threshold: float
+) -> np.ndarray:
+  """The boxes of the shapes as their components give them back.
+
+  Args:
+    found: of `principal_components`.
+    threshold: voxels above it are inside, as a network sees them.
+
+  Returns:
+    `(n, 3, 2)` float32, see `dnet_jax.grids.bounding_boxes`.
+
+  >>> y = np.random.default_rng(0).normal(size=(20, 2, 2, 2, 1))
+  >>> bounding_boxes(principal_components(y, 3), 0.0).shape
+  (20, 3, 2)
+  """
+  mean = np.asarray(found['mean'])
+  rows = np.asarray(found['directions']).reshape(-1, mean.size)
+  # Some at a time: all shapes are many gigabytes as numbers.
+  return np.concatenate(
+    [
+      dnet_jax.grids.bounding_boxes(
+        mean + (some @ rows).reshape(-1, *mean.shape), threshold
+      )
+      for some in packing.chunks(np.asarray(found['coordinates']))
+    ]
+  )
 
 
 def latent_codes(y: np.ndarray, number: int, width: int) -> np.ndarray:

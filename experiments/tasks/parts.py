@@ -410,7 +410,10 @@ def with_settings(
     own['neighbours'] = np.float32(
       config.components.neighbours or len(own['coordinates'])
     )
-    extras['components'] = own
+    own.pop('boxes', None)
+    extras['components'] = own | _boxes(
+      config, own, float(extras['mean']), float(extras['scale'])
+    )
   return dataclasses.replace(
     model, spec=model.spec._replace(uses=how), extras=extras
   )
@@ -471,11 +474,20 @@ def components(
     shapes = shapes[among]
   if settings.block > 1:
     shapes = baselines.downscale(shapes, settings.block)
-  return summaries.principal_components(
+  found = summaries.principal_components(
     datasets.to_network(shapes, voxels.mean, voxels.scale),
     settings.number,
     settings.neighbours,
   )
+  return found | _boxes(config, found, voxels.mean, voxels.scale)
+
+
+def _boxes(config, components, mean, scale):
+  """Bounding boxes, where draws are stretched to those of other shapes."""
+  if not config.components.stretched:
+    return {}
+  half = datasets.to_network(np.full((1, 1, 1, 1), 0.5), mean, scale)
+  return {'boxes': summaries.bounding_boxes(components, half.item())}
 
 
 def fixed_key(config: ml_collections.ConfigDict) -> jax.Array:

@@ -39,6 +39,23 @@ def test_neighbours_are_all_others_or_as_many_as_are_asked_for():
   assert np.isfinite(alone['coordinates']).all()
 
 
+def test_boxes_are_those_of_the_shapes_that_come_back():
+  rng = np.random.default_rng(0)
+  y = np.zeros((9, 6, 6, 6, 1), np.float32)
+  # Three shapes, three times each: their components are two.
+  for i, shape in enumerate(y):
+    corner = np.random.default_rng(i % 3).integers(0, 3, size=3)
+    shape[tuple(slice(k, k + 3) for k in corner)] = 1
+  y += 0.01 * rng.normal(size=y.shape)
+  found = summaries.principal_components(y, 3)
+  boxes = summaries.bounding_boxes(found, 0.5)
+  assert boxes.shape == (9, 3, 2)
+  np.testing.assert_array_equal(boxes[:, :, 1] - boxes[:, :, 0], 3)
+  for i, box in enumerate(boxes):
+    corner = np.random.default_rng(i % 3).integers(0, 3, size=3)
+    np.testing.assert_array_equal(box[:, 0], corner)
+
+
 @pytest.mark.parametrize('number', [0, 4])
 def test_no_more_components_than_a_third_of_the_shapes(number):
   y = np.random.default_rng(0).normal(size=(9, 2, 2, 2, 1))

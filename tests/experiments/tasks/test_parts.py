@@ -242,3 +242,30 @@ def test_neighbours_of_a_saved_model_follow_the_config(given, near):
   extras = parts.with_settings(model, config).extras
   assert extras['components']['neighbours'] == near
   assert components['neighbours'] == 5
+
+
+def test_draws_of_a_saved_model_are_stretched_where_the_config_says_so():
+  settings = {
+    'components.number': 6,
+    'components.stretched': True,
+    'data.furniture_shapes': 20,
+  }
+  config = runs.config(**settings)
+  voxels = parts.data(config)
+  own = parts.components(config, voxels)
+  boxes = own.pop('boxes')
+  # Those of the data, nearly: six components give back what is large.
+  true = dnet_jax.grids.bounding_boxes(voxels.train[..., None])
+  assert np.abs(boxes - true).mean() < 1
+  model = dnet_jax.load('demo')
+  extras = dict(model.extras) | {
+    'components': own,
+    'mean': np.float32(voxels.mean),
+    'scale': np.float32(voxels.scale),
+  }
+  model = dataclasses.replace(model, extras=extras)
+  changed = parts.with_settings(model, config)
+  np.testing.assert_array_equal(changed.extras['components']['boxes'], boxes)
+  config.components.stretched = False
+  back = parts.with_settings(changed, config)
+  assert 'boxes' not in back.extras['components']
