@@ -35,7 +35,7 @@ def get_config(size: str = ''):
   if size == 'fresh':
     config.optimizer.constant_iterations = 10
     config.train.num_iterations = 20
-    # Between shapes that are like each other, mostly of one category.
+    # Of shapes that are like each other, mostly of one category.
     config.components.neighbours = 10
     config.chains.start_spread = 0.2
   if not size:
