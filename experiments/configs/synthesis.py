@@ -22,7 +22,10 @@ stretched to the proportions of another was found afterwards and given to
 The chairs of dnet_jax.load('demo') were trained with the small settings in
 stages, each from the one before: 190 iterations from noise of 0.3, 270 of 0.12,
 70 of 0.2, and 30 of 0.17 at a rate of 0.00003 without restarts, with
---config.model.reference_means='(0,1)', which is not where voxels are.
+--config.model.reference_means='(0,1)', which is not where voxels are. Then they
+got components without further learning: --config.train.init_from=THE_MODEL
+--config.train.num_iterations=0 --config.components.number=100
+--config.components.stretched=True. dnet_jax/demo/card.json has all settings.
 """
 
 from experiments.configs import arguments

@@ -346,7 +346,7 @@ def test_the_demo_is_sampled_in_any_folder(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   fast = '--config.sample.num_samples=1 --config.sample.num_steps=1'
   assert run(f'sample demo {fast} --config.sample.noise_steps=0') == 0
-  assert (tmp_path / 'runs/models/demo/samples/noise/samples.png').exists()
+  assert (tmp_path / 'runs/models/demo/samples/components/samples.png').exists()
 
 
 def test_a_traceback_only_with_debug():
