@@ -254,8 +254,6 @@ def main(argv: Sequence[str]) -> int:
   config = config_files.load_config(values.config)
   if values.data:
     config.data.path = values.data
-  if values.batch_size:
-    config.data.batch_size = values.batch_size
   result = evaluate(config, values.iterations)
   for what, row in result['scores'].items():
     print(f'{what}:')
@@ -274,9 +272,6 @@ def define_flags() -> None:
   )
   flags.DEFINE_string('data', '', 'Voxel file; by default that of the config.')
   flags.DEFINE_integer('iterations', 400, 'Iterations of learning.', 1)
-  flags.DEFINE_integer(
-    'batch_size', 0, 'Shapes of an iteration; 0: that of the config.', 0
-  )
   flags.DEFINE_string('out', '', 'A JSON file for the scores.')
 
 
