@@ -1,7 +1,8 @@
-"""Block averages of voxel grids: `C`, its pseudo-inverse `C^-`, and pyramids.
+"""Voxel grids: block averages, pyramids, sharpening, and bounding boxes.
 
-Sections 4.2 and 6.3 of the paper. Both maps act on the last four axes of
-`(*chains, D, H, W, C)` and leave chains and channels alone.
+`C`, its pseudo-inverse `C^-` and pyramids are of sections 4.2 and 6.3 of the
+paper. All act on the last four axes of `(*chains, D, H, W, C)` and leave chains
+and channels alone; `stretch` takes one shape.
 """
 
 from collections.abc import Sequence

@@ -57,8 +57,8 @@ class Components(NamedTuple):
   boxes: types.Array | None = None
 
 
-# How far a draw is from one shape to another. Nearer it is a copy. A blend of
-# both is one of the other shape, too, at the far end; a stretched one is not.
+# How far a draw is on the way from one shape to another. A blend that is near
+# to either is a copy of it; a stretched shape never becomes the other.
 _BLENDED = (0.3, 0.7)
 _STRETCHED = (0.3, 1.0)
 

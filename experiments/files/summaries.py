@@ -15,8 +15,8 @@ def principal_components(
   Args:
     y: `(n, D, H, W, C)`, as a network sees them.
     number: of components.
-    neighbours: how many of the nearest shapes a draw may blend one with; 0:
-      all.
+    neighbours: how many of the nearest shapes a draw may combine one with;
+      0: all.
 
   Returns:
     The fields of `dnet_jax.Components`.

@@ -58,8 +58,7 @@ def _experiment(
   factors, source, of_data = parts.grid_factors(config), None, {}
   if config.chains.start == 'components':
     source = _source(config, voxels)
-    made = source.arrays[0]._asdict()
-    of_data = {'components': {k: x for k, x in made.items() if x is not None}}
+    of_data = {'components': source.arrays[0]._asdict()}
     factors = (1, *factors[1:])
   stds = np.broadcast_to(parts.reference_stds(config), len(sides))
   sizes = tuple(networks.descriptor_sizes(config, name) for name in names)
