@@ -102,6 +102,7 @@ from dnet_jax.starts import from_low_resolution
 from dnet_jax.starts import from_noise
 from dnet_jax.starts import recovery_start
 from dnet_jax.starts import Start
+from dnet_jax.starts import without_repeats
 from dnet_jax.uses import classify_shapes
 from dnet_jax.uses import decode
 from dnet_jax.uses import draw_latent
@@ -229,5 +230,6 @@ __all__ = [
   'unsmoothed',
   'upscale',
   'uses',
+  'without_repeats',
   'write_chains',
 ]

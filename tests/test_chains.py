@@ -290,6 +290,47 @@ def test_a_stretched_draw_is_one_shape_in_the_proportions_of_another():
     assert min(np.abs(y - shape).max() for shape in shapes) > 0.2
 
 
+def test_no_index_comes_twice_before_all_have_come_once():
+  drawn = [np.asarray(dnet_jax.without_repeats(key, 3, 8)) for key in keys(600)]
+  for order in drawn:
+    assert sorted(order[:3]) == [0, 1, 2]
+    np.testing.assert_array_equal(order, np.resize(order[:3], 8))
+  np.testing.assert_array_equal(
+    dnet_jax.without_repeats(keys(1)[0], 3, 2), drawn[0][:2]
+  )
+  # All orders are as likely: a chi-squared of 5 degrees of freedom.
+  _, counts = np.unique([order[:3] for order in drawn], axis=0,
+                        return_counts=True)  # fmt: skip
+  assert len(counts) == 6
+  assert np.square(counts - 100).sum() / 100 < 25.7  # One in ten thousand.
+  with pytest.raises(ValueError, match='count must be at least 1, got 0'):
+    dnet_jax.without_repeats(keys(1)[0], 0, 2)
+
+
+def test_draws_of_components_begin_at_the_shapes_that_are_asked_for():
+  mean, directions, coordinates = (
+    np.asarray(x, np.float64) for x in components()[:3]
+  )
+  first = np.arange(200) % 3
+  y = dnet_jax.from_components(
+    keys(200), components(), 0.0, 0.0, jnp.asarray(first)
+  ).position
+  along = (np.asarray(y) - mean).reshape(200, -1) @ directions.reshape(2, -1).T
+  seen = set()
+  for i, point in zip(first, along, strict=True):
+    found = set()
+    for one, j in nearest(coordinates, 2):
+      towards = coordinates[j] - coordinates[one]
+      share = (point - coordinates[one]) @ towards / (towards @ towards)
+      off = np.abs(point - coordinates[one] - share * towards).max()
+      if off < 1e-4 and 0.3 - 1e-4 <= share <= 0.7 + 1e-4:
+        found.add((one, j))
+    found = {pair for pair in found if pair[0] == i}
+    assert found
+    seen |= found
+  assert seen == {(i, j) for i, j in nearest(coordinates, 2) if i < 3}
+
+
 SOURCES = {
   'noise': lambda: dnet_jax.noise_source(SHAPE, 0.3),
   'components': lambda: dnet_jax.component_source(components(), 0.3, 0.5),

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -108,8 +109,14 @@ def noise(keys, model):
   return dnet_jax.from_noise(keys, (*GRID, 1), 0.2)
 
 
+def different(num_draws, count=3):
+  """The shapes that draws begin at, by a key that no chain has."""
+  key = jax.random.fold_in(KEY, np.uint32(2**32 - 1))
+  return dnet_jax.without_repeats(key, count, num_draws)
+
+
 def components(keys, model):
-  return dnet_jax.from_components(keys, PARTS, 0.2, 1.7)
+  return dnet_jax.from_components(keys, PARTS, 0.2, 1.7, different(2))
 
 
 def generated(keys, model):
@@ -150,6 +157,47 @@ def test_synthesis_is_its_parts(start):
     KEY, model, 2, start=start, **SETTINGS | {'temperature': 0.0}
   )
   assert float(abs(found - cold).mean()) > 0.01
+
+
+def test_shapes_begin_at_different_ones_or_at_those_that_are_asked_for():
+  model = rich()
+  draw = functools.partial(
+    dnet_jax.synthesize, model=model, num_shapes=3, start='components',
+    num_steps=0, start_std=0.0, start_spread=0.0,
+  )  # fmt: skip
+  keys = dnet_jax.chain_keys(KEY, 3)
+  first = different(3)
+  assert sorted(first.tolist()) == [0, 1, 2]
+  found = draw(KEY)
+  close(draw(keys, first=first), found)
+  begun = keys_of(KEY, 3, 0)
+  own = dnet_jax.from_components(begun, PARTS, 0.0, 0.0)
+  asked = dnet_jax.from_components(begun, PARTS, 0.0, 0.0, jnp.array([2, 2, 0]))
+  # With a key for each chain they are independent.
+  close(draw(keys), voxels_of(model, own.position))
+  close(draw(KEY, first=np.array([2, 2, 0])), voxels_of(model, asked.position))
+  assert abs(found - voxels_of(model, own.position)).max() > 0.01
+  rows = synthesis.rows(KEY, model, 5, 'components')
+  np.testing.assert_array_equal(rows['first'][:3], first)
+  assert set(synthesis.rows(KEY, model, 5, 'noise')) == {'key'}
+
+
+@pytest.mark.parametrize(
+  'first', [[0, 1], [0, 1, 3], [0, 1, -1], [0.0, 1.0, 2.0], 1]
+)
+def test_first_shapes_must_exist(first):
+  match = r'first must be 3 whole numbers from 0 to 2, got .*' + re.escape(
+    str(first).strip('[]')
+  )
+  with pytest.raises(ValueError, match=match):
+    dnet_jax.synthesize(KEY, rich(), 3, start='components', first=first)
+
+
+@pytest.mark.parametrize('start', ['noise', 'shapes'])
+def test_only_draws_of_components_have_first_shapes(start):
+  place = shapes() if start == 'shapes' else start
+  with pytest.raises(ValueError, match=f"'components', not at {start}"):
+    dnet_jax.synthesize(KEY, rich(), 3, start=place, first=[0, 1, 2])
 
 
 def test_an_anchored_recovery_stays_near_its_start():
@@ -534,7 +582,7 @@ def test_a_multi_grid_model_begins_at_components_of_its_coarsest_grid():
   found = synthesis.synthesize_grids(KEY, model, 3, step_size=0.02)
   y = dnet_jax.from_components(
     keys_of(KEY, 3, 3), dnet_jax.Components(**small.extras['components']),
-    0.3, 0.6,
+    0.3, 0.6, different(3, len(small.extras['components']['coordinates'])),
   ).position  # fmt: skip
   factors = (1, *(b // a for a, b in itertools.pairwise(models.GRIDS)))
   for grid, factor in enumerate(factors):

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dnet_jax import algorithms
 from dnet_jax import chains
@@ -31,6 +32,7 @@ def synthesize(
   temperature: float | types.Array | None = None,
   start_std: float | types.Array | None = None,
   start_spread: float | types.Array | None = None,
+  first: types.Array | None = None,
   refinement_steps: int | None = None,
   refinement_std: float | types.Array | None = None,
 ) -> types.Array:
@@ -57,6 +59,9 @@ def synthesize(
       grid.
     start_std: standard deviation of the noise where chains begin.
     start_spread: `spread` of `from_components`, for start 'components'.
+    first: for start 'components', the training shapes at which draws begin,
+      `(num_shapes,)` indices. None: with one key for all, none comes twice
+      before all have come once; with a key each, they are independent.
     refinement_steps: further steps after these, with a narrow reference.
     refinement_std: standard deviation of this reference.
 
@@ -102,7 +107,76 @@ def synthesize(
     _check_start(model, use, num_shapes)
   else:
     position = _checked(model, position, num_shapes)
-  return _synthesize(keys, model, use, numbers, position)
+  place = 'shapes' if position is not None else use.start
+  first = _first(key, model, place, num_shapes, first)
+  return _synthesize(keys, model, use, numbers, position, first)
+
+
+def rows(
+  key: types.Key,
+  model: models.Model,
+  num_shapes: int,
+  start: str | None = None,
+) -> dict[str, types.Array]:
+  """What tells the chains of one key apart, to move them some at a time.
+
+  Args:
+    key: consumed.
+    model: of `synthesize`.
+    num_shapes: how many; a row does not depend on it.
+    start: as of `synthesize`.
+
+  Returns:
+    Arguments of `synthesize` and `synthesize_grids`, a row for each shape:
+    `key`, and `first` where chains begin at components.
+
+  >>> model = models.load('demo')
+  >>> found = rows(jax.random.key(0), model, 3)
+  >>> sorted(found), found['first'].shape
+  (['first', 'key'], (3,))
+  """
+  use, _ = base.settings(model, 'synthesize', start=start)
+  found = {'key': starts.chain_keys(key, num_shapes)}
+  if use.start == 'components':
+    _check_start(model, use, num_shapes)
+    found['first'] = _without_repeats(key, model, num_shapes)
+  return found
+
+
+# Chain i has fold_in(key, i). No chain has this one.
+_LAST = np.uint32(2**32 - 1)
+
+
+def _without_repeats(key, model, num_shapes):
+  key = jax.random.fold_in(kernels.as_key(key), _LAST)
+  count = len(model.extras['components']['coordinates'])
+  return starts.without_repeats(key, count, num_shapes)
+
+
+def _first(key, model, start, num_shapes, first):
+  """Where draws of components begin; None: each chain's own key says it."""
+  if start != 'components':
+    if first is not None:
+      raise ValueError(
+        f"first is for chains that begin at 'components', not at {start}"
+      )
+    return None
+  if first is None:
+    key = kernels.as_key(key)
+    return None if key.ndim else _without_repeats(key, model, num_shapes)
+  given, first = first, jnp.asarray(first)
+  count = len(model.extras['components']['coordinates'])
+  known = types.known(first)
+  if (
+    first.shape != (num_shapes,)
+    or not jnp.issubdtype(first.dtype, jnp.integer)
+    or (known is not None and not ((known >= 0) & (known < count)).all())
+  ):
+    raise ValueError(
+      f'first must be {num_shapes} whole numbers from 0 to {count - 1}, got '
+      f'{given}'
+    )
+  return first
 
 
 def only_for_one_grid(spec: specs.Spec, **given: Any) -> None:
@@ -155,22 +229,22 @@ def _check_start(model, use, num_shapes):
       )
 
 
-def _noise(keys, model, numbers):
+def _noise(keys, model, numbers, first):
   return starts.from_noise(keys, (*model.spec.grid, 1), numbers['start_std'])
 
 
-def _components(keys, model, numbers):
+def _components(keys, model, numbers, first):
   components = starts.Components(**model.extras['components'])
   return starts.from_components(
-    keys, components, numbers['start_std'], numbers['start_spread']
+    keys, components, numbers['start_std'], numbers['start_spread'], first
   )
 
 
-def _generator(keys, model, numbers):
+def _generator(keys, model, numbers, first):
   return starts.from_data(latent.generated(keys, model))
 
 
-def _chains(keys, model, numbers):
+def _chains(keys, model, numbers, first):
   return starts.from_data(model.extras['chains'][: len(keys)])
 
 
@@ -190,12 +264,13 @@ ENLARGE: dict[str, Callable[[types.Array, int], types.Array]] = {
 
 
 @jax.jit(static_argnames='use')
-def _synthesize(keys, model, use, numbers, position):
+def _synthesize(keys, model, use, numbers, position, first):
   if position is None and model.spec.grids:
-    return _grids(keys, model, use, numbers, None, 0)[-1]
+    return _grids(keys, model, use, numbers, None, 0, first)[-1]
   if position is None:
     # Phase 0; the chains' own are from 1 on.
-    start = _STARTS[use.start](kernels.fold_in(keys, 0), model, numbers)
+    begin = _STARTS[use.start]
+    start = begin(kernels.fold_in(keys, 0), model, numbers, first)
   else:
     start = starts.from_data(base.to_network(model, position))
   y = start.position
@@ -276,6 +351,7 @@ def synthesize_grids(
   num_steps: int | None = None,
   step_size: float | types.Array | None = None,
   temperature: float | types.Array | None = None,
+  first: types.Array | None = None,
 ) -> tuple[types.Array, ...]:
   """As `synthesize`, for a multi-grid model: the samples of every grid.
 
@@ -289,6 +365,7 @@ def synthesize_grids(
     num_steps: of each grid.
     step_size: the paper's delta-tau.
     temperature: T, one or one for each grid.
+    first: as of `synthesize`.
 
   Returns:
     `(num_shapes, d, d, d)` for each grid that is finer than the start.
@@ -310,7 +387,8 @@ def synthesize_grids(
     temperature=temperature,
   )
   keys = base.chain_keys(key, num_shapes)
-  first = 0
+  place = 'shapes' if coarse is not None else use.start
+  first, grid = _first(key, model, place, num_shapes, first), 0
   if coarse is not None:
     coarse = jnp.asarray(coarse)
     side = coarse.shape[-1] if coarse.ndim else 0
@@ -319,23 +397,23 @@ def synthesize_grids(
         f'shapes to start from must be ({num_shapes}, d, d, d) with d one of '
         f'{sides[:-1]}, got {coarse.shape}'
       )
-    first = sides.index(side)
-  return _synthesize_grids(keys, model, use, numbers, coarse, first)
+    grid = sides.index(side)
+  return _synthesize_grids(keys, model, use, numbers, coarse, grid, first)
 
 
-@jax.jit(static_argnames=('use', 'first'))
-def _synthesize_grids(keys, model, use, numbers, coarse, first):
-  return _grids(keys, model, use, numbers, coarse, first)
+@jax.jit(static_argnames=('use', 'grid'))
+def _synthesize_grids(keys, model, use, numbers, coarse, grid, first):
+  return _grids(keys, model, use, numbers, coarse, grid, first)
 
 
-def _grids(keys, model, use, numbers, coarse, first):
+def _grids(keys, model, use, numbers, coarse, grid, first):
   # The keys of grids are counted from 0, so no grid uses this one.
   keys_start = kernels.fold_in(keys, len(model.spec.grids))
   if coarse is None and use.start == 'components':
-    y = _components(keys_start, model, numbers).position
+    y = _components(keys_start, model, numbers, first).position
   else:
     if coarse is None:
       coarse = draw_averages(keys_start, model)
     y = base.to_network(model, coarse)
-  samples = finer_grids(keys, model, use, numbers, y, first)
+  samples = finer_grids(keys, model, use, numbers, y, grid)
   return tuple(base.from_network(model, y) for y in samples)

@@ -144,15 +144,22 @@ def samples(
   """
   if num_shapes < 1:
     raise ValueError(f'sample.num_samples must be at least 1, got {num_shapes}')
-  keys = dnet_jax.chain_keys(jax.random.key(seed), num_shapes)
-  given = () if coarse is None else (np.asarray(coarse, np.float32),)
+  key = jax.random.key(seed)
+  if coarse is None:
+    rows = library.rows(key, model, num_shapes)
+  else:
+    rows = {
+      'key': dnet_jax.chain_keys(key, num_shapes),
+      'coarse': np.asarray(coarse, np.float32),
+    }
 
-  def some(keys, *given):
+  def some(*given):
+    own = dict(zip(rows, given, strict=True))
     return library.synthesize_grids(
-      keys, model, len(keys), coarse=given[0] if given else None
+      model=model, num_shapes=len(given[0]), **own
     )
 
-  return batches.map_batches(some, keys, *given)
+  return batches.map_batches(some, *rows.values())
 
 
 def sample(request: base.Request) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 
 import dnet_jax
 from dnet_jax import metrics
+from dnet_jax.uses import synthesis as library
 from experiments import batches
 from experiments import parallel
 from experiments.evaluation import classifier as classifiers
@@ -150,10 +151,17 @@ def synthesize(
   """
   if num_shapes < 1:
     raise ValueError(f'sample.num_samples must be at least 1, got {num_shapes}')
-  keys = dnet_jax.chain_keys(jax.random.key(seed), num_shapes)
-  return batches.map_batches(
-    lambda keys: dnet_jax.synthesize(keys, model, len(keys), **arguments), keys
+  rows = library.rows(
+    jax.random.key(seed), model, num_shapes, arguments.get('start')
   )
+
+  def some(*given):
+    own = dict(zip(rows, given, strict=True))
+    return dnet_jax.synthesize(
+      model=model, num_shapes=len(given[0]), **own, **arguments
+    )
+
+  return batches.map_batches(some, *rows.values())
 
 
 def persistent(model: dnet_jax.Model, num_shapes: int) -> np.ndarray:

@@ -96,6 +96,14 @@ def test_a_shape_does_not_depend_on_how_many_there_are(model):
   assert len(np.unique(flat, axis=0)) == 60
 
 
+def test_some_at_a_time_is_all_at_once():
+  # With one key no two shapes begin at the same training shape.
+  model = dnet_jax.load('demo')
+  expected = dnet_jax.synthesize(jax.random.key(3), model, 53, num_steps=0)
+  found = synthesis.synthesize(model, 53, 3, num_steps=0)
+  np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize(
   ('field', 'value', 'message'),
   [
