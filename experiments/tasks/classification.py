@@ -245,6 +245,35 @@ def _predict(x, labels, other, strengths, tol):
   return classes[margins.argmax(axis=2)]
 
 
+def scaled(x: np.ndarray, x_test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Features as the regression sees them.
+
+  The square root of each feature, with its sign, so that a filter that answers
+  strongly to a few shapes does not outweigh the others; then standardised by
+  the training shapes; then all shapes of one length (Perronnin, Sanchez and
+  Mensink 2010, power and l2 normalisation).
+
+  Args:
+    x: features `(n, d)` of the training shapes.
+    x_test: features `(m, d)`.
+
+  Returns:
+    `(n, d)` and `(m, d)`, with a mean square of 1 in each row.
+
+  >>> x = np.array([[0.0, 4.0], [4.0, 0.0]])
+  >>> scaled(x, np.array([[9.0, 1.0]]))[1].round(3).tolist()
+  [[1.414, 0.0]]
+  """
+  root, root_test = (np.sign(v) * np.sqrt(np.abs(v)) for v in (x, x_test))
+  scaler = preprocessing.StandardScaler().fit(root)
+  length = math.sqrt(x.shape[1])
+  # A shape whose features are all average has no direction, and stays 0.
+  return tuple(
+    length * preprocessing.normalize(scaler.transform(v))
+    for v in (root, root_test)
+  )
+
+
 def accuracy(
   x: np.ndarray,
   labels: np.ndarray,
@@ -254,11 +283,11 @@ def accuracy(
 ) -> tuple[float, float]:
   """Test accuracy of logistic regression, one versus all.
 
-  The features are standardised by the training shapes. The regularisation is
-  the one that is best in three-fold cross-validation among them; then the
-  regression is fitted to all of them. (A single held-out part is too few: near
-  copies of it among the other shapes make it easy, and the best strengths
-  differ by less than its noise.)
+  The features are `scaled`. The regularisation is the one that is best in
+  three-fold cross-validation among the training shapes; then the regression is
+  fitted to all of them. (A single held-out part is too few: near copies of it
+  among the other shapes make it easy, and the best strengths differ by less
+  than its noise.)
 
   Args:
     x: features `(n, d)` of the training shapes.
@@ -270,8 +299,7 @@ def accuracy(
   Returns:
     The accuracy, and C.
   """
-  scaler = preprocessing.StandardScaler().fit(x)
-  x, x_test = scaler.transform(x), scaler.transform(x_test)
+  x, x_test = scaled(x, x_test)
   wide = x.shape[1] > len(x)
   if wide:
     products, others = _products(x), _products(x, x_test)

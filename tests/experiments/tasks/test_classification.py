@@ -104,6 +104,33 @@ def test_pooled_views_of_a_shape_and_of_its_mirror_images_are_equal(model):
     np.testing.assert_allclose(same, pooled, rtol=1e-4, atol=1e-6)
 
 
+def test_features_are_scaled_by_training_shapes_alone():
+  rng = np.random.default_rng(0)
+  x, other = rng.normal(size=(9, 4)), rng.normal(size=(3, 4))
+  x[:, 3] = other[:, 3] = 2.0  # A feature that says nothing.
+  # This one is the average shape.
+  other[0] = [np.sign(m) * m**2 for m in np.mean(_roots(x), axis=0)]
+  found = classification.scaled(x, other)
+  mean, deviation = np.mean(_roots(x), axis=0), np.std(_roots(x), axis=0)
+  for rows, given in zip(found, (x, other), strict=True):
+    for row, shape in zip(rows, _roots(given), strict=True):
+      standard = [
+        (a - m) / s if s > 1e-9 else 0.0
+        for a, m, s in zip(shape, mean, deviation, strict=True)
+      ]
+      length = np.sqrt(np.mean(np.square(standard)))
+      expected = standard / length if length > 1e-9 else np.zeros(4)
+      np.testing.assert_allclose(row, expected, atol=1e-6)
+  assert not np.isnan(found[1]).any()
+  # Doubling all features is not the same as more of each.
+  more, _ = classification.scaled(2 * x, other)
+  np.testing.assert_allclose(more, found[0], atol=1e-6)
+
+
+def _roots(x):
+  return [[np.copysign(abs(v) ** 0.5, v) for v in row] for row in x.tolist()]
+
+
 @pytest.fixture
 def two_strengths(monkeypatch):
   """Fewer fits: most of the time of these tests."""
