@@ -667,6 +667,67 @@ def test_generation_is_the_generator():
   np.testing.assert_array_equal(few, z[:2])
 
 
+def with_codes(correlation=0.6):
+  model = models.generator()
+  codes = np.random.default_rng(2).normal(size=(3, 2)).astype(np.float32)
+  own = {'codes': codes, 'correlation': np.float32(correlation)}
+  return dnet_jax.Model(
+    model.spec, model.params, dict(model.extras) | {'latent_codes': own}
+  )
+
+
+def test_draws_near_the_codes_of_training_shapes():
+  model, r = with_codes(), 0.6
+  codes = model.extras['latent_codes']['codes']
+  prior = dnet_jax.draw_latent(KEY, models.generator(), 5)
+  z = dnet_jax.draw_latent(KEY, model, 5)
+  one = np.asarray(different(5))
+  np.testing.assert_allclose(
+    z[:, :2], r * codes[one] + 0.8 * prior[:, :2], atol=1e-6
+  )
+  np.testing.assert_array_equal(z[:, 2:], prior[:, 2:])
+  np.testing.assert_array_equal(dnet_jax.draw_latent(KEY, model, 2), z[:2])
+  close(dnet_jax.generate(KEY, model, 5), dnet_jax.decode(model, z))
+  # r may be given, and 0 is the prior.
+  other = dnet_jax.draw_latent(KEY, model, 5, correlation=0.0)
+  np.testing.assert_array_equal(other, prior)
+  np.testing.assert_array_equal(
+    dnet_jax.draw_latent(KEY, with_codes(0.0), 5, correlation=r), z
+  )
+  close(
+    dnet_jax.generate(KEY, model, 5, correlation=0.0),
+    dnet_jax.decode(model, prior),
+  )
+
+
+def test_with_a_key_each_codes_are_independent():
+  model, n = with_codes(0.999), 3000
+  z = dnet_jax.draw_latent(dnet_jax.chain_keys(KEY, n), model, n)
+  codes = model.extras['latent_codes']['codes']
+  apart = np.linalg.norm(np.asarray(z)[:, None, :2] - codes, axis=-1)
+  counts = np.bincount(apart.argmin(1), minlength=3)
+  assert apart.min(1).max() < 0.3
+  assert np.square(counts - n / 3).sum() / (n / 3) < 18.4  # 1 in 10,000.
+  # A synthesis that begins at the generator draws as it does.
+  made = dnet_jax.synthesize(KEY, model, 4)
+  keys = keys_of(KEY, 4, 0)
+  close(made, voxels_of(model, latent.generated(keys, model)))
+  assert (
+    abs(made - dnet_jax.synthesize(KEY, models.generator(), 4)).max() > 0.01
+  )
+
+
+@pytest.mark.parametrize('r', [-0.1, 1.0, float('nan'), [0.5, 0.5]])
+def test_a_correlation_must_be_a_number_below_one(r):
+  with pytest.raises(ValueError, match=r'correlation must be one number in'):
+    dnet_jax.draw_latent(KEY, with_codes(), 2, correlation=r)
+
+
+def test_draws_near_codes_need_codes():
+  with pytest.raises(ValueError, match='this one has none: use 0, the prior'):
+    dnet_jax.generate(KEY, models.generator(), 2, correlation=0.5)
+
+
 def sharp_generator():
   """One whose shapes differ much from each other."""
   model = models.generator()

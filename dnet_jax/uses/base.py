@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import operator
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -282,6 +283,16 @@ def chain_keys(key: types.Key, num_chains: int) -> types.Key:
       f'keys of shape {key.shape}'
     )
   return key
+
+
+# Chain i has fold_in(key, i). No chain has this one.
+_LAST = np.uint32(2**32 - 1)
+
+
+def without_repeats(key: types.Key, count: int, num_draws: int) -> types.Array:
+  """`starts.without_repeats`, by the key of all chains that no chain uses."""
+  key = jax.random.fold_in(kernels.as_key(key), _LAST)
+  return starts.without_repeats(key, count, num_draws)
 
 
 def chains_of(

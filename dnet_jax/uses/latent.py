@@ -43,26 +43,39 @@ def _generate(model, z):
 
 
 def generated(keys: types.Key, model: models.Model) -> types.Array:
-  """What the generator makes of draws of its prior, one for each key."""
-  shape = (_sizes(model.spec).latent_dim,)
-  return _generate(model, starts.from_noise(keys, shape).position)
+  """What the generator makes of draws of z, one for each key."""
+  return _generate(model, _draw(keys, model, None, _correlation(model, None)))
 
 
 def draw_latent(
-  key: types.Key, model: models.Model, num_shapes: int
+  key: types.Key,
+  model: models.Model,
+  num_shapes: int,
+  *,
+  correlation: float | types.Array | None = None,
 ) -> types.Array:
-  """Latent factors from their prior N(0, I), eq. (20).
+  """Latent factors: from their prior N(0, I), eq. (20), or near those of data.
+
+  A generator that learned by regression may keep the latent codes c of its
+  training shapes. Draws near them are r c + sqrt(1 - r^2) e, with e from
+  N(0, I) and the codes in a random order, none twice before all have come once:
+  where data lies in the latent space takes the place of the prior (Ghosh et al.
+  2020, ex-post density estimation). With a larger r shapes are better, and
+  nearer to training shapes.
 
   Args:
-    key: consumed; one, or `(num_shapes,)`.
+    key: consumed; one, or `(num_shapes,)`: then codes are independent.
     model: with a generator.
     num_shapes: how many; the first ones do not depend on it.
+    correlation: r, in [0, 1); 0 is the prior. None: the model's own, which is 0
+      where it keeps no codes.
 
   Returns:
     `(num_shapes, d)`.
 
   Raises:
-    ValueError: for a model without a generator.
+    ValueError: for a model without a generator, or without codes for r > 0; or
+      r out of range.
 
   >>> sizes = specs.GeneratorSizes((1,), (1,), 3)
   >>> spec = specs.Spec((4, 4, 4), generator=sizes)
@@ -73,9 +86,43 @@ def draw_latent(
   >>> draw_latent(jax.random.key(0), model, 2).shape
   (2, 3)
   """
-  shape = (_sizes(model.spec).latent_dim,)
-  keys = kernels.fold_in(base.chain_keys(key, num_shapes), 0)
-  return starts.from_noise(keys, shape).position
+  base.need(model.spec, 'generator')
+  keys, one = base.chain_keys(key, num_shapes), None
+  r = _correlation(model, correlation)
+  if 'latent_codes' in model.extras and not jnp.ndim(kernels.as_key(key)):
+    count = len(model.extras['latent_codes']['codes'])
+    one = base.without_repeats(key, count, num_shapes)
+  return _draw(kernels.fold_in(keys, 0), model, one, r)
+
+
+def _correlation(model, given):
+  own = model.extras.get('latent_codes', {}).get('correlation', 0.0)
+  r = own if given is None else given
+  known = types.known(r)
+  if known is not None and (known.ndim or not 0 <= known < 1):
+    raise ValueError(f'correlation must be one number in [0, 1), got {r}')
+  if 'latent_codes' not in model.extras and (known is None or known > 0):
+    raise ValueError(
+      'correlation needs a model that keeps latent codes of its training '
+      'shapes, and this one has none: use 0, the prior'
+    )
+  return r
+
+
+def _draw(keys, model, one, r):
+  """Draws of z, near the codes of the shapes `one`; None: of any."""
+  z = starts.from_noise(keys, (_sizes(model.spec).latent_dim,)).position
+  if 'latent_codes' not in model.extras:
+    return z
+  codes = jnp.asarray(model.extras['latent_codes']['codes'])
+  count, width = codes.shape
+  if one is None:
+    one = jax.vmap(lambda key: jax.random.randint(key, (), 0, count))(
+      kernels.fold_in(keys, 1)
+    )
+  # Factors beyond the codes are as those of the prior.
+  near = r * codes[one] + jnp.sqrt(1 - r**2) * z[:, :width]
+  return z.at[:, :width].set(near)
 
 
 def decode(model: models.Model, z: types.Array) -> types.Array:
@@ -117,7 +164,11 @@ def _decode(model, z):
 
 
 def generate(
-  key: types.Key, model: models.Model, num_shapes: int
+  key: types.Key,
+  model: models.Model,
+  num_shapes: int,
+  *,
+  correlation: float | types.Array | None = None,
 ) -> types.Array:
   """New shapes of a generator in one pass: Figure 5.
 
@@ -125,12 +176,13 @@ def generate(
     key: consumed; one, or `(num_shapes,)`.
     model: with a generator.
     num_shapes: how many.
+    correlation: as of `draw_latent`.
 
   Returns:
     `(num_shapes, D, H, W)` real values; above 0.5 is inside.
 
   Raises:
-    ValueError: for a model without a generator.
+    ValueError: as `draw_latent`.
 
   >>> sizes = specs.GeneratorSizes((1,), (1,), 3)
   >>> spec = specs.Spec((4, 4, 4), generator=sizes)
@@ -141,7 +193,8 @@ def generate(
   >>> generate(jax.random.key(0), model, 2).shape
   (2, 4, 4, 4)
   """
-  return decode(model, draw_latent(key, model, num_shapes))
+  z = draw_latent(key, model, num_shapes, correlation=correlation)
+  return decode(model, z)
 
 
 def infer_latent(

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from dnet_jax import algorithms
 from dnet_jax import chains
@@ -143,14 +142,9 @@ def rows(
   return found
 
 
-# Chain i has fold_in(key, i). No chain has this one.
-_LAST = np.uint32(2**32 - 1)
-
-
 def _without_repeats(key, model, num_shapes):
-  key = jax.random.fold_in(kernels.as_key(key), _LAST)
   count = len(model.extras['components']['coordinates'])
-  return starts.without_repeats(key, count, num_shapes)
+  return base.without_repeats(key, count, num_shapes)
 
 
 def _first(key, model, start, num_shapes, first):

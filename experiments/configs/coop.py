@@ -31,6 +31,10 @@ from experiments.configs import arguments
 from experiments.configs import default
 
 SIZES = (*arguments.SIZES, 'abp', 'descriptor')
+# Shapes are drawn near the latent codes of training shapes: r of
+# `dnet_jax.draw_latent`, chosen on training shapes that were held out of all
+# learning, with few copies (docs/results.md).
+_CORRELATIONS = {'bed': 0.6, 'night_stand': 0.5, 'sofa': 0.85, 'toilet': 0.9}
 
 
 def get_config(argument: str = 'sofa'):
@@ -85,6 +89,7 @@ def get_config(argument: str = 'sofa'):
     config.components.number = 20
     config.regression.iterations = 1800
     config.train.num_iterations = 20
+    config.latent.correlation = _CORRELATIONS.get(category, 0.0)
   if size == 'descriptor':
     # What 6.1 learned, with its scale, to which the generator's output is
     # mapped: half as wide.

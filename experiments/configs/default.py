@@ -296,6 +296,8 @@ def get_config() -> ml_collections.ConfigDict:
   # The examples of arithmetic, a, b, c, a, b, c, ..., as the numbers of such
   # shapes; (): the best ones that it finds.
   latent.examples = ()
+  # r of draws of z near the codes of training shapes; 0: draws of the prior.
+  latent.correlation = 0.0
   latent.num_starts = 4  # chains by which z of a shape is inferred
   latent.num_steps = 200  # of these chains, half of them with noise
   latent.step_size = 0.01  # delta-tau of these chains

@@ -225,6 +225,7 @@ _RULES = {
       'whole numbers >= 0, three for each row',
       lambda x: all(_whole(y) and y >= 0 for y in x) and len(x) % 3 == 0,
     ),
+    'correlation': _BELOW_ONE,
     'num_starts': _POSITIVE,
     'num_steps': _NOT_NEGATIVE,
     'step_size': _POSITIVE,

@@ -64,6 +64,11 @@ def _experiment(
     )
     phases.append(_cooperation(config, voxels, descriptor, generator))
   spec, extras = parts.model_parts(config, *datasets.seen(voxels), **found)
+  if config.components.number:
+    extras['latent_codes'] = {
+      'codes': codes(config, voxels),
+      'correlation': np.float32(config.latent.correlation),
+    }
 
   def preview(model):
     key, count = parts.fixed_key(config), config.train.picture_shapes
@@ -115,6 +120,28 @@ def _cooperation(config, voxels, descriptor, generator):
   )._replace(name='cooperative')
 
 
+def codes(
+  config: ml_collections.ConfigDict, voxels: datasets.Dataset
+) -> np.ndarray:
+  """Latent codes of the training shapes, `(n, k)`: z beyond k is free.
+
+  Args:
+    config: its `components.number` is k, or a third of the shapes where these
+      are few, see `principal_components`.
+    voxels: the data.
+
+  Raises:
+    ValueError: as `summaries.latent_codes`.
+  """
+  number = min(config.components.number, max(len(voxels.train) // 3, 1))
+  found = summaries.latent_codes(
+    datasets.to_network(np.asarray(voxels.train), voxels.mean, voxels.scale),
+    number,
+    config.generator.latent_dim,
+  )
+  return found[:, :number]
+
+
 def _pairs(config, voxels):
   """`(step, rollbacks, rows) -> mini-batch` of shapes, and z that go with them.
 
@@ -125,25 +152,19 @@ def _pairs(config, voxels):
   """
   size, correlation = config.data.batch_size, config.regression.correlation
   parallel.check_divisible(**{'data.batch_size': size})
-  # Few shapes have few components, see `principal_components`.
-  number = min(config.components.number, max(len(voxels.train) // 3, 1))
-  codes = summaries.latent_codes(
-    datasets.to_network(np.asarray(voxels.train), voxels.mean, voxels.scale),
-    number,
-    config.generator.latent_dim,
-  )
-  deviations = np.ones(codes.shape[1], np.float32)
-  deviations[:number] = np.sqrt(1 - correlation**2)
+  own = codes(config, voxels)
+  (count, number), width = own.shape, config.generator.latent_dim
 
   def batch(step, rollbacks=0, rows=slice(None)):
     chosen = np.array(
       mini_batches.batch_indices(
-        len(codes), size, step, config.seed, True, rollbacks
+        count, size, step, config.seed, True, rollbacks
       )
     )
     rng = np.random.default_rng((config.seed, 5, rollbacks, step))
-    noise = rng.standard_normal((size, codes.shape[1]), np.float32)
-    z = correlation * codes[chosen] + deviations * noise
+    z = rng.standard_normal((size, width), np.float32)
+    z[:, :number] *= np.float32(np.sqrt(1 - correlation**2))
+    z[:, :number] += np.float32(correlation) * own[chosen]
     return {'y': datasets.stored(voxels.train, chosen[rows]), 'z': z[rows]}
 
   return batch
@@ -292,6 +313,11 @@ def _evaluate(
     latent.shapes(model, latent.draw(model, count, seed)) for seed in seeds
   ]
   sets = {'generated': made}
+  if model.extras.get('latent_codes', {}).get('correlation', 0):
+    sets['generated, prior'] = [
+      latent.shapes(model, latent.draw(model, count, seed, 0.0))
+      for seed in seeds
+    ]
   if model.spec.descriptors:
     sets['refined'] = [
       latent.refined(request, shapes, seed)

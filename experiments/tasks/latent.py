@@ -28,9 +28,14 @@ _COLUMNS = 10
 _DPI = 100  # Of pictures; they are many shapes, in the folders of models.
 
 
-def draw(model: dnet_jax.Model, num: int, seed: int) -> np.ndarray:
-  """Latent factors from their prior, `(num, d)`; z_i does not depend on num."""
-  return np.asarray(dnet_jax.draw_latent(jax.random.key(seed), model, num))
+def draw(
+  model: dnet_jax.Model, num: int, seed: int, correlation: float | None = None
+) -> np.ndarray:
+  """Latent factors of `draw_latent`, `(num, d)`; z_i does not depend on num."""
+  key = jax.random.key(seed)
+  return np.asarray(
+    dnet_jax.draw_latent(key, model, num, correlation=correlation)
+  )
 
 
 def shapes(model: dnet_jax.Model, z: np.ndarray) -> np.ndarray:

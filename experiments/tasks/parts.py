@@ -414,6 +414,10 @@ def with_settings(
     extras['components'] = own | _boxes(
       config, own, float(extras['mean']), float(extras['scale'])
     )
+  if 'latent_codes' in extras:
+    extras['latent_codes'] = dict(extras['latent_codes']) | {
+      'correlation': np.float32(config.latent.correlation)
+    }
   return dataclasses.replace(
     model, spec=model.spec._replace(uses=how), extras=extras
   )
