@@ -198,6 +198,11 @@ def test_components_take_four_bits_of_eight(tmp_path, side):
   assert (error <= level * 0.5001)[near].all()
   assert (error > level / 4).any()
   np.testing.assert_allclose(found[1, 0, 0, 0], 4 * std[1, 0, 0, 0], rtol=1e-6)
+  # What has four bits is saved as it is.
+  again = dnet_jax.load(tmp_path / 'a')
+  dnet_jax.save(again, tmp_path / 'again', weights='int8')
+  twice = dnet_jax.load(tmp_path / 'again').extras['components']['directions']
+  np.testing.assert_allclose(twice, found, rtol=1e-6)
   # Half a byte each, beside what the model has without them.
   del model.extras['components']
   dnet_jax.save(model, tmp_path / 'b', weights='int8')
