@@ -116,7 +116,6 @@ def fresh_recipe(config):
 # proportions (0: of any), and the spread. Chosen on training shapes that were
 # held out of the draws (docs/results.md).
 _STARTS = {
-  'bathtub': (0, 0.45),
   'bed': (0, 0.45),
   'chair': (100, 0.3),
   'dresser': (50, 0.6),
