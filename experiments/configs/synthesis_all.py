@@ -11,8 +11,8 @@ kind of shape that it has come to, so there are four sets of 25 chains, and
 young ones, from noise, until the end.
 
 pretrained/synthesis_all went on from `:paper` in two stages of `:fresh`: 40
-iterations with 50 neighbours and a spread of 0.3, then 20 with 10 and 0.2. That 3
-are better was found afterwards and given to `export`.
+iterations with 50 neighbours and a spread of 0.3, then 20 with 10 and 0.2. That
+3 are better was found afterwards and given to `export`.
 """
 
 from experiments.configs import arguments

@@ -346,6 +346,33 @@ def test_cooperative_learning_may_begin_with_a_regression(tmp_path):
   losses = [row['teaching_loss'] for row in rows]
   assert losses[39] < losses[0] / 2
   assert 'energy_gap' in rows[40] and 'energy_gap' not in rows[39]
+  # The model keeps the codes that it learned from, and begins at the prior.
+  model = tiny.request(workdir).model
+  own = model.extras['latent_codes']
+  np.testing.assert_allclose(
+    own['codes'], cooperative.codes(config, parts.data(config)), atol=1e-6
+  )
+  assert own['codes'].shape[1] == 2 and own['correlation'] == 0
+  prior = modes.draw(model, 4, 0)
+  np.testing.assert_array_equal(prior, modes.draw(model, 4, 0, 0.0))
+  scores = evaluate.evaluate(tiny.request(workdir))['scores']
+  assert 'generated, prior' not in scores
+
+  # Another correlation can be given to a finished model.
+  config.latent.correlation = 0.875
+  near = parts.with_settings(model, config)
+  np.testing.assert_allclose(
+    modes.draw(near, 4, 0), modes.draw(model, 4, 0, 0.875), atol=1e-6
+  )
+  assert abs(modes.draw(near, 4, 0) - prior).max() > 0.1
+  request = tiny.request(workdir, config)
+  scores = evaluate.evaluate(request._replace(model=near))['scores']
+  assert scores['generated'] != scores['generated, prior']
+  saved = str(tmp_path / 'saved')
+  dnet_jax.save(near, saved, weights='int8', card={'name': 'saved'})
+  np.testing.assert_allclose(
+    modes.draw(dnet_jax.load(saved), 4, 0), modes.draw(near, 4, 0), atol=0.05
+  )
 
 
 def test_a_descriptor_of_synthesis_teaches_a_generator(tmp_path, workdir_of):
