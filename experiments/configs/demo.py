@@ -20,12 +20,14 @@ def get_config():
   config.model.kernel_sizes = (8, 4)
   config.model.strides = (2, 2)
   synthesis.small_recipe(config)
-  # Chains begin between similar shapes, so that no shape comes out broken.
+  # Chains begin at one shape in the proportions of a similar one, so that few
+  # come out broken.
   config.components.number = 60
+  config.components.stretched = True
   config.components.neighbours = 20
   config.chains.start = 'components'
   config.chains.start_std = 0.05
-  config.chains.start_spread = 0.2
+  config.chains.start_spread = 0.3
   config.chains.restart_probability = 0.5
   config.chains.settle_iterations = 0
   config.optimizer.constant_iterations = 140
