@@ -135,9 +135,10 @@ def _encode_four_bits(name, x):
   rows = x.reshape(len(x), -1)
   largest = np.abs(rows).max(axis=1, keepdims=True)
   scale = np.minimum(largest, _CLIP * rows.std(axis=1, keepdims=True)) / 7
-  # What was stored in four bits before is stored as it was, not clipped again.
+  # What was stored in four bits before is stored as it was, not clipped again;
+  # also if it went through float16.
   before = rows * 7 / np.where(largest > 0, largest, 1)
-  again = np.abs(before - np.rint(before)).max(axis=1, keepdims=True) < 1e-3
+  again = np.abs(before - np.rint(before)).max(axis=1, keepdims=True) < 1e-2
   scale = np.where(again, largest / 7, scale)
   levels = np.round(rows / np.where(scale > 0, scale, 1)).clip(-7, 7) + 8
   levels = np.pad(levels.astype(np.uint8), ((0, 0), (0, rows.shape[1] % 2)))

@@ -168,6 +168,7 @@ def _changed(typed, folder):
   if not typed.overrides:
     return None
   made = request(typed, None, folder)
+  checks.check(made.config)
   return made.model, made.card | {'config': made.config.to_dict()}
 
 

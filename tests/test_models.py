@@ -198,7 +198,12 @@ def test_components_take_four_bits_of_eight(tmp_path, side):
   assert (error <= level * 0.5001)[near].all()
   assert (error > level / 4).any()
   np.testing.assert_allclose(found[1, 0, 0, 0], 4 * std[1, 0, 0, 0], rtol=1e-6)
-  # What has four bits is saved as it is.
+  # What has four bits is saved as it is, also from half precision.
+  dnet_jax.save(dnet_jax.load(tmp_path / 'a'), tmp_path / 'half')
+  half = dnet_jax.load(tmp_path / 'half')
+  dnet_jax.save(half, tmp_path / 'back', weights='int8')
+  back = dnet_jax.load(tmp_path / 'back').extras['components']['directions']
+  np.testing.assert_allclose(back, found, rtol=2e-3)
   again = dnet_jax.load(tmp_path / 'a')
   dnet_jax.save(again, tmp_path / 'again', weights='int8')
   twice = dnet_jax.load(tmp_path / 'again').extras['components']['directions']

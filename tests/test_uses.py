@@ -183,7 +183,7 @@ def test_shapes_begin_at_different_ones_or_at_those_that_are_asked_for():
 
 
 @pytest.mark.parametrize(
-  'first', [[0, 1], [0, 1, 3], [0, 1, -1], [0.0, 1.0, 2.0], 1]
+  'first', [[0, 1], [0, 1, 3], [0, 1, -1], [0.0, 1.0, 2.0], 1, [0, 2**33, 1]]
 )
 def test_first_shapes_must_exist(first):
   match = r'first must be 3 whole numbers from 0 to 2, got .*' + re.escape(
@@ -196,7 +196,7 @@ def test_first_shapes_must_exist(first):
 @pytest.mark.parametrize('start', ['noise', 'shapes'])
 def test_only_draws_of_components_have_first_shapes(start):
   place = shapes() if start == 'shapes' else start
-  with pytest.raises(ValueError, match=f"'components', not at {start}"):
+  with pytest.raises(ValueError, match=f'latent codes, not at {start}'):
     dnet_jax.synthesize(KEY, rich(), 3, start=place, first=[0, 1, 2])
 
 
@@ -708,10 +708,14 @@ def test_with_a_key_each_codes_are_independent():
   counts = np.bincount(apart.argmin(1), minlength=3)
   assert apart.min(1).max() < 0.3
   assert np.square(counts - n / 3).sum() / (n / 3) < 18.4  # 1 in 10,000.
-  # A synthesis that begins at the generator draws as it does.
+  # A synthesis that begins at the generator has the same codes, each once.
   made = dnet_jax.synthesize(KEY, model, 4)
   keys = keys_of(KEY, 4, 0)
-  close(made, voxels_of(model, latent.generated(keys, model)))
+  close(made, voxels_of(model, latent.generated(keys, model, different(4))))
+  close(made, dnet_jax.generate(KEY, model, 4))
+  np.testing.assert_array_equal(
+    synthesis.rows(KEY, model, 4)['first'], different(4)
+  )
   assert (
     abs(made - dnet_jax.synthesize(KEY, models.generator(), 4)).max() > 0.01
   )
@@ -721,6 +725,30 @@ def test_with_a_key_each_codes_are_independent():
 def test_a_correlation_must_be_a_number_below_one(r):
   with pytest.raises(ValueError, match=r'correlation must be one number in'):
     dnet_jax.draw_latent(KEY, with_codes(), 2, correlation=r)
+
+
+@pytest.mark.parametrize('num_shapes', [0, -1])
+def test_there_is_at_least_one_shape(num_shapes):
+  for call in (
+    lambda: dnet_jax.draw_latent(KEY, with_codes(), num_shapes),
+    lambda: dnet_jax.generate(KEY, models.generator(), num_shapes),
+    lambda: synthesis.synthesize_grids(KEY, models.multi_grid(), num_shapes),
+  ):
+    with pytest.raises(ValueError, match=f'at least 1, got {num_shapes}'):
+      call()
+
+
+def test_a_multi_grid_model_without_components_says_so():
+  use = dnet_jax.Use('components', 2)
+  model = models.multi_grid(uses=(('synthesize', use),))
+  with pytest.raises(ValueError, match="use start='grids'"):
+    synthesis.synthesize_grids(KEY, model, 2)
+
+
+def test_a_model_with_an_impossible_correlation_says_so():
+  for call in (dnet_jax.synthesize, dnet_jax.generate):
+    with pytest.raises(ValueError, match=r'correlation must be .*1\.5'):
+      call(KEY, with_codes(1.5), 2)
 
 
 def test_draws_near_codes_need_codes():

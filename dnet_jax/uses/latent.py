@@ -42,9 +42,18 @@ def _generate(model, z):
   return net.apply(model.params['generator'], z, train=False)
 
 
-def generated(keys: types.Key, model: models.Model) -> types.Array:
-  """What the generator makes of draws of z, one for each key."""
-  return _generate(model, _draw(keys, model, None, _correlation(model, None)))
+def generated(
+  keys: types.Key, model: models.Model, first: types.Array | None = None
+) -> types.Array:
+  """What the generator makes of draws of z, one for each key.
+
+  Args:
+    keys: `(chains,)`.
+    model: with a generator.
+    first: the training shapes near whose codes z is, `(chains,)` indices. None:
+      each key says it.
+  """
+  return _generate(model, _draw(keys, model, first, correlation_of(model)))
 
 
 def draw_latent(
@@ -74,8 +83,8 @@ def draw_latent(
     `(num_shapes, d)`.
 
   Raises:
-    ValueError: for a model without a generator, or without codes for r > 0; or
-      r out of range.
+    ValueError: for a model without a generator, or without codes for r > 0; for
+      r out of range, or no shapes.
 
   >>> sizes = specs.GeneratorSizes((1,), (1,), 3)
   >>> spec = specs.Spec((4, 4, 4), generator=sizes)
@@ -87,15 +96,24 @@ def draw_latent(
   (2, 3)
   """
   base.need(model.spec, 'generator')
+  if num_shapes < 1:
+    raise ValueError(f'num_shapes must be at least 1, got {num_shapes}')
   keys, one = base.chain_keys(key, num_shapes), None
-  r = _correlation(model, correlation)
+  r = correlation_of(model, correlation)
   if 'latent_codes' in model.extras and not jnp.ndim(kernels.as_key(key)):
     count = len(model.extras['latent_codes']['codes'])
     one = base.without_repeats(key, count, num_shapes)
   return _draw(kernels.fold_in(keys, 0), model, one, r)
 
 
-def _correlation(model, given):
+def correlation_of(
+  model: models.Model, given: float | types.Array | None = None
+) -> float | types.Array:
+  """The correlation of draws with latent codes: what is given, or its own.
+
+  Raises:
+    ValueError: when it is not in [0, 1), or above 0 for a model without codes.
+  """
   own = model.extras.get('latent_codes', {}).get('correlation', 0.0)
   r = own if given is None else given
   known = types.known(r)

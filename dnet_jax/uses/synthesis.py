@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dnet_jax import algorithms
 from dnet_jax import chains
@@ -58,9 +59,10 @@ def synthesize(
       grid.
     start_std: standard deviation of the noise where chains begin.
     start_spread: `spread` of `from_components`, for start 'components'.
-    first: for start 'components', the training shapes at which draws begin,
-      `(num_shapes,)` indices. None: with one key for all, none comes twice
-      before all have come once; with a key each, they are independent.
+    first: for start 'components', the training shapes at which draws begin; for
+      'generator', those near whose latent codes z is, where the model keeps
+      such: `(num_shapes,)` indices. None: with one key for all, none comes
+      twice before all have come once; with a key each, they are independent.
     refinement_steps: further steps after these, with a narrow reference.
     refinement_std: standard deviation of this reference.
 
@@ -127,7 +129,7 @@ def rows(
 
   Returns:
     Arguments of `synthesize` and `synthesize_grids`, a row for each shape:
-    `key`, and `first` where chains begin at components.
+    `key`, and `first` where chains begin at training shapes.
 
   >>> model = models.load('demo')
   >>> found = rows(jax.random.key(0), model, 3)
@@ -135,42 +137,47 @@ def rows(
   (['first', 'key'], (3,))
   """
   use, _ = base.settings(model, 'synthesize', start=start)
+  _check_start(model, use, num_shapes)
   found = {'key': starts.chain_keys(key, num_shapes)}
-  if use.start == 'components':
-    _check_start(model, use, num_shapes)
-    found['first'] = _without_repeats(key, model, num_shapes)
+  if count := _count(model, use.start):
+    found['first'] = base.without_repeats(key, count, num_shapes)
   return found
 
 
-def _without_repeats(key, model, num_shapes):
-  count = len(model.extras['components']['coordinates'])
-  return base.without_repeats(key, count, num_shapes)
+def _count(model, start):
+  """How many training shapes chains may begin at, or near; 0: at none."""
+  if start == 'components':
+    return len(model.extras['components']['coordinates'])
+  if start == 'generator' and 'latent_codes' in model.extras:
+    return len(model.extras['latent_codes']['codes'])
+  return 0
 
 
 def _first(key, model, start, num_shapes, first):
-  """Where draws of components begin; None: each chain's own key says it."""
-  if start != 'components':
+  """The training shapes to begin at; None: each chain's own key says it."""
+  count = _count(model, start)
+  if not count:
     if first is not None:
       raise ValueError(
-        f"first is for chains that begin at 'components', not at {start}"
+        "first is for chains that begin at 'components', or at a 'generator' "
+        f'with latent codes, not at {start}'
       )
     return None
   if first is None:
     key = kernels.as_key(key)
-    return None if key.ndim else _without_repeats(key, model, num_shapes)
-  given, first = first, jnp.asarray(first)
-  count = len(model.extras['components']['coordinates'])
-  known = types.known(first)
-  if (
-    first.shape != (num_shapes,)
-    or not jnp.issubdtype(first.dtype, jnp.integer)
-    or (known is not None and not ((known >= 0) & (known < count)).all())
-  ):
+    return None if key.ndim else base.without_repeats(key, count, num_shapes)
+  try:
+    x = np.asarray(first)  # As it was given: JAX would cut it to 32 bits.
+    known = x.dtype.kind in 'iu' and ((x >= 0) & (x < count)).all()
+  except jax.errors.TracerArrayConversionError:
+    x = first
+    known = jnp.issubdtype(x.dtype, jnp.integer)
+  if x.shape != (num_shapes,) or not known:
     raise ValueError(
       f'first must be {num_shapes} whole numbers from 0 to {count - 1}, got '
-      f'{given}'
+      f'{first}'
     )
-  return first
+  return jnp.asarray(x)
 
 
 def only_for_one_grid(spec: specs.Spec, **given: Any) -> None:
@@ -211,6 +218,7 @@ def _check_start(model, use, num_shapes):
     )
   if use.start == 'generator':
     base.need(spec, 'generator')
+    latent.correlation_of(model)
   if use.start == 'components':
     other, side = ('grids', spec.grids[0]) if spec.grids else ('noise', None)
     base.need_components(model, use.start, other, side=side)
@@ -235,7 +243,7 @@ def _components(keys, model, numbers, first):
 
 
 def _generator(keys, model, numbers, first):
-  return starts.from_data(latent.generated(keys, model))
+  return starts.from_data(latent.generated(keys, model, first))
 
 
 def _chains(keys, model, numbers, first):
@@ -380,6 +388,10 @@ def synthesize_grids(
     step_size=step_size,
     temperature=temperature,
   )
+  if num_shapes < 1:
+    raise ValueError(f'num_shapes must be at least 1, got {num_shapes}')
+  if coarse is None:
+    _check_start(model, use, num_shapes)
   keys = base.chain_keys(key, num_shapes)
   place = 'shapes' if coarse is not None else use.start
   first, grid = _first(key, model, place, num_shapes, first), 0

@@ -414,6 +414,11 @@ def with_settings(
     extras['components'] = own | _boxes(
       config, own, float(extras['mean']), float(extras['scale'])
     )
+  if config.latent.correlation and 'latent_codes' not in extras:
+    raise ValueError(
+      f'latent.correlation is {config.latent.correlation}, but this model '
+      'keeps no latent codes of training shapes: use 0, the prior'
+    )
   if 'latent_codes' in extras:
     extras['latent_codes'] = dict(extras['latent_codes']) | {
       'correlation': np.float32(config.latent.correlation)

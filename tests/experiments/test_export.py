@@ -125,8 +125,12 @@ def test_settings_of_uses_that_are_typed_are_exported(workdir_of, tmp_path):
   assert dict(dnet_jax.load(out).spec.uses)['synthesize'].num_steps == 7
   config = json.loads((out / 'card.json').read_text())['config']
   assert config['sample']['num_steps'] == 7
-  # Of training the card says what was so.
+  # What later uses would refuse is not saved.
   other = f'--out={tmp_path / "other"}'
+  for wrong in ('sample.num_steps=-3', 'latent.num_starts=0'):
+    assert tiny.run(*asked, other, f'--config.{wrong}') != 0
+    assert not (tmp_path / 'other').exists()
+  # Of training the card says what was so.
   assert tiny.run(*asked, other, '--config.model.network=medium') == 2
   assert not (tmp_path / 'other').exists()
 

@@ -368,6 +368,9 @@ def test_cooperative_learning_may_begin_with_a_regression(tmp_path):
   request = tiny.request(workdir, config)
   scores = evaluate.evaluate(request._replace(model=near))['scores']
   assert scores['generated'] != scores['generated, prior']
+  del model.extras['latent_codes']
+  with pytest.raises(ValueError, match=r'latent.correlation is 0.875, but'):
+    parts.with_settings(model, config)
   saved = str(tmp_path / 'saved')
   dnet_jax.save(near, saved, weights='int8', card={'name': 'saved'})
   np.testing.assert_allclose(
