@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from concurrent import futures
 import contextlib
 from typing import Any
@@ -51,6 +52,25 @@ def map_batches(
   with futures.ThreadPoolExecutor(workers) as pool:
     parts += pool.map(call, range(size, n, size))
   return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
+
+
+def map_rows(function: Callable[..., Any], rows: Mapping[str, Any]) -> Any:
+  """`map_batches` for arguments by name: `function(num_shapes=n, **rows)`.
+
+  Args:
+    function: of arrays of equally many rows, and of their number.
+    rows: these arrays by the names of their arguments.
+
+  >>> rows = {'x': np.arange(3)}
+  >>> map_rows(lambda num_shapes, x: num_shapes * x, rows).tolist()
+  [0, 3, 6]
+  """
+
+  def some(*arrays):
+    given = dict(zip(rows, arrays, strict=True))
+    return function(num_shapes=len(arrays[0]), **given)
+
+  return map_batches(some, *rows.values())
 
 
 @contextlib.contextmanager

@@ -168,11 +168,11 @@ def _first(key, model, start, num_shapes, first):
     return None if key.ndim else base.without_repeats(key, count, num_shapes)
   try:
     x = np.asarray(first)  # As it was given: JAX would cut it to 32 bits.
-    known = x.dtype.kind in 'iu' and ((x >= 0) & (x < count)).all()
+    allowed = x.dtype.kind in 'iu' and ((x >= 0) & (x < count)).all()
   except jax.errors.TracerArrayConversionError:
     x = first
-    known = jnp.issubdtype(x.dtype, jnp.integer)
-  if x.shape != (num_shapes,) or not known:
+    allowed = jnp.issubdtype(x.dtype, jnp.integer)
+  if x.shape != (num_shapes,) or not allowed:
     raise ValueError(
       f'first must be {num_shapes} whole numbers from 0 to {count - 1}, got '
       f'{first}'

@@ -28,7 +28,7 @@ from experiments.tasks import synthesis
 FORMATS = ('glb', 'stl', 'obj', 'vox', 'binvox', 'npz', 'ply', 'off')
 KEEP, HIDE, ADD, REMOVE = range(4)  # What an edit does to a voxel.
 _SLIDERS = 6  # Directions of a latent space that a page offers.
-_DRAWS = 200  # Draws of the prior, to find the directions that change most.
+_DRAWS = 200  # Draws of z, to find the directions that change most.
 
 
 class Plan(NamedTuple):

@@ -153,13 +153,9 @@ def samples(
       'coarse': np.asarray(coarse, np.float32),
     }
 
-  def some(*given):
-    own = dict(zip(rows, given, strict=True))
-    return library.synthesize_grids(
-      model=model, num_shapes=len(given[0]), **own
-    )
-
-  return batches.map_batches(some, *rows.values())
+  return batches.map_rows(
+    functools.partial(library.synthesize_grids, model=model), rows
+  )
 
 
 def sample(request: base.Request) -> str:

@@ -5,6 +5,7 @@ Figure 2, Tables 1 to 3.
 
 from collections.abc import Callable
 from collections.abc import Sequence
+import functools
 import os
 from typing import Any
 
@@ -155,13 +156,9 @@ def synthesize(
     jax.random.key(seed), model, num_shapes, arguments.get('start')
   )
 
-  def some(*given):
-    own = dict(zip(rows, given, strict=True))
-    return dnet_jax.synthesize(
-      model=model, num_shapes=len(given[0]), **own, **arguments
-    )
-
-  return batches.map_batches(some, *rows.values())
+  return batches.map_rows(
+    functools.partial(dnet_jax.synthesize, model=model, **arguments), rows
+  )
 
 
 def persistent(model: dnet_jax.Model, num_shapes: int) -> np.ndarray:

@@ -122,7 +122,7 @@ def test_features_are_scaled_by_training_shapes_alone():
       expected = standard / length if length > 1e-9 else np.zeros(4)
       np.testing.assert_allclose(row, expected, atol=1e-6)
   assert not np.isnan(found[1]).any()
-  # Doubling all features is not the same as more of each.
+  # The scale of the features does not matter.
   more, _ = classification.scaled(2 * x, other)
   np.testing.assert_allclose(more, found[0], atol=1e-6)
 
