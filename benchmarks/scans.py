@@ -22,6 +22,7 @@ from experiments.files import figures
 from experiments.files import models
 from experiments.files import outputs
 from experiments.tasks import base
+from experiments.tasks import contents
 from experiments.tasks import parts
 from experiments.tasks import recovery
 
@@ -84,11 +85,11 @@ def main(argv: Sequence[str]) -> int:
   request = base.Request(model, card, config, values.workdir)
   if values.num_steps is not None:
     config.recover.num_steps = values.num_steps
-    request = request._replace(model=parts.with_settings(model, config))
+    request = request._replace(model=contents.with_settings(model, config))
   start = config.copy_and_resolve_references()
   start.recover.num_steps = start.recover.refinement_steps = 0
   before = request._replace(
-    config=start, model=parts.with_settings(request.model, start)
+    config=start, model=contents.with_settings(request.model, start)
   )
   table = {}
   for name, seen in (('camera', full | free), ('no camera', full)):

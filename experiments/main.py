@@ -35,7 +35,7 @@ from experiments.files import shapes
 from experiments.files import workdirs
 from experiments.tasks import base
 from experiments.tasks import checks
-from experiments.tasks import parts
+from experiments.tasks import contents
 
 # Modes that run without an open model.
 _OUTSIDE = {
@@ -374,7 +374,7 @@ def request(
   _check_same_networks(folder, config, own)
   if changed:
     # Otherwise the model's own settings, also where its card has no config.
-    model = parts.with_settings(model, config)
+    model = contents.with_settings(model, config)
   given = {name: command.value(typed, name) for name in ('visible', 'out')}
   formats = command.value(typed, 'format')
   if formats is not None:

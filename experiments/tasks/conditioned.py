@@ -15,6 +15,7 @@ from experiments.files import datasets
 from experiments.files import figures
 from experiments.files import outputs
 from experiments.tasks import base
+from experiments.tasks import contents
 from experiments.tasks import networks
 from experiments.tasks import parts
 
@@ -67,7 +68,7 @@ def _components(config, voxels, among=None):
   count = len(voxels.train if among is None else among)
   number = min(config.components.number, max(count // 3, 1))
   config.components.number = number
-  return parts.components(config, voxels, among)
+  return contents.components(config, voxels, among)
 
 
 def parted(
@@ -128,7 +129,7 @@ def experiment(
     parts.sampler(config),
     **arguments,
   )
-  spec, extras = parts.model_parts(
+  spec, extras = contents.spec_and_extras(
     config, *datasets.seen(voxels), descriptors=(sizes,)
   )
   batch = parts.batch_of(config, voxels, among=of_data.among)

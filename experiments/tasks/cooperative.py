@@ -20,6 +20,7 @@ from experiments.files import mini_batches
 from experiments.files import summaries
 from experiments.tasks import arithmetic as examples_of
 from experiments.tasks import base
+from experiments.tasks import contents
 from experiments.tasks import latent
 from experiments.tasks import networks
 from experiments.tasks import parts
@@ -63,7 +64,9 @@ def _experiment(
       config, descriptor, shape
     )
     phases.append(_cooperation(config, voxels, descriptor, generator))
-  spec, extras = parts.model_parts(config, *datasets.seen(voxels), **found)
+  spec, extras = contents.spec_and_extras(
+    config, *datasets.seen(voxels), **found
+  )
   if config.components.number:
     extras['latent_codes'] = {
       'codes': codes(config, voxels),

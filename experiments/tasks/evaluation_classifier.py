@@ -19,6 +19,7 @@ from experiments.files import inputs
 from experiments.files import mini_batches
 from experiments.files import outputs
 from experiments.tasks import base
+from experiments.tasks import contents
 from experiments.tasks import networks
 from experiments.tasks import parts
 
@@ -114,7 +115,7 @@ def _experiment(
     parts.optimizer(config, weight_decay=settings.weight_decay),
   )
   algorithm = dnet_jax.classification(learner, axis_name=parallel.AXIS)
-  spec, extras = parts.model_parts(
+  spec, extras = contents.spec_and_extras(
     config, *datasets.seen(voxels), classifier=sizes
   )
   extras['label_smoothing'] = np.float32(settings.label_smoothing)

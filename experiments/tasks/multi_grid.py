@@ -32,6 +32,7 @@ from experiments.files import models
 from experiments.files import packed
 from experiments.files import summaries
 from experiments.tasks import base
+from experiments.tasks import contents
 from experiments.tasks import networks
 from experiments.tasks import parts
 from experiments.tasks import speed
@@ -57,8 +58,8 @@ def _experiment(
     )
   factors, source, of_data = parts.grid_factors(config), None, {}
   if config.chains.start == 'components':
-    source = _source(config, voxels)
-    of_data = {'components': source.arrays[0]._asdict()}
+    of_data = {'components': _components(config, voxels)}
+    source = synthesis.component_source(config, **of_data)
     factors = (1, *factors[1:])
   stds = np.broadcast_to(parts.reference_stds(config), len(sides))
   sizes = tuple(networks.descriptor_sizes(config, name) for name in names)
@@ -87,7 +88,7 @@ def _experiment(
       )
     }
 
-  spec, extras = parts.model_parts(
+  spec, extras = contents.spec_and_extras(
     config,
     *datasets.seen(voxels),
     descriptors=sizes,
@@ -109,8 +110,8 @@ def _experiment(
   return base.Experiment(voxels, spec, extras, params, (phase,), preview)
 
 
-def _source(config, voxels):
-  """Draws in the principal components of the coarsest grid.
+def _components(config, voxels):
+  """Principal components of the coarsest grid.
 
   As many as `components.number` says, and a third of the shapes at most.
   """
@@ -120,7 +121,7 @@ def _source(config, voxels):
   config = config.copy_and_resolve_references()
   most = max(len(voxels.train) // 3, 1)
   config.components.number = min(config.components.number, most)
-  return synthesis.SOURCES['components'](
+  return contents.components(
     config, voxels._replace(train=np.concatenate(coarse))
   )
 

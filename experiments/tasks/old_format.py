@@ -18,8 +18,8 @@ from dnet_jax import specs
 from experiments.configs import default
 from experiments.files import datasets
 from experiments.files import models as files
+from experiments.tasks import contents
 from experiments.tasks import networks
-from experiments.tasks import parts
 
 _FILE = 'model.npz'
 # The task of each algorithm in an old config.
@@ -152,7 +152,7 @@ def open_old(folder: str) -> tuple[dnet_jax.Model, dict[str, Any]]:
     sizes['generator'] = networks.generator_sizes(config, 0.5, 2.0)
   if 'classifier' in params:
     sizes['classifier'] = _classifier(config, card)
-  spec, extras = parts.model_parts(
+  spec, extras = contents.spec_and_extras(
     config, card['shape'][:3], card['mean'], card['scale'], **sizes
   )
   if config.task == 'synthesis' and len(chains):

@@ -4,6 +4,7 @@ Figure 2, Tables 1 to 3.
 """
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 import functools
 import os
@@ -26,34 +27,42 @@ from experiments.files import figures
 from experiments.files import inputs
 from experiments.files import outputs
 from experiments.tasks import base
+from experiments.tasks import contents
 from experiments.tasks import networks
 from experiments.tasks import parts
 
 _COLUMNS = 10  # Of a picture.
 
 
-def _noise(config, voxels):
-  shape = (*voxels.train.shape[1:], 1)
+def _noise(config, shape, components):
+  del components
   return dnet_jax.noise_source(shape, config.chains.start_std)
 
 
-def _components(config, voxels):
-  found = parts.components(config, voxels)
+def component_source(
+  config: ml_collections.ConfigDict, components: Mapping[str, Any]
+) -> dnet_jax.Source:
+  """Chains begin at draws in these components, of `contents.components`."""
   return dnet_jax.component_source(
-    dnet_jax.Components(**jax.tree.map(jnp.asarray, found)),
+    dnet_jax.Components(**jax.tree.map(jnp.asarray, components)),
     config.chains.start_std,
     config.chains.start_spread,
   )
 
 
-SOURCES = {'noise': _noise, 'components': _components}
+def _draws(config, shape, components):
+  del shape
+  return component_source(config, components)
 
 
-def _maximum_likelihood(config, voxels, energy_fn, learner):
+SOURCES = {'noise': _noise, 'components': _draws}
+
+
+def _maximum_likelihood(config, voxels, energy_fn, learner, source):
   chains = config.chains
   parallel.check_divisible(**{'chains.num_chains': chains.num_chains})
   memory = dnet_jax.persistent(
-    networks.choice(SOURCES, chains.start, 'chains.start')(config, voxels),
+    source,
     num_chains=chains.num_chains,
     num_slots=chains.num_slots,
     restart_probability=chains.restart_probability,
@@ -65,14 +74,18 @@ def _maximum_likelihood(config, voxels, energy_fn, learner):
   return algorithm, parts.batch_of(config, voxels), None
 
 
-def _contrastive_divergence(config, voxels, energy_fn, learner):
+def _contrastive_divergence(config, voxels, energy_fn, learner, source):
+  del source
   algorithm = dnet_jax.contrastive_divergence(
     energy_fn, learner, parts.sampler(config)
   )
   return algorithm, parts.batch_of(config, voxels), None
 
 
-def _persistent_contrastive_divergence(config, voxels, energy_fn, learner):
+def _persistent_contrastive_divergence(
+  config, voxels, energy_fn, learner, source
+):
+  del source
   # Each mini-batch owns the chains that began at its shapes.
   batch = parts.batch_of(config, voxels, shuffle=False)
   num_slots = len(voxels.train) // config.data.batch_size
@@ -110,12 +123,19 @@ def _experiment(
   network = networks.descriptor(config, sizes)
   energy_fn = networks.energy_fn(config, network, voxels.mean, voxels.scale)
   learner = parts.contrastive_learner(config, energy_fn)
-  algorithm, batch, first_chains = make(config, voxels, energy_fn, learner)
-  spec, extras = parts.model_parts(
+  components, start = None, config.chains.start
+  if config.components.number or start == 'components':
+    components = contents.components(config, voxels)
+  make_source = networks.choice(SOURCES, start, 'chains.start')
+  source = make_source(config, shape, components)
+  algorithm, batch, first_chains = make(
+    config, voxels, energy_fn, learner, source
+  )
+  spec, extras = contents.spec_and_extras(
     config, *datasets.seen(voxels), descriptors=(sizes,)
   )
-  if config.components.number:
-    extras['components'] = parts.components(config, voxels)
+  if components is not None:
+    extras['components'] = components
 
   def preview(model):
     chains = model.extras.get('chains')

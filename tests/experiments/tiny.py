@@ -10,7 +10,7 @@ from experiments.configs import test as test_config
 from experiments.files import inputs
 from experiments.files import models
 from experiments.tasks import base
-from experiments.tasks import parts
+from experiments.tasks import contents
 
 LATENT_DIM = 4
 GRIDS = (2, 8)  # Of the multi-grid model.
@@ -139,7 +139,7 @@ def request(folder, config=None, **fields):
   if config is None:
     config = models.full_config(card['config'])
   else:
-    model = parts.with_settings(model, config)
+    model = contents.with_settings(model, config)
   return base.Request(model, card, config, folder, **fields)
 
 

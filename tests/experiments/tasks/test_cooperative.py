@@ -17,6 +17,7 @@ from experiments.files import datasets
 from experiments.files import logs
 from experiments.files import summaries
 from experiments.tasks import arithmetic
+from experiments.tasks import contents
 from experiments.tasks import cooperative
 from experiments.tasks import latent as modes
 from experiments.tasks import parts
@@ -188,7 +189,7 @@ def _error(model, z, voxels):
 @pytest.mark.parametrize('partly', [False, True])
 def test_latent_factors_of_a_generated_shape_are_found(model, partly):
   voxels = modes.shapes(model, modes.draw(model, 3, 7))
-  model = parts.with_settings(
+  model = contents.with_settings(
     model, tiny.cooperative(**{'latent.num_steps': 200})
   )
   visible = np.ones(voxels.shape, bool)
@@ -249,7 +250,7 @@ def test_reconstruct_writes_what_it_rebuilt(workdir, model, tmp_path):
 def test_impossible_inference(model, field, value, message):
   voxels = np.zeros((1, 8, 8, 8), np.float32)
   config = tiny.cooperative(**{f'latent.{field}': value})
-  model = parts.with_settings(model, config)
+  model = contents.with_settings(model, config)
   with pytest.raises(ValueError, match=message):
     modes.infer(model, voxels, np.ones(voxels.shape, bool), 0)
 
@@ -360,7 +361,7 @@ def test_cooperative_learning_may_begin_with_a_regression(tmp_path):
 
   # Another correlation can be given to a finished model.
   config.latent.correlation = 0.875
-  near = parts.with_settings(model, config)
+  near = contents.with_settings(model, config)
   np.testing.assert_allclose(
     modes.draw(near, 4, 0), modes.draw(model, 4, 0, 0.875), atol=1e-6
   )
@@ -370,7 +371,7 @@ def test_cooperative_learning_may_begin_with_a_regression(tmp_path):
   assert scores['generated'] != scores['generated, prior']
   del model.extras['latent_codes']
   with pytest.raises(ValueError, match=r'latent.correlation is 0.875, but'):
-    parts.with_settings(model, config)
+    contents.with_settings(model, config)
   saved = str(tmp_path / 'saved')
   dnet_jax.save(near, saved, weights='int8', card={'name': 'saved'})
   np.testing.assert_allclose(

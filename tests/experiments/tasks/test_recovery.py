@@ -20,6 +20,7 @@ from experiments.files import datasets
 from experiments.files import inputs
 from experiments.tasks import completions
 from experiments.tasks import conditioned
+from experiments.tasks import contents
 from experiments.tasks import parts
 from experiments.tasks import recovery
 from tests import runs
@@ -174,7 +175,7 @@ def test_hidden_voxels_begin_at_components_of_other_shapes(tmp_path):
   experiment = recovery.TASK.experiment(config, data)
   # The model keeps the components of all, and begins at them.
   config.components.number = len(data.train) // 3
-  expected = parts.components(config, data)
+  expected = contents.components(config, data)
   runs.assert_equal(dict(experiment.extras['components']), expected)
   uses = dict(experiment.spec.uses)
   assert uses['recover'].start == 'components_and_average'
@@ -191,7 +192,7 @@ def test_hidden_voxels_begin_at_components_of_other_shapes(tmp_path):
   for step in range(4):
     assert {x.tobytes() for x in phase.batch(step, 0)} <= known
   config.components.number = max(len(others) // 3, 1)
-  some = parts.components(config, data, others)
+  some = contents.components(config, data, others)
   visible = recovery.corrupted(config, data.train[:1], 0)[..., None]
   y = datasets.to_network(data.train[learned[:1]], data.mean, data.scale)
   components = dnet_jax.Components(**some)

@@ -12,6 +12,7 @@ from experiments.evaluation import baselines
 from experiments.evaluation import scores
 from experiments.files import datasets
 from experiments.tasks import conditioned
+from experiments.tasks import contents
 from experiments.tasks import parts
 from experiments.tasks import super_resolution
 from tests.experiments import tiny
@@ -133,7 +134,7 @@ def test_evaluation_compares_with_baselines(refining, tmp_path):
 def test_evaluation_has_rows_without_sharpening(refining, tmp_path):
   request = tiny.request(refining, out=str(tmp_path / 'result.json'))
   request.config.super_resolve.sharpening_steps = 2
-  model = parts.with_settings(request.model, request.config)
+  model = contents.with_settings(request.model, request.config)
   table = evaluate.evaluate(request._replace(model=model))['scores']
   assert {'model, not sharpened', 'start, sharpened'} < {*table}
   # All are empty or full.
