@@ -52,17 +52,18 @@ def component_source(
 
 def _draws(config, shape, components):
   del shape
-  return component_source(config, components)
+  return component_source(config, components())
 
 
 SOURCES = {'noise': _noise, 'components': _draws}
 
 
-def _maximum_likelihood(config, voxels, energy_fn, learner, source):
+def _maximum_likelihood(config, voxels, energy_fn, learner, components):
   chains = config.chains
+  make_source = networks.choice(SOURCES, chains.start, 'chains.start')
   parallel.check_divisible(**{'chains.num_chains': chains.num_chains})
   memory = dnet_jax.persistent(
-    source,
+    make_source(config, (*voxels.train.shape[1:], 1), components),
     num_chains=chains.num_chains,
     num_slots=chains.num_slots,
     restart_probability=chains.restart_probability,
@@ -74,8 +75,8 @@ def _maximum_likelihood(config, voxels, energy_fn, learner, source):
   return algorithm, parts.batch_of(config, voxels), None
 
 
-def _contrastive_divergence(config, voxels, energy_fn, learner, source):
-  del source
+def _contrastive_divergence(config, voxels, energy_fn, learner, components):
+  del components
   algorithm = dnet_jax.contrastive_divergence(
     energy_fn, learner, parts.sampler(config)
   )
@@ -83,9 +84,9 @@ def _contrastive_divergence(config, voxels, energy_fn, learner, source):
 
 
 def _persistent_contrastive_divergence(
-  config, voxels, energy_fn, learner, source
+  config, voxels, energy_fn, learner, components
 ):
-  del source
+  del components
   # Each mini-batch owns the chains that began at its shapes.
   batch = parts.batch_of(config, voxels, shuffle=False)
   num_slots = len(voxels.train) // config.data.batch_size
@@ -123,19 +124,18 @@ def _experiment(
   network = networks.descriptor(config, sizes)
   energy_fn = networks.energy_fn(config, network, voxels.mean, voxels.scale)
   learner = parts.contrastive_learner(config, energy_fn)
-  components, start = None, config.chains.start
-  if config.components.number or start == 'components':
-    components = contents.components(config, voxels)
-  make_source = networks.choice(SOURCES, start, 'chains.start')
-  source = make_source(config, shape, components)
+  # For chains and for the model, but found once, where either needs them.
+  components = functools.cache(
+    functools.partial(contents.components, config, voxels)
+  )
   algorithm, batch, first_chains = make(
-    config, voxels, energy_fn, learner, source
+    config, voxels, energy_fn, learner, components
   )
   spec, extras = contents.spec_and_extras(
     config, *datasets.seen(voxels), descriptors=(sizes,)
   )
-  if components is not None:
-    extras['components'] = components
+  if config.components.number:
+    extras['components'] = components()
 
   def preview(model):
     chains = model.extras.get('chains')

@@ -206,6 +206,11 @@ def test_the_papers_grids():
   assert str(config) == str(multigrid_config.get_config('sofa,paper'))
   assert config.model.grids == (4, 16, 32, 64)
   assert parts.grid_factors(config) == (4, 4, 2, 2)
+  np.testing.assert_allclose(
+    parts.temperature_at(config, 0), (0.01, 0.001, 0, 0)
+  )
+  text = multigrid_sofa.get_config('text')
+  assert parts.temperature_at(text, text.train.num_iterations - 1) == 1
   for name in config.model.grid_networks:
     sizes = networks.descriptor_sizes(config, name)
     assert sizes.features == (100,) and sizes.kernel_sizes == (5,)

@@ -9,7 +9,11 @@ import trimesh
 
 import dnet_jax
 from dnet_jax import uses
+from experiments import tasks
+from experiments.files import summaries
+from experiments.tasks import parts
 from experiments.tasks import synthesis
+from tests import runs
 from tests.experiments import tiny
 
 
@@ -144,3 +148,27 @@ def test_more_persistent_chains_than_a_model_keeps(model):
     ValueError, match=r'keeps 0 .*--config\.sample\.start=noise'
   ):
     synthesis.persistent(bare, 1)
+
+
+@pytest.mark.parametrize(
+  ('start', 'number', 'times'),
+  [('components', 4, 1), ('noise', 4, 1), ('noise', 0, 0)],
+)
+def test_components_are_found_once(monkeypatch, start, number, times):
+  found, find = [], summaries.principal_components
+
+  def counted(*arguments):
+    found.append(find(*arguments))
+    return found[-1]
+
+  monkeypatch.setattr(summaries, 'principal_components', counted)
+  config = runs.config(
+    **{
+      'chains.start': start,
+      'components.number': number,
+      'data.furniture_shapes': 20,
+    }
+  )
+  made = tasks.TASKS[config.task].experiment(config, parts.data(config))
+  assert len(found) == times
+  assert ('components' in made.extras) == bool(number)
