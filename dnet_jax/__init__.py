@@ -13,6 +13,7 @@ from dnet_jax import metrics
 from dnet_jax import models
 from dnet_jax import networks
 from dnet_jax import parts
+from dnet_jax import pca
 from dnet_jax import projections
 from dnet_jax import sampling
 from dnet_jax import specs
@@ -84,6 +85,10 @@ from dnet_jax.networks import Ensemble
 from dnet_jax.networks import Generator
 from dnet_jax.networks import generator_fn
 from dnet_jax.networks import GENERATORS
+from dnet_jax.pca import completed
+from dnet_jax.pca import Components
+from dnet_jax.pca import expected_details
+from dnet_jax.pca import without_repeats
 from dnet_jax.projections import fixed_average
 from dnet_jax.projections import fixed_voxels
 from dnet_jax.projections import free
@@ -91,9 +96,6 @@ from dnet_jax.sampling import sample
 from dnet_jax.specs import Spec
 from dnet_jax.specs import Use
 from dnet_jax.starts import chain_keys
-from dnet_jax.starts import completed
-from dnet_jax.starts import Components
-from dnet_jax.starts import expected_details
 from dnet_jax.starts import from_coarse
 from dnet_jax.starts import from_components
 from dnet_jax.starts import from_corrupted
@@ -102,7 +104,6 @@ from dnet_jax.starts import from_low_resolution
 from dnet_jax.starts import from_noise
 from dnet_jax.starts import recovery_start
 from dnet_jax.starts import Start
-from dnet_jax.starts import without_repeats
 from dnet_jax.uses import classify_shapes
 from dnet_jax.uses import decode
 from dnet_jax.uses import draw_latent
@@ -198,6 +199,7 @@ __all__ = [
   'noise_source',
   'one_view',
   'parts',
+  'pca',
   'persistent',
   'pooled_features',
   'posterior_energy',

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from dnet_jax import kernels
+from dnet_jax import pca
 from dnet_jax import projections
 from dnet_jax import sampling
 from dnet_jax import starts
@@ -100,11 +101,11 @@ def noise_source(shape: Sequence[int], std: float = 1.0) -> Source:
 
 
 def component_source(
-  components: starts.Components, std: float = 0.05, spread: float = 0.6
+  components: pca.Components, std: float = 0.05, spread: float = 0.6
 ) -> Source:
-  """Draws of `from_components` as a source of fresh chains.
+  """Draws of `pca.draw` as a source of fresh chains.
 
-  >>> components = starts.Components(
+  >>> components = pca.Components(
   ...   jnp.zeros((4, 4, 4, 1)), jnp.ones((2, 4, 4, 4, 1)),
   ...   jnp.eye(2), neighbours=1)
   >>> source = component_source(components)
@@ -114,7 +115,7 @@ def component_source(
   """
 
   def draw(keys, arrays):
-    return starts.from_components(keys, *arrays).position
+    return pca.draw(keys, *arrays)
 
   numbers = (jnp.asarray(x, jnp.float32) for x in (std, spread))
   return Source(draw, (components, *numbers))

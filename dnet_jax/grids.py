@@ -104,6 +104,28 @@ def trilinear(y_low: types.Array, factor: int) -> types.Array:
 _REACH = 4  # Voxels on each side that a blur averages over.
 
 
+def with_averages(
+  y: types.Array, factor: int, y_low: types.Array
+) -> types.Array:
+  """Shapes near to `y` whose block averages are `y_low`.
+
+  What `y` misses of them is interpolated, and what is then missing is added to
+  whole blocks.
+
+  Args:
+    y: shapes `(*chains, D, H, W, C)`.
+    factor: side d of a block; must divide D, H and W.
+    y_low: `(*chains, D / d, H / d, W / d, C)`.
+
+  >>> y, y_low = jnp.zeros((1, 2, 2, 2, 1)), jnp.ones((1, 1, 1, 1, 1))
+  >>> y = with_averages(y, 2, y_low)
+  >>> float(y.min()), float(y.max())
+  (1.0, 1.0)
+  """
+  y += trilinear(y_low - downscale(y, factor), factor)
+  return y + upscale(y_low - downscale(y, factor), factor)
+
+
 def blur(y: types.Array, std: float | types.Array) -> types.Array:
   """Averages with Gaussian weights along D, H and W; outside is as the border.
 

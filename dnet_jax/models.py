@@ -60,7 +60,7 @@ class Model:
       network sees `(voxels - mean) * scale`), `reference_std` and
       `reference_means`, `settings` (numbers of each use), and maybe `chains`
       (persistent ones, as the network sees them), `components` (see
-      `starts.Components`), `histogram` (of averages, for multi-grid) and
+      `pca.Components`), `histogram` (of averages, for multi-grid) and
       `latent_codes` (those of training shapes, `codes`, and the `correlation`
       of draws with them, for a generator).
   """

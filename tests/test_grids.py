@@ -38,6 +38,17 @@ def test_trilinear_is_that_of_scipy(factor):
   np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize('factor', [1, 2, 4])
+def test_shapes_get_the_block_averages_that_they_are_asked_for(factor):
+  y, other = np.random.default_rng(0).normal(size=(2, 3, 4, 4, 8, 2))
+  y_low = grids.downscale(jnp.asarray(other, jnp.float32), factor)
+  got = grids.with_averages(jnp.asarray(y, jnp.float32), factor, y_low)
+  np.testing.assert_allclose(grids.downscale(got, factor), y_low, atol=1e-5)
+  # What has them stays as it is.
+  again = grids.with_averages(got, factor, y_low)
+  np.testing.assert_allclose(again, got, atol=1e-5)
+
+
 @pytest.mark.parametrize('std', [0.7, 1.0, 1.5])
 def test_blur_is_that_of_scipy(std):
   y = np.random.default_rng(0).normal(size=(2, 6, 5, 7, 2)).astype(np.float32)

@@ -22,6 +22,7 @@ LAYERS = (
   ('projections',),
   ('energy', 'kernels'),
   ('sampling',),
+  ('pca',),
   ('starts',),
   ('chains',),
   ('learning',),

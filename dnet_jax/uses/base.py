@@ -17,6 +17,7 @@ from dnet_jax import energy
 from dnet_jax import kernels
 from dnet_jax import models
 from dnet_jax import networks
+from dnet_jax import pca
 from dnet_jax import sampling
 from dnet_jax import specs
 from dnet_jax import starts
@@ -290,9 +291,9 @@ _LAST = np.uint32(2**32 - 1)
 
 
 def without_repeats(key: types.Key, count: int, num_draws: int) -> types.Array:
-  """`starts.without_repeats`, by the key of all chains that no chain uses."""
+  """`pca.without_repeats`, by the key of all chains that no chain uses."""
   key = jax.random.fold_in(kernels.as_key(key), _LAST)
-  return starts.without_repeats(key, count, num_draws)
+  return pca.without_repeats(key, count, num_draws)
 
 
 def chains_of(

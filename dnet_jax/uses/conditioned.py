@@ -10,6 +10,7 @@ from dnet_jax import corruptions
 from dnet_jax import grids
 from dnet_jax import kernels
 from dnet_jax import models
+from dnet_jax import pca
 from dnet_jax import starts
 from dnet_jax import types
 from dnet_jax.uses import base
@@ -120,12 +121,12 @@ def _local_average(keys, model, numbers):
 
 
 def _components(keys, model, numbers, local_std=None):
-  found = starts.Components(**model.extras['components'])
+  found = pca.Components(**model.extras['components'])
   # Chains fold in the numbers of their phases, from 0 on.
   noise = starts.from_noise(
     kernels.fold_in(keys, _COMPLETION), (len(found.directions),)
   )
-  return lambda y, visible, mean: starts.completed(
+  return lambda y, visible, mean: pca.completed(
     y,
     visible,
     found,
@@ -148,10 +149,10 @@ _FILLS: dict[str, Callable[..., Any]] = {
 _GUESSES: dict[str, Callable[..., Any]] = {
   'repeat': lambda model, numbers, factor: None,
   'components': lambda model, numbers, factor: (
-    lambda y_low: starts.expected_details(
+    lambda y_low: pca.expected_details(
       y_low,
       factor,
-      starts.Components(**model.extras['components']),
+      pca.Components(**model.extras['components']),
       numbers['components_std'],
     )
   ),

@@ -13,6 +13,7 @@ from dnet_jax import chains
 from dnet_jax import grids
 from dnet_jax import kernels
 from dnet_jax import models
+from dnet_jax import pca
 from dnet_jax import specs
 from dnet_jax import starts
 from dnet_jax import types
@@ -58,7 +59,7 @@ def synthesize(
     temperature: T of section 2.5; a multi-grid model also takes one for each
       grid.
     start_std: standard deviation of the noise where chains begin.
-    start_spread: `spread` of `from_components`, for start 'components'.
+    start_spread: `spread` of `pca.draw`, for start 'components'.
     first: for start 'components', the training shapes at which draws begin; for
       'generator', those near whose latent codes z is, where the model keeps
       such: `(num_shapes,)` indices. None: with one key for all, none comes
@@ -236,7 +237,7 @@ def _noise(keys, model, numbers, first):
 
 
 def _components(keys, model, numbers, first):
-  components = starts.Components(**model.extras['components'])
+  components = pca.Components(**model.extras['components'])
   return starts.from_components(
     keys, components, numbers['start_std'], numbers['start_spread'], first
   )

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from experiments.configs import arguments
+from experiments.evaluation import new_shapes
 from experiments.evaluation import overview
 from experiments.evaluation import paper
 from experiments.evaluation import speed
@@ -176,14 +177,14 @@ def test_results_reach_their_cells():
       ],
     },
   }
-  header, *rows = cells(tables.class_probability(results))
+  header, *rows = cells(new_shapes.class_probability(results))
   column = header.index('fresh')
   values = {row[0]: row[column] for row in rows}
   assert values['sofa'] == '0.2500' and values['chair'] == '–'
   assert values['mean'] == '0.5000'
   sofa = next(row for row in rows if row[0] == 'sofa')
   assert sofa[header.index('before')] == '0.6250'
-  header, *rows = cells(tables.new_shapes(results))
+  header, *rows = cells(new_shapes.beside_real(results))
   sofa = next(row for row in rows if row[0] == 'sofa')
   assert sofa[header.index('1-NN accuracy, before')] == '0.500'
   assert sofa[header.index('persistent')] == '0.562'
@@ -191,14 +192,14 @@ def test_results_reach_their_cells():
   assert sofa[header.index('class probability, fresh')] == '0.250'
   assert rows[-1][0] == 'mean of ten'
   # One row for each set that was made; the file's real shapes are elsewhere.
-  rows = [row[:2] for row in cells(tables.distances(results))[1:]]
+  rows = [row[:2] for row in cells(new_shapes.distances(results))[1:]]
   assert ['`synthesis_sofa_paper`', 'shapes'] in rows
   assert ['`synthesis_sofa_run`', 'persistent'] in rows
   assert ['`synthesis_sofa`', 'persistent'] not in rows
   for beside in ('paper', 'run'):
     assert [f'`synthesis_sofa_{beside}`', 'training shapes'] not in rows
-  assert '0.7500' in tables.classification_error(results)
-  assert '7.125 ± 0.500' in tables.inception(results)
+  assert '0.7500' in new_shapes.classification_error(results)
+  assert '7.125 ± 0.500' in new_shapes.inception(results)
   header, *rows = cells(tables.recovery(results))
   chair = dict(
     zip(header, next(r for r in rows if r[0] == 'chair'), strict=True)
@@ -237,7 +238,7 @@ def test_grids_of_a_model_stand_below_each_other():
     'grids': {'4^3': grid(0.75), '8^3': grid(0.625)},
     'cost': {'steps': {'4^3': 10, '8^3': 20}, 'seconds_per_sample': 1.5},
   }
-  rows = cells(tables.multi_grid({'multigrid_sofa': result, 'other': {}}))
+  rows = cells(new_shapes.multi_grid({'multigrid_sofa': result, 'other': {}}))
   numbers = [row[1:] for row in rows[-2:]]
   assert numbers == [
     ['4^3', '0.75', '0.50', '0.25', '0.25', '10', ''],
