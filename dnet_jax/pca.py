@@ -61,8 +61,10 @@ def draw(
   one of the nearest neighbours of the first. Without boxes, the coordinates c
   are of a point between the two: a blend. With boxes they are of the first
   shape, which is then stretched along D, H and W towards the bounding box of
-  the second one: a blend has parts of both, a stretched shape is whole. A
-  Gaussian alone combines parts that do not go together.
+  the second one: a blend has parts of both, a stretched shape is whole. The
+  second shape has another box then, and at least one side changes: in its own
+  box, the first shape would be a copy. A Gaussian alone combines parts that do
+  not go together.
 
   Args:
     keys: `(n,)`, one for each draw.
@@ -93,8 +95,13 @@ def draw(
     if one is None:
       one = jax.random.randint(key_one, (), 0, count)
     distances = jnp.square(coordinates - coordinates[one]).sum(axis=1)
-    nearest = jnp.argsort(distances.at[one].set(jnp.inf))
-    limit = jnp.clip(components.neighbours, 1, count - 1).astype(jnp.int32)
+    # The nearest first; shapes that are not to be drawn last.
+    apart = jnp.arange(count) != one
+    if boxes is not None:
+      apart &= (boxes != boxes[one]).any(axis=(1, 2))
+    nearest = jnp.argsort(jnp.where(apart, distances, jnp.inf))
+    most = jnp.maximum(apart.sum(), 1)
+    limit = jnp.clip(components.neighbours, 1, most).astype(jnp.int32)
     other = nearest[jax.random.randint(key_other, (), 0, limit)]
     return one, other, jax.random.uniform(key_share, minval=near, maxval=far)
 
@@ -113,10 +120,13 @@ def draw(
   y = components.mean + offsets
   if boxes is not None:
     box = boxes[one]
-    new = box + share[:, None, None] * (boxes[other] - box)
-    # Whole voxels, so that faces stay flat. Where the mean is least is outside.
+    # Whole voxels, so that faces stay flat.
+    new = jnp.floor(box + share[:, None, None] * (boxes[other] - box) + 0.5)
+    same = (new == box).all(axis=(1, 2), keepdims=True)
+    new = jnp.where(same, boxes[other], new)
+    # Where the mean is least is outside.
     y = jax.vmap(grids.stretch, (0, 0, 0, None))(
-      y, box, jnp.floor(new + 0.5), components.mean.min()
+      y, box, new, components.mean.min()
     )
   noise = _normal(kernels.fold_in(keys, 1), components.mean.shape)
   return y + std * noise

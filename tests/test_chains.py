@@ -7,6 +7,8 @@ import optax
 import pytest
 
 import dnet_jax
+from dnet_jax import grids
+from dnet_jax import pca
 
 K = 5  # standard errors
 SHAPE = (2, 2, 2, 1)
@@ -288,6 +290,39 @@ def test_a_stretched_draw_is_one_shape_in_the_proportions_of_another():
   # Negative control: no draw is a shape as it was.
   for y in np.asarray(drawn.position):
     assert min(np.abs(y - shape).max() for shape in shapes) > 0.2
+
+
+def test_a_draw_is_never_a_shape_in_its_own_box():
+  """The nearest shapes often have the same box, or one almost as large."""
+  rng = np.random.default_rng(0)
+  shapes = np.zeros((4, 8, 8, 8, 1), np.float32)
+  boxes = np.tile([[0, 8], [1, 7], [2, 6]], (4, 1, 1))
+  boxes[2, 1] = boxes[3, 0] = 2, 7
+  for y, box in zip(shapes, boxes, strict=True):
+    inside = tuple(slice(*side) for side in box)
+    y[inside] = rng.uniform(0.6, 1.0, size=y[inside].shape)
+  mean = shapes.mean(0)
+  rows = (shapes - mean).reshape(4, -1)
+  directions = np.linalg.svd(rows, full_matrices=False)[2]
+
+  def draws(boxes):
+    components = dnet_jax.Components(
+      *map(jnp.asarray, (mean, directions.reshape(4, *mean.shape))),
+      coordinates=jnp.asarray(rows @ directions.T),
+      neighbours=1,
+      boxes=jnp.asarray(boxes, jnp.float32),
+    )
+    first = jnp.arange(200) % 4
+    return np.asarray(pca.draw(keys(200), components, 0.0, 0.0, first))
+
+  for i, y in enumerate(draws(boxes)):
+    assert np.abs(y - shapes[i % 4]).max() > 0.1
+    found = grids.bounding_boxes(jnp.asarray(y), 0.5)
+    assert (np.asarray(found) != boxes[i % 4]).any()
+  # Where all have one box, there is nothing to stretch to.
+  for i, y in enumerate(draws(boxes[[0] * 4])):
+    if i % 4 < 2:
+      np.testing.assert_allclose(y, shapes[i % 4], atol=1e-5)
 
 
 def test_no_index_comes_twice_before_all_have_come_once():
