@@ -1,4 +1,4 @@
-"""Principal components of data, and the Gaussian that they are of.
+"""Principal components of data, and the Gaussian fitted to the data.
 
 Shapes lie near few directions of the space of voxels. Draws along these are
 where chains begin (`draw`), and the Gaussian says what to expect where voxels
@@ -24,7 +24,8 @@ class Components(NamedTuple):
     directions: orthonormal, `(k, D, H, W, C)`.
     coordinates: of n shapes along the directions, `(n, k)`; their mean is 0,
       and they are uncorrelated.
-    neighbours: how many of the nearest shapes a draw may combine one with.
+    neighbours: how many of the nearest shapes a draw may combine one with; of
+      those with another box, where there are boxes.
     boxes: of each shape its bounding box, `(n, 3, 2)`, as of
       `grids.bounding_boxes`: a draw is one shape in the proportions of another.
       None: a draw is a blend of two.
@@ -62,9 +63,9 @@ def draw(
   are of a point between the two: a blend. With boxes they are of the first
   shape, which is then stretched along D, H and W towards the bounding box of
   the second one: a blend has parts of both, a stretched shape is whole. The
-  second shape has another box then, and at least one side changes: in its own
-  box, the first shape would be a copy. A Gaussian alone combines parts that do
-  not go together.
+  second shape has another box then, and at least one face of the box moves: in
+  its own box, the first shape would be a copy. Where all shapes have one box,
+  nothing is stretched. A Gaussian alone combines parts that do not go together.
 
   Args:
     keys: `(n,)`, one for each draw.

@@ -292,7 +292,8 @@ def test_a_stretched_draw_is_one_shape_in_the_proportions_of_another():
     assert min(np.abs(y - shape).max() for shape in shapes) > 0.2
 
 
-def test_a_draw_is_never_a_shape_in_its_own_box():
+@pytest.mark.parametrize('neighbours', [1, 9])
+def test_a_draw_is_never_a_shape_in_its_own_box(neighbours):
   """The nearest shapes often have the same box, or one almost as large."""
   rng = np.random.default_rng(0)
   shapes = np.zeros((4, 8, 8, 8, 1), np.float32)
@@ -309,7 +310,7 @@ def test_a_draw_is_never_a_shape_in_its_own_box():
     components = dnet_jax.Components(
       *map(jnp.asarray, (mean, directions.reshape(4, *mean.shape))),
       coordinates=jnp.asarray(rows @ directions.T),
-      neighbours=1,
+      neighbours=neighbours,
       boxes=jnp.asarray(boxes, jnp.float32),
     )
     first = jnp.arange(200) % 4

@@ -182,8 +182,8 @@ def get_config() -> ml_collections.ConfigDict:
   # Chains begin at two shapes, the second one of this many nearest ones of the
   # first; 0: any.
   components.neighbours = 0
-  # At the first, stretched towards the bounding box of the second; False: at a
-  # blend of both.
+  # At the first, stretched towards the bounding box of the second, which is one
+  # of the nearest with another box; False: at a blend of both.
   components.stretched = False
   # Super-resolution: side of the blocks whose averages have the components. On
   # a coarser grid they take less memory.

@@ -87,7 +87,7 @@ def text_recipe(config):
   config.optimizer.learning_rate = 0.3
 
 
-# Neighbours and spread of the draws, as in synthesis.py, but smaller than in
+# Neighbours and spread of the draws, which are blends. Smaller than in
 # learning: chains of two small networks do not mend what a large spread tears.
 # Only sofas were scored; of toilets with (50, 0.3) a fifth were fragments.
 _STARTS = {

@@ -16,8 +16,10 @@ python -m experiments.main \
 pretrained/synthesis_CATEGORY are such models, sofas with 60 iterations. They
 learned from blends of any two shapes (components.stretched = False), with a
 spread of 0.6, or 0.3 for chairs, desks, tables and toilets. That a shape is
-stretched to the proportions of another was found afterwards and given to
-`export`. An iteration takes 8 seconds of two quiet CPU cores (2026-11-27).
+stretched to the proportions of another, its neighbours and the smaller spreads
+were found afterwards and given to `export`: learning with them was not scored,
+but for desks and toilets (docs/results.md). An iteration takes 8 seconds of two
+quiet CPU cores (2026-11-27).
 
 The chairs of dnet_jax.load('demo') were trained with the small settings in
 stages, each from the one before: 190 iterations from noise of 0.3, 270 of 0.12,
@@ -112,9 +114,9 @@ def fresh_recipe(config):
   config.sample.noise_steps = 0
 
 
-# Of draws from the components: of how many of the nearest shapes one takes the
-# proportions (0: of any), and the spread. Chosen on training shapes that were
-# held out of the draws (docs/results.md).
+# Of draws from the components: of how many of the nearest shapes with another
+# box one takes the proportions (0: of any), and the spread. Chosen on training
+# shapes that were held out of the draws (docs/results.md).
 _STARTS = {
   'bathtub': (20, 0.15),
   'bed': (50, 0.2),

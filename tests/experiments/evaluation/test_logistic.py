@@ -88,7 +88,7 @@ def test_rotation_keeps_the_solution(monkeypatch):
   np.testing.assert_allclose(turned, plain, atol=1e-3)
 
 
-def test_regression_is_scikit_learns_one_versus_all(two_strengths):
+def test_regression_is_scikit_learns_one_versus_all():
   x, labels = sk_datasets.load_digits(return_X_y=True, n_class=4)
   x, other, labels = x[:100] / 16, x[100:200] / 16, labels[:100]
   strengths = (0.01, 1)

@@ -1,4 +1,4 @@
-"""Section 6.5: features, regression, few labels."""
+"""Section 6.5: features, few labels, what a probe writes."""
 
 import os
 
