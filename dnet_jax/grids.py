@@ -101,9 +101,6 @@ def trilinear(y_low: types.Array, factor: int) -> types.Array:
   return jax.image.resize(y_low, shape, 'linear')
 
 
-_REACH = 4  # Voxels on each side that a blur averages over.
-
-
 def with_averages(
   y: types.Array, factor: int, y_low: types.Array
 ) -> types.Array:
@@ -124,6 +121,9 @@ def with_averages(
   """
   y += trilinear(y_low - downscale(y, factor), factor)
   return y + upscale(y_low - downscale(y, factor), factor)
+
+
+_REACH = 4  # Voxels on each side that a blur averages over.
 
 
 def blur(y: types.Array, std: float | types.Array) -> types.Array:

@@ -16,6 +16,7 @@ has noise `sqrt(2 * step)`, so its step is half of ours.
 """
 
 from collections.abc import Callable
+from collections.abc import Sequence
 import functools
 import math
 import operator
@@ -180,6 +181,22 @@ def fold_in(key: types.Key, data: int | types.Array) -> types.Key:
   for _ in range(key.ndim):
     fold = jax.vmap(fold)
   return fold(key)
+
+
+def normal(keys: types.Key, shape: Sequence[int]) -> types.Array:
+  """Standard normal numbers, with one key for each chain.
+
+  Args:
+    keys: `(chains,)`.
+    shape: of one chain.
+
+  Returns:
+    `(chains, *shape)`; those of a chain do not depend on the others.
+
+  >>> normal(jax.random.split(jax.random.key(0), 3), (2,)).shape
+  (3, 2)
+  """
+  return jax.vmap(lambda key: jax.random.normal(key, tuple(shape)))(keys)
 
 
 def _check_step_size(step_size):

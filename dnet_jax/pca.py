@@ -44,8 +44,9 @@ _BLENDED = (0.3, 0.7)
 _STRETCHED = (0.3, 1.0)
 
 
-def _normal(keys, shape):
-  return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+def _deviations(components):
+  """Standard deviations of the data along the directions, `(k,)`."""
+  return jnp.sqrt(jnp.square(components.coordinates).mean(axis=0))
 
 
 def draw(
@@ -110,11 +111,10 @@ def draw(
   place = coordinates[one]
   if boxes is None:
     place += share[:, None] * (coordinates[other] - place)
-  z = _normal(kernels.fold_in(keys, 0), (width,))
-  deviations = jnp.sqrt(jnp.square(coordinates).mean(axis=0))
+  z = kernels.normal(kernels.fold_in(keys, 0), (width,))
   offsets = jnp.einsum(
     'nk,k...->n...',
-    place + spread * deviations * z,
+    place + spread * _deviations(components) * z,
     components.directions,
     precision='highest',
   )
@@ -129,7 +129,7 @@ def draw(
     y = jax.vmap(grids.stretch, (0, 0, 0, None))(
       y, box, new, components.mean.min()
     )
-  noise = _normal(kernels.fold_in(keys, 1), components.mean.shape)
+  noise = kernels.normal(kernels.fold_in(keys, 1), components.mean.shape)
   return y + std * noise
 
 
@@ -163,9 +163,8 @@ def without_repeats(key: types.Key, count: int, num_draws: int) -> types.Array:
 def _gaussian(components):
   """The mean, `(D H W C,)`, and the rows of A', `(k, D H W C)`."""
   mean = components.mean.ravel()
-  deviations = jnp.sqrt(jnp.square(components.coordinates).mean(axis=0))
   rows = components.directions.reshape(-1, mean.size)
-  return mean, deviations[:, None] * rows
+  return mean, _deviations(components)[:, None] * rows
 
 
 def completed(

@@ -85,8 +85,7 @@ def from_noise(
   >>> from_noise(keys, (4, 4, 4, 1)).position.shape
   (2, 4, 4, 4, 1)
   """
-  noise = jax.vmap(lambda key: jax.random.normal(key, tuple(shape)))(keys)
-  return Start(std * noise, projections.free())
+  return Start(std * kernels.normal(keys, shape), projections.free())
 
 
 def from_components(

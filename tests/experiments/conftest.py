@@ -7,6 +7,7 @@ import pytest
 from data_prep import furniture
 from experiments import export
 from experiments import train
+from experiments.evaluation import logistic
 from tests.experiments import tiny
 
 
@@ -51,3 +52,9 @@ def folder_of(workdir_of, tmp_path_factory):
     return path
 
   return folder
+
+
+@pytest.fixture
+def two_strengths(monkeypatch):
+  """Fewer fits of regressions, which take most of the time of a test."""
+  monkeypatch.setattr(logistic, '_STRENGTHS', (1e-4, 1e-1))

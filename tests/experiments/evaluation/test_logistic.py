@@ -1,7 +1,6 @@
 """Logistic regression: scaled features, rotation, scikit-learn's answer."""
 
 import numpy as np
-import pytest
 from sklearn import datasets as sk_datasets
 from sklearn import linear_model
 from sklearn import multiclass
@@ -34,12 +33,6 @@ def test_features_are_scaled_by_training_shapes_alone():
 
 def _roots(x):
   return [[np.copysign(abs(v) ** 0.5, v) for v in row] for row in x.tolist()]
-
-
-@pytest.fixture
-def two_strengths(monkeypatch):
-  """Fewer fits: most of the time of these tests."""
-  monkeypatch.setattr(logistic, '_STRENGTHS', (1e-4, 1e-1))
 
 
 def test_regression_on_digits_and_on_noise(two_strengths):

@@ -10,7 +10,6 @@ import pytest
 
 from dnet_jax import uses
 from dnet_jax.uses import perception
-from experiments.evaluation import logistic
 from experiments.tasks import classification
 from experiments.tasks import networks
 from experiments.tasks import parts
@@ -100,12 +99,6 @@ def test_pooled_views_of_a_shape_and_of_its_mirror_images_are_equal(model):
     flipped, same = look(np.flip(shapes, axes))
     assert np.abs(flipped - x).max() > 0.01
     np.testing.assert_allclose(same, pooled, rtol=1e-4, atol=1e-6)
-
-
-@pytest.fixture
-def two_strengths(monkeypatch):
-  """Fewer fits: most of the time of these tests."""
-  monkeypatch.setattr(logistic, '_STRENGTHS', (1e-4, 1e-1))
 
 
 def test_few_labels_are_stratified():
